@@ -1,0 +1,48 @@
+# The targets are the same here and in CI. Each says what it does after "##".
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Two packages at a time, each with its own servers, is what two cores carry.
+PARALLEL ?= 2
+TIMEOUT ?= 20m
+FUZZTIME ?= 10s
+
+build: ## compile everything; programs land in bin/
+	go build ./...
+	@if [ -d cmd ]; then mkdir -p bin && go build -o bin/ ./cmd/...; fi
+
+need: ## install what the tests use and this machine lacks (PostgreSQL, drivers)
+	scripts/need-postgres.sh
+	scripts/need-drivers.sh
+
+test: need build lint race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
+
+race: ## run all tests with the race detector
+	go test -race -p $(PARALLEL) -timeout $(TIMEOUT) ./...
+
+lint: ## check formatting, go vet, staticcheck, shell syntax
+	@unformatted=$$(gofmt -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then echo "not gofmt'ed (make fmt):"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+	@for script in scripts/*.sh .ci/run; do bash -n "$$script" || exit 1; done
+
+fmt: ## format all Go files
+	gofmt -w .
+
+fuzz-short: ## run every fuzz target for FUZZTIME (10s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+bench-smoke: ## run every Go benchmark once, to see that it works
+	go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout $(TIMEOUT) ./...
+
+nightly: need build lint ## the long way: all tests five times with the race detector, every fuzz target for ten minutes
+	go test -race -count 5 -p $(PARALLEL) -timeout 2h ./...
+	scripts/fuzz.sh 10m
+
+help: ## print this list
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+# The steps of "test" build on each other.
+.NOTPARALLEL:
+.PHONY: build need test race lint fmt fuzz-short bench-smoke nightly help

@@ -1,0 +1,112 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// testEnv is the environment of every test.
+func testEnv(name string) (string, bool) {
+	v, ok := map[string]string{"PASSWORD": "secret of the environment", "LEVEL": "info", "EMPTY": ""}[name]
+	return v, ok
+}
+
+var testOptions = Options{LookupEnv: testEnv}
+
+// problemLines returns the problems of the error without the file's name and
+// with the names of files in testdata shortened.
+func problemLines(t *testing.T, err error) []string {
+	t.Helper()
+	var p *Problems
+	if !errors.As(err, &p) || len(p.List) == 0 {
+		t.Fatalf("error %v is not *Problems with at least one problem", err)
+	}
+	dir, absErr := filepath.Abs("testdata")
+	if absErr != nil {
+		t.Fatal(absErr)
+	}
+	var lines []string
+	for _, one := range p.List {
+		if one.File == "" {
+			t.Errorf("problem without a file: %v", one)
+		}
+		line := strings.TrimLeft(strings.TrimPrefix(one.String(), one.File), ": ")
+		lines = append(lines, strings.ReplaceAll(line, dir+string(filepath.Separator), ""))
+	}
+	return lines
+}
+
+// TestBad holds one file for each refusal against what is said about it.
+func TestBad(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.bad.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != len(badFiles) {
+		t.Errorf("%d bad files and %d expectations", len(files), len(badFiles))
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".bad.yaml")
+		t.Run(name, func(t *testing.T) {
+			want, ok := badFiles[name]
+			if !ok {
+				t.Fatal("no expectation for the file")
+			}
+			c, err := Load(file, testOptions)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if c != nil {
+				t.Error("a configuration came with the error")
+			}
+			if diff := cmp.Diff(want, problemLines(t, err)); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("a secret shows: %v", err)
+			}
+		})
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	_, err := Load("testdata/no-such-file.yaml", testOptions)
+	want := []string{"cannot read testdata/no-such-file.yaml: no such file or directory"}
+	if diff := cmp.Diff(want, problemLines(t, err)); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.HasPrefix(err.Error(), "testdata/no-such-file.yaml: ") {
+		t.Errorf("the file is not named: %v", err)
+	}
+}
+
+func TestHugeFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "huge.yaml")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, maxConfigBytes+1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(path, testOptions)
+	if err == nil || !strings.Contains(err.Error(), "longer than 16777216 bytes") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestAliases makes sure that aliases of aliases end at a bound.
+func TestAliases(t *testing.T) {
+	many := func(alias string) string { return "[" + strings.TrimSuffix(strings.Repeat(alias+", ", 1000), ", ") + "]" }
+	var b strings.Builder
+	b.WriteString("auth:\n  rules:\n    - &r {method: trust, users: &u " + many("app") + ", databases: *u}\n")
+	b.WriteString(strings.Repeat("    - *r\n", 1000))
+	_, err := parse([]byte(b.String()), "aliases.yaml", testOptions)
+	if err == nil || !strings.Contains(err.Error(), "more than 500000 values") {
+		t.Errorf("got %.200v", err)
+	}
+}

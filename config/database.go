@@ -1,0 +1,185 @@
+package config
+
+import "time"
+
+// Database is one logical database.
+type Database struct {
+	// Name is what clients ask for; its key in the file.
+	Name string `yaml:"-"`
+	// Shards hold the rows, in the order of the file; the first is the home
+	// shard. At least one is required.
+	Shards []Shard `yaml:"shards" required:"true" apply:"restart"`
+	// Server says how to connect to the nodes.
+	Server Server `yaml:"server"`
+	// Tables are the sharded and reference tables, in the order of the file,
+	// where they are a map from their names. A table that is not named is single.
+	Tables []Table `yaml:"tables" form:"map" apply:"restart"`
+	// Reads says which reads go to replicas.
+	Reads Reads `yaml:"reads"`
+	// Pool sizes the pools of server connections.
+	Pool Pool `yaml:"pool"`
+	// Failover says how nodes are watched and how long statements wait for one.
+	Failover Failover `yaml:"failover"`
+	// Catalog says how the database's schema is followed.
+	Catalog Catalog `yaml:"catalog"`
+}
+
+// Shard is one PostgreSQL primary with its replicas.
+type Shard struct {
+	// Name is unique within the database.
+	Name string `yaml:"name" required:"true"`
+	// Nodes are host:port pairs in any order, or the directory of a
+	// Unix-domain socket with the port (/run/postgresql:5432); Load adds port
+	// 5432 where the file gives none. Roles are found, not declared.
+	Nodes []string `yaml:"nodes" form:"one" required:"true"`
+}
+
+// Server says how to connect to a database's nodes.
+type Server struct {
+	// Database is the name on the servers. Default: the database's name, which
+	// Load fills in.
+	Database string `yaml:"database"`
+	// User logs in for every client user that has no ServerUser of its own.
+	// Default: none; each client user logs in under its own name.
+	User string `yaml:"user"`
+	// Password is User's.
+	Password Secret `yaml:"password"`
+	// PasswordFile holds Password; Load reads it into Password.
+	PasswordFile string `yaml:"password_file" path:"true"`
+	// Control is the login of the proxy's own connections; see
+	// Config.ControlLogin for what holds without it.
+	Control Login `yaml:"control"`
+	// TLS encrypts the connections.
+	TLS ClientTLS `yaml:"tls"`
+	// ConnectTimeout bounds one dial with its login. Default: 5 s.
+	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"5s" min:"100ms" max:"5m"`
+}
+
+// Login is a user of the servers.
+type Login struct {
+	// User is the role's name.
+	User string `yaml:"user"`
+	// Password is empty when the servers do not ask for one.
+	Password Secret `yaml:"password"`
+	// PasswordFile holds Password; Load reads it into Password.
+	PasswordFile string `yaml:"password_file" path:"true"`
+}
+
+// ClientTLS is the proxy as a TLS client of the servers.
+type ClientTLS struct {
+	// Mode is disable, allow, prefer, require, verify-ca or verify-full, as in
+	// libpq. Default: prefer.
+	Mode string `yaml:"mode" enum:"disable|allow|prefer|require|verify-ca|verify-full" default:"prefer"`
+	// CA is the PEM file of the authorities a server's certificate is checked
+	// against. Default: none; verify-full takes the system's then.
+	CA string `yaml:"ca" path:"true"`
+	// Certificate is the PEM file of the proxy's own certificate. Default: none.
+	Certificate string `yaml:"certificate" path:"true"`
+	// Key is the PEM file of the certificate's key, not encrypted.
+	Key string `yaml:"key" path:"true"`
+}
+
+// Table places the rows of one table. Either Key is set or Reference.
+type Table struct {
+	// Name is the table's, with or without its schema; its key in the file.
+	Name string `yaml:"-"`
+	// Key is the column that places a row of a sharded table.
+	Key string `yaml:"key"`
+	// Reference is set for a table that has the same rows on every shard.
+	Reference bool `yaml:"reference" default:"false"`
+}
+
+// Consistency of reads on replicas.
+const (
+	// ConsistencySession lets a session's reads see its own writes.
+	ConsistencySession = "session"
+	// ConsistencyEventual lets a read see any state within the lag bound.
+	ConsistencyEventual = "eventual"
+)
+
+// Reads says which reads go to replicas.
+type Reads struct {
+	// MaxLag is the age from which a replica is not read from. Default: 1 s.
+	MaxLag time.Duration `yaml:"max_lag" default:"1s" min:"10ms" max:"1d"`
+	// MaxLagBytes is the distance behind the primary, in bytes of WAL, from
+	// which a replica is not read from. Default: 0, not looked at.
+	MaxLagBytes Size `yaml:"max_lag_bytes" default:"0" min:"0" max:"1TiB"`
+	// Consistency is session or eventual. Default: session.
+	Consistency string `yaml:"consistency" enum:"session|eventual" default:"session"`
+	// Split sends proven reads to replicas. When false everything goes to the
+	// primary, unless a hint says otherwise. Default: true.
+	Split bool `yaml:"split" default:"true"`
+	// ReadOnlyFunctions are volatile functions known to write nothing, with or
+	// without their schema. Default: none.
+	ReadOnlyFunctions []string `yaml:"read_only_functions" form:"one"`
+}
+
+// PoolMode says when a server connection goes back to its pool.
+type PoolMode string
+
+// The pool modes.
+const (
+	PoolTransaction PoolMode = "transaction" // at the end of each transaction
+	PoolSession     PoolMode = "session"     // when the client leaves
+	PoolStatement   PoolMode = "statement"   // after each statement; no transaction blocks
+)
+
+// Pool sizes the pools of server connections, one for each user and node.
+type Pool struct {
+	// Mode is transaction, session or statement. Default: transaction.
+	Mode PoolMode `yaml:"mode" enum:"transaction|session|statement" default:"transaction"`
+	// Size is the number of connections for each user and node. Default: 20.
+	Size int `yaml:"size" default:"20" min:"1" max:"100000"`
+	// Min is how many of them are kept open. Default: 0.
+	Min int `yaml:"min" default:"0" min:"0" max:"100000"`
+	// Reserve is how many more are opened once somebody has waited for
+	// ReserveAfter. Default: 0.
+	Reserve int `yaml:"reserve" default:"0" min:"0" max:"100000"`
+	// ReserveAfter is the wait that opens the reserve. Default: 5 s.
+	ReserveAfter time.Duration `yaml:"reserve_after" default:"5s" min:"0" max:"1h"`
+	// IdleTimeout closes a connection unused for so long. 0: never. Default: 10 min.
+	IdleTimeout time.Duration `yaml:"idle_timeout" default:"10m" min:"0" max:"30d"`
+	// LifeTime retires a connection of that age when it comes back. Default: 1 h.
+	LifeTime time.Duration `yaml:"life_time" default:"1h" min:"1s" max:"30d"`
+	// WaitTimeout bounds the wait for a connection; then the statement fails
+	// with 53300. 0: no bound. Default: 30 s.
+	WaitTimeout time.Duration `yaml:"wait_timeout" default:"30s" min:"0" max:"1d"`
+	// MaxClients bounds the database's client connections, 0: no limit but
+	// Limits.MaxClientsPerDatabase. Default: 0.
+	MaxClients int `yaml:"max_clients" default:"0" min:"0" max:"1000000"`
+	// MaxServers bounds the connections of all users to all nodes, 0: no
+	// limit. Default: 0.
+	MaxServers int `yaml:"max_servers" default:"0" min:"0" max:"1000000"`
+	// MaxWaiting bounds the queue of each user and node; who comes then fails
+	// with 53300 at once. 0: no limit. Default: 0.
+	MaxWaiting int `yaml:"max_waiting" default:"0" min:"0" max:"1000000"`
+	// MaxDialing bounds the dials under way for each user and node. Default: 4.
+	MaxDialing int `yaml:"max_dialing" default:"4" min:"1" max:"1000"`
+	// PreparedStatements bounds those kept on each server connection; the
+	// least recently used is closed for a new one. Default: 200.
+	PreparedStatements int `yaml:"prepared_statements" default:"200" min:"1" max:"100000"`
+}
+
+// Failover says how nodes are watched and how long statements wait for one.
+type Failover struct {
+	// ProbeInterval is the time between two probes of a node. Default: 1 s.
+	ProbeInterval time.Duration `yaml:"probe_interval" default:"1s" min:"50ms" max:"1m"`
+	// ProbeTimeout bounds one probe. Default: 2 s.
+	ProbeTimeout time.Duration `yaml:"probe_timeout" default:"2s" min:"50ms" max:"1m"`
+	// FailAfter is how many probes in a row must fail to leave a node out. Default: 3.
+	FailAfter int `yaml:"fail_after" default:"3" min:"1" max:"100"`
+	// RecoverAfter is how many probes in a row must succeed to take it back. Default: 2.
+	RecoverAfter int `yaml:"recover_after" default:"2" min:"1" max:"100"`
+	// HoldTimeout bounds the wait of a statement for a safe node. 0: no
+	// statement waits. Default: 10 s.
+	HoldTimeout time.Duration `yaml:"hold_timeout" default:"10s" min:"0" max:"1h"`
+	// HoldStatements bounds how many wait for each shard. Default: 1000.
+	HoldStatements int `yaml:"hold_statements" default:"1000" min:"0" max:"1000000"`
+}
+
+// Catalog says how a database's schema is followed.
+type Catalog struct {
+	// Refresh is the time between two looks at the schema; one that the proxy
+	// sees changed is read at once. Default: 30 s.
+	Refresh time.Duration `yaml:"refresh" default:"30s" min:"1s" max:"1d"`
+}

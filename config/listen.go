@@ -1,0 +1,125 @@
+package config
+
+import "time"
+
+// Listen says where clients connect.
+type Listen struct {
+	// Addresses are host:port pairs; the file may give one or a list. Port 0
+	// takes a free port, an empty host every interface. An empty list listens
+	// on the Unix-domain socket only. Default: 127.0.0.1:6432.
+	Addresses []string `yaml:"address" form:"one" default:"127.0.0.1:6432" apply:"restart"`
+	// UnixSocketDirectory is where the socket .s.PGSQL.<port> is made, the port
+	// being that of the first address, or 6432. Default: none, no such socket.
+	UnixSocketDirectory string `yaml:"unix_socket_directory" path:"true" apply:"restart"`
+	// UnixSocketMode holds the socket's permission bits. Default: 0777.
+	UnixSocketMode FileMode `yaml:"unix_socket_mode" default:"0777" apply:"restart"`
+	// TLS is nil when the file has no such section: clients cannot encrypt.
+	TLS *ServerTLS `yaml:"tls"`
+}
+
+// UnixSocketPort is the port in the Unix-domain socket's name when no address
+// gives one.
+const UnixSocketPort = 6432
+
+// TLS modes. The client side of the proxy knows the first, second and fourth,
+// the server side all, with libpq's meaning of each.
+const (
+	TLSDisable    = "disable"
+	TLSAllow      = "allow"
+	TLSPrefer     = "prefer"
+	TLSRequire    = "require"
+	TLSVerifyCA   = "verify-ca"
+	TLSVerifyFull = "verify-full"
+)
+
+// ServerTLS is the proxy as a TLS server towards its clients.
+type ServerTLS struct {
+	// Mode is disable, allow (the client chooses) or require (a connection
+	// over TCP without TLS is refused). Default: allow.
+	Mode string `yaml:"mode" enum:"disable|allow|require" default:"allow"`
+	// Certificate is the PEM file of the certificate chain, the proxy's first.
+	Certificate string `yaml:"certificate" path:"true"`
+	// Key is the PEM file of the certificate's key, not encrypted.
+	Key string `yaml:"key" path:"true"`
+	// ClientCA is the PEM file of the authorities whose client certificates
+	// are accepted. Default: none; no client certificate is asked for.
+	ClientCA string `yaml:"client_ca" path:"true"`
+	// MinVersion is the oldest TLS version accepted: 1.2 or 1.3. Default: 1.2.
+	MinVersion string `yaml:"min_version" enum:"1.2|1.3" default:"1.2"`
+}
+
+// Admin says where operators look and who of them may steer.
+type Admin struct {
+	// Address is the host:port of the HTTP listener: /metrics, /livez, /readyz
+	// and the dashboard. An empty one turns it off. Default: 127.0.0.1:9127.
+	Address string `yaml:"address" default:"127.0.0.1:9127" apply:"restart"`
+	// AdminUsers may connect to the console database and run every command
+	// there. Default: nobody.
+	AdminUsers []string `yaml:"admin_users" form:"one"`
+	// MonitorUsers may connect to the console database and look (SHOW).
+	// Default: nobody.
+	MonitorUsers []string `yaml:"monitor_users" form:"one"`
+}
+
+// Limits bound what clients can take. A count of 0 means no limit.
+type Limits struct {
+	// MaxClients bounds the client connections in all. Default: 10000.
+	MaxClients int `yaml:"max_clients" default:"10000" min:"1" max:"1000000"`
+	// MaxClientsPerUser bounds each user's client connections. Default: 0.
+	MaxClientsPerUser int `yaml:"max_clients_per_user" default:"0" min:"0" max:"1000000"`
+	// MaxClientsPerDatabase bounds each database's client connections. Default: 0.
+	MaxClientsPerDatabase int `yaml:"max_clients_per_database" default:"0" min:"0" max:"1000000"`
+	// MessageSize bounds one protocol message of an authenticated client, in
+	// bytes; a bigger one is refused before it is read. Default: 1 GiB.
+	MessageSize Size `yaml:"message_size" default:"1GiB" min:"64KiB" max:"1GiB"`
+	// ParsedStatement is the longest statement text, in bytes, that is parsed.
+	// Default: 1 MiB.
+	ParsedStatement Size `yaml:"parsed_statement" default:"1MiB" min:"1KiB" max:"64MiB"`
+	// StartupPacket bounds a client's first packet, in bytes. Default: 10000,
+	// PostgreSQL's own bound.
+	StartupPacket Size `yaml:"startup_packet" default:"10000B" min:"512B" max:"1MiB"`
+	// PlanCache bounds the plans kept for all clients, in bytes. Default: 64 MiB.
+	PlanCache Size `yaml:"plan_cache" default:"64MiB" min:"1MiB" max:"64GiB"`
+	// SessionStatements bounds the prepared statements one client may hold.
+	// Default: 10000.
+	SessionStatements int `yaml:"session_statements" default:"10000" min:"1" max:"1000000"`
+	// SessionStatementBytes bounds the texts of the prepared statements one
+	// client may hold, in bytes. Default: 64 MiB.
+	SessionStatementBytes Size `yaml:"session_statement_bytes" default:"64MiB" min:"64KiB" max:"16GiB"`
+	// PipelineBytes bounds the requests of one client that the proxy holds
+	// before it reads no more from it, in bytes. Default: 16 MiB.
+	PipelineBytes Size `yaml:"pipeline_bytes" default:"16MiB" min:"64KiB" max:"1GiB"`
+}
+
+// Timeouts bound how long clients can take. 0 means no bound.
+type Timeouts struct {
+	// Login bounds the time from accepting a connection to the end of
+	// authentication. Default: 1 min.
+	Login time.Duration `yaml:"login" default:"1m" min:"1s" max:"1h"`
+	// Query bounds one statement's time on a server. Default: 0.
+	Query time.Duration `yaml:"query" default:"0" min:"0" max:"30d"`
+	// IdleInTransaction bounds a client's silence inside a transaction. Default: 0.
+	IdleInTransaction time.Duration `yaml:"idle_in_transaction" default:"0" min:"0" max:"30d"`
+	// ClientIdle bounds a client's silence outside transactions. Default: 0.
+	ClientIdle time.Duration `yaml:"client_idle" default:"0" min:"0" max:"30d"`
+	// Cancel bounds the sending of one cancel request to a server. Default: 5 s.
+	Cancel time.Duration `yaml:"cancel" default:"5s" min:"100ms" max:"1m"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	// Level is debug, info, warn or error. Default: info.
+	Level string `yaml:"level" enum:"debug|info|warn|error" default:"info"`
+	// Format is text or json. Default: text.
+	Format string `yaml:"format" enum:"text|json" default:"text"`
+	// SlowStatement is the time from which a statement is logged, its literals
+	// left out. Default: 0, none is.
+	SlowStatement time.Duration `yaml:"slow_statement" default:"0" min:"0" max:"30d"`
+}
+
+// Shutdown says how the program ends.
+type Shutdown struct {
+	// Timeout bounds the wait for clients (SIGTERM) or for servers (SIGINT);
+	// what is left then is closed. 0 waits for ever. Default: 30 s.
+	Timeout time.Duration `yaml:"timeout" default:"30s" min:"0" max:"30d"`
+}

@@ -1,0 +1,68 @@
+package pgcluster
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// orphanVariable makes the test binary start a cluster, say where, and wait to
+// be killed.
+const orphanVariable = "PGCLUSTER_TEST_ORPHAN"
+
+func beOrphan() {
+	c := New(Options{Replicas: 1})
+	if err := c.Open(context.Background()); err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+	if err := c.Replicas()[0].Pause(); err != nil { // stopped processes must die too
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+	fmt.Println(c.Dir())
+	select {}
+}
+
+// TestOrphans: the servers die with the process that made them.
+func TestOrphans(t *testing.T) {
+	program, err := os.Executable()
+	must(t, err)
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), orphanVariable+"=1")
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	dir := strings.TrimSpace(line)
+	if err != nil || !strings.HasPrefix(dir, "/") {
+		t.Errorf("the other process said %q (%v)", dir, err)
+	}
+	running := func() int {
+		return len(serverProcesses(dir+"/primary", 0)) + len(serverProcesses(dir+"/replica1", 0)) - 2
+	}
+	if running() == 0 {
+		t.Error("no servers run")
+	}
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait() // "signal: killed"
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = poll(ctx, func() (bool, error) {
+		_, err := os.Stat(dir)
+		return errors.Is(err, os.ErrNotExist), nil
+	})
+	if err != nil {
+		t.Errorf("the folder %s is left: %v", dir, err)
+	}
+	if n := running(); n != 0 {
+		t.Errorf("%d processes are left", n)
+	}
+}

@@ -1,0 +1,184 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"strings"
+
+	"shardproxy/pool"
+	"shardproxy/wire"
+)
+
+// An audit asks the server itself what a transaction has left in its session,
+// where the statement texts cannot vouch for it: functions may set settings or
+// take locks unseen. It runs before the lease would be given back; what cannot
+// follow the session to another connection pins it to this one.
+
+// auditAnswer is the state of an audit under way.
+type auditAnswer struct {
+	running bool
+	row     []byte
+	err     *wire.Error
+}
+
+// auditSQL returns one row with one JSON text. Every name is qualified: the
+// session's search_path holds.
+const auditSQL = `SELECT pg_catalog.json_build_object(
+'temp', pg_catalog.pg_my_temp_schema() <> 0 AND (
+ EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR
+ EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()) OR
+ EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema())),
+'advisory', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()),
+'cursor', EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),
+'prepared', EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql),
+'listen', EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),
+'role', pg_catalog.current_setting('role'),
+'authorization', session_user,
+'settings', (SELECT pg_catalog.json_object_agg(lower(name), pg_catalog.current_setting(name)) FROM pg_catalog.pg_settings
+ WHERE source = 'session' AND name NOT IN ('transaction_isolation','transaction_read_only','transaction_deferrable')),
+'custom', (SELECT pg_catalog.json_object_agg(n, pg_catalog.current_setting(n, true)) FROM (SELECT pg_catalog.unnest('{`
+
+const auditEnd = `}'::text[]) AS n) AS c))`
+
+// auditResult is what the row says.
+type auditResult struct {
+	Temp, Advisory, Cursor, Prepared, Listen bool
+	Role, Authorization                      string
+	Settings                                 map[string]string
+	Custom                                   map[string]*string
+}
+
+// startAudit sends the audit query on the idle lease.
+func (s *session) startAudit() {
+	s.db.stats.audits.Add(1)
+	s.suspect = 0
+	s.audit = auditAnswer{running: true, row: s.audit.row[:0]}
+	var b strings.Builder
+	b.WriteString(auditSQL)
+	first := true
+	for _, it := range s.settings.All() {
+		if !strings.Contains(it.Name, ".") {
+			continue
+		}
+		if !first {
+			b.WriteByte(',')
+		}
+		first = false
+		b.WriteString(arrayElement(it.Name))
+	}
+	b.WriteString(auditEnd)
+	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), b.String()))
+	s.lease.Unnamed = 0
+	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forAudit})
+	s.steps++
+}
+
+// arrayElement quotes a name for an array constant within a string constant.
+func arrayElement(name string) string {
+	q := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name)
+	return `"` + strings.ReplaceAll(q, "'", "''") + `"`
+}
+
+// auditDone draws the conclusions of the audit.
+func (s *session) auditDone() error {
+	s.audit.running = false
+	if e := s.audit.err; e != nil {
+		// Not known what is there: the session keeps its connection.
+		s.server.opt.Logger.Warn("state audit failed, session keeps its connection", "session", s.id, "error", e)
+		s.pin("state unknown")
+		return nil
+	}
+	var r auditResult
+	text, ok := firstColumn(s.audit.row)
+	if !ok {
+		return errAuditShape
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return errAuditShape
+	}
+	s.adoptState(&r)
+	s.pin(r.reasons())
+	s.steps++
+	return nil
+}
+
+func (s *session) pin(reason string) {
+	if reason != "" && s.pinned == "" {
+		s.db.stats.pins.Add(1)
+	}
+	s.pinned = reason
+	s.pinnedWhy.Store(&reason)
+}
+
+func (r *auditResult) reasons() string {
+	var why []string
+	for _, c := range []struct {
+		is   bool
+		name string
+	}{
+		{r.Temp, "temporary objects"}, {r.Advisory, "advisory locks"}, {r.Cursor, "cursors with hold"},
+		{r.Prepared, "statements prepared by SQL"}, {r.Listen, "LISTEN"},
+	} {
+		if c.is {
+			why = append(why, c.name)
+		}
+	}
+	return strings.Join(why, ", ")
+}
+
+// adoptState makes the settings that the server session really has the session's own.
+func (s *session) adoptState(r *auditResult) {
+	var items []pool.Setting
+	for name, v := range r.Settings {
+		items = append(items, literalOrOld(s.settings, name, v))
+	}
+	for name, v := range r.Custom {
+		if v != nil {
+			items = append(items, literalOrOld(s.settings, name, *v))
+		}
+	}
+	if r.Role != "" && r.Role != "none" {
+		items = append(items, pool.Setting{Name: "role", Text: r.Role, Literal: true})
+	}
+	if _, ok := s.settings.Get("session_authorization"); ok && r.Authorization != s.lease.User() {
+		items = append(items, pool.Setting{Name: "session_authorization", Text: r.Authorization, Literal: true})
+	}
+	found := pool.NewSettings(items)
+	s.lease.Settings = found
+	s.setSettings(s.withoutExtras(found))
+	s.txBase, s.leaseBase = s.settings, s.lease.Settings
+}
+
+// withoutExtras takes out what effective had added for this server only.
+func (s *session) withoutExtras(found *pool.Settings) *pool.Settings {
+	extra := s.effective()
+	for _, it := range extra.All() {
+		if _, mine := s.settings.Get(it.Name); !mine {
+			if f, ok := found.Get(it.Name); ok && strings.EqualFold(f.Text, it.Text) {
+				found = found.Without(it.Name)
+			}
+		}
+	}
+	return found
+}
+
+// literalOrOld keeps the way in which an unchanged setting was given, so that
+// equal settings stay equal.
+func literalOrOld(old *pool.Settings, name, value string) pool.Setting {
+	if it, ok := old.Get(name); ok && it.Literal && it.Text == value {
+		return it
+	}
+	return pool.Setting{Name: name, Text: value, Literal: true}
+}
+
+// firstColumn returns the first column of a DataRow body; false for NULL or none.
+func firstColumn(row []byte) ([]byte, bool) {
+	if len(row) < 6 || binary.BigEndian.Uint16(row) < 1 {
+		return nil, false
+	}
+	n := int32(binary.BigEndian.Uint32(row[2:]))
+	if n < 0 || int(n) > len(row)-6 {
+		return nil, false
+	}
+	return row[6 : 6+n], true
+}

@@ -1,0 +1,154 @@
+package proxy
+
+import (
+	"sync"
+	"time"
+
+	"shardproxy/wire"
+)
+
+// sweepInterval is how exact timeouts are.
+const sweepInterval = 100 * time.Millisecond
+
+// cancelWaiters are the cancel requests that wait to be passed on.
+type cancelWaiters struct {
+	mu   sync.Mutex
+	done []chan struct{}
+}
+
+// add returns a channel that is closed when the request has been dealt with.
+func (c *cancelWaiters) add() <-chan struct{} {
+	done := make(chan struct{})
+	c.mu.Lock()
+	c.done = append(c.done, done)
+	c.mu.Unlock()
+	return done
+}
+
+// take returns a function that tells all that wait now.
+func (c *cancelWaiters) take() func() {
+	c.mu.Lock()
+	all := c.done
+	c.done = nil
+	c.mu.Unlock()
+	return func() {
+		for _, d := range all {
+			close(d)
+		}
+	}
+}
+
+// signal sets a control flag and wakes the session. Any goroutine may call it.
+func (s *session) signal(flag uint32) {
+	s.control.Or(flag)
+	s.task.wake()
+}
+
+// flag takes a control flag back and reports whether it was set.
+func (s *session) flag(f uint32) bool {
+	if s.control.Load()&f == 0 {
+		return false
+	}
+	s.control.And(^f)
+	return true
+}
+
+// obeyIdle heeds the control flags of a session without a lease.
+func (s *session) obeyIdle() error {
+	if s.control.Load() == 0 {
+		return nil
+	}
+	switch {
+	case s.flag(controlKill | controlDrain):
+		return wire.Fatal("57P01", "terminating connection due to administrator command")
+	case s.flag(controlTimeout) && s.expired(phaseIdle, s.timeouts.ClientIdle):
+		return wire.Fatal("57P05", "terminating connection due to idle-session timeout")
+	case s.flag(controlCancel):
+		s.cancels.take()() // nothing runs: as PostgreSQL, ignore it
+	}
+	return nil
+}
+
+// obeyWaiting heeds the control flags of a session that waits for a server.
+func (s *session) obeyWaiting() error {
+	if s.control.Load() == 0 {
+		return nil
+	}
+	switch {
+	case s.flag(controlKill):
+		return wire.Fatal("57P01", "terminating connection due to administrator command")
+	case s.flag(controlCancel):
+		s.cancels.take()()
+		return wire.Errorf("57014", "canceling statement due to user request")
+	}
+	return nil
+}
+
+// obey heeds the control flags of a session with a lease.
+func (s *session) obey() error {
+	if s.control.Load() == 0 {
+		return nil
+	}
+	if s.lease == nil {
+		return s.obeyWaiting()
+	}
+	if s.flag(controlKill) {
+		return wire.Fatal("57P01", "terminating connection due to administrator command")
+	}
+	if s.flag(controlCancel) {
+		done := s.cancels.take()
+		if s.owed.empty() {
+			done()
+		} else {
+			s.cancelled = true
+			s.lease.Cancel(done)
+		}
+	}
+	if s.control.Load()&controlDrain != 0 && s.tx == 'I' && s.settled() {
+		return wire.Fatal("57P01", "terminating connection due to administrator command")
+	}
+	if s.flag(controlTimeout) {
+		return s.timeout()
+	}
+	return nil
+}
+
+// timeout acts on a bound that has passed.
+func (s *session) timeout() error {
+	switch {
+	case s.expired(phaseIdleInTx, s.timeouts.IdleInTransaction):
+		return wire.Fatal("25P03", "terminating connection due to idle-in-transaction timeout")
+	case s.expired(phaseIdle, s.timeouts.ClientIdle):
+		return wire.Fatal("57P05", "terminating connection due to idle-session timeout")
+	case s.expired(phaseActive, s.timeouts.Query) && !s.timedOut:
+		s.timedOut, s.cancelled = true, true
+		s.lease.Cancel(nil)
+	}
+	return nil
+}
+
+// expired reports whether the session has been in the phase for longer than bound.
+func (s *session) expired(p phase, bound time.Duration) bool {
+	return bound > 0 && phase(s.phase.Load()) == p && s.server.clock.Load()-s.since.Load() > int64(bound)
+}
+
+// sweep keeps the coarse clock and tells sessions whose bounds have passed.
+// Nothing is timed per statement.
+func (srv *Server) sweep() {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-srv.ctx.Done():
+			return
+		case now := <-tick.C:
+			srv.clock.Store(now.UnixNano())
+			srv.each(func(s *session) {
+				if s.expired(phaseIdle, s.timeouts.ClientIdle) || s.expired(phaseActive, s.timeouts.Query) ||
+					s.expired(phaseIdleInTx, s.timeouts.IdleInTransaction) {
+					s.signal(controlTimeout)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package proxy
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"shardproxy/gate"
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+)
+
+// Nodes answers which node may serve what; failover.Monitor does.
+type Nodes interface {
+	// Primary returns the node that takes writes.
+	Primary() (node int, ok bool)
+	// PickRead returns the next replica that is healthy, within the lag bound,
+	// not in the exclude set (bit i is node i) and, when consistent is set, has
+	// replayed everything that was committed before the mark was taken.
+	PickRead(mark uint64, consistent bool, exclude uint64) (node int, ok bool)
+	// Mark returns the present moment in the primary's history.
+	Mark() uint64
+	// Want says that a read waits for a replica to become fresh.
+	Want()
+	// Suspect reports an error met on the data path; it must not block.
+	Suspect(node int, err error)
+}
+
+// Planner turns statement texts into plans; router.Router does.
+type Planner interface {
+	Plan(sql []byte, ctx router.Context) *router.Plan
+}
+
+// Mode says for how long a client keeps a server connection.
+type Mode uint8
+
+// The pool modes.
+const (
+	ModeTransaction Mode = iota
+	ModeSession
+	ModeStatement
+)
+
+// DatabasePolicy holds the settings of a database that a reload may change.
+type DatabasePolicy struct {
+	Consistent   bool // reads see the session's own writes
+	Split        bool // reads may go to replicas
+	WaitTimeout  time.Duration
+	QueryTimeout time.Duration
+	IdleInTx     time.Duration
+	ClientIdle   time.Duration
+	MaxClients   int // 0: no limit
+	ParsedMax    int // longer texts are relayed unread
+	MessageMax   int
+	// SessionStatements bounds the named prepared statements one client may hold.
+	SessionStatements int
+}
+
+// Database is one logical database as sessions use it.
+type Database struct {
+	Name       string
+	Shard      string
+	Pools      *pool.Pools
+	Statements *pool.Statements
+	Nodes      Nodes
+	Gate       *gate.Gate
+	Planner    Planner
+	// Refresh is poked after a statement that changed the catalog; may be nil.
+	Refresh func()
+
+	policy  atomic.Pointer[DatabasePolicy]
+	clients atomic.Int64
+	tokens  atomic.Uint64
+	stats   databaseStats
+
+	mu       sync.Mutex
+	welcomes map[welcomeKey]*welcome
+	proven   map[provenKey]struct{}
+	retired  atomic.Bool
+}
+
+// databaseStats are the counters of one database.
+type databaseStats struct {
+	statements, transactions, reads, replicaReads, errors, retries, pins, audits atomic.Int64
+	received, sent                                                               atomic.Int64
+}
+
+// DatabaseTotals are counters since start.
+type DatabaseTotals struct {
+	Statements, Transactions int64
+	Reads, ReplicaReads      int64 // proven reads; those of them sent to a replica
+	Errors, Retries          int64 // errors that clients got; statements tried again unseen
+	Pins, Audits             int64
+	Received, Sent           int64 // bytes, clients' side, counted when a session ends or idles
+}
+
+// Totals returns the database's counters.
+func (d *Database) Totals() DatabaseTotals {
+	s := &d.stats
+	return DatabaseTotals{
+		Statements: s.statements.Load(), Transactions: s.transactions.Load(), Reads: s.reads.Load(),
+		ReplicaReads: s.replicaReads.Load(), Errors: s.errors.Load(), Retries: s.retries.Load(),
+		Pins: s.pins.Load(), Audits: s.audits.Load(), Received: s.received.Load(), Sent: s.sent.Load(),
+	}
+}
+
+// Clients returns the number of sessions logged in.
+func (d *Database) Clients() int { return int(d.clients.Load()) }
+
+// SetPolicy replaces the settings; sessions see it at their next statement.
+func (d *Database) SetPolicy(p DatabasePolicy) { d.policy.Store(&p) }
+
+// Policy returns the settings in force.
+func (d *Database) Policy() *DatabasePolicy { return d.policy.Load() }
+
+// welcomeKey names what a login's ParameterStatus values depend on.
+type welcomeKey struct{ user, settings string }
+
+// provenKey names settings that a node's server has accepted.
+type provenKey struct {
+	node     int
+	settings string
+}
+
+// provenMax bounds the memory of accepted settings; past it the memory is
+// forgotten and earned anew, at a round trip each.
+const provenMax = 4096
+
+// isProven reports whether a server of the node accepted these settings before.
+func (d *Database) isProven(node int, s *pool.Settings) bool {
+	k := provenKey{node, settingsKey(s)}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.proven[k]
+	return ok
+}
+
+func (d *Database) prove(node int, s *pool.Settings) {
+	k := provenKey{node, settingsKey(s)}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.proven == nil || len(d.proven) >= provenMax {
+		d.proven = map[provenKey]struct{}{}
+	}
+	d.proven[k] = struct{}{}
+}
+
+// settingsKey names the settings whose acceptance can differ; values of a
+// custom setting always pass, and often change from request to request.
+func settingsKey(s *pool.Settings) string {
+	var b strings.Builder
+	for _, it := range s.All() {
+		b.WriteString(it.Name)
+		if !strings.Contains(it.Name, ".") {
+			b.WriteByte('=')
+			b.WriteString(it.Text)
+			if it.Literal {
+				b.WriteByte('\'')
+			}
+		}
+		b.WriteByte(0)
+	}
+	return b.String()
+}
+
+// routeOf returns the route that settings ask for.
+func routeOf(s *pool.Settings) query.Route {
+	it, ok := s.Get(routeSetting)
+	if !ok {
+		return query.RouteUnset
+	}
+	switch strings.Trim(strings.ToLower(it.Text), "'\" ") {
+	case "primary":
+		return query.RoutePrimary
+	case "replica":
+		return query.RouteReplica
+	}
+	return query.RouteAuto
+}
+
+// routeSetting is the custom setting by which a session chooses its node.
+const routeSetting = "shardproxy.route"

@@ -1,0 +1,163 @@
+package proxy
+
+import (
+	"shardproxy/pool"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// expectKind says which request a reply answers.
+type expectKind uint8
+
+const (
+	expectParse expectKind = iota
+	expectBind
+	expectClose
+	expectDescribe
+	expectExecute
+	expectSync
+	expectQuery
+	expectFunction
+)
+
+// expectMode says what happens to the reply.
+type expectMode uint8
+
+const (
+	// relay: the client gets the server's reply.
+	relay expectMode = iota
+	// swallow: the request was ours; the client must not see the reply.
+	swallow
+	// local: nothing was sent to the server; we answer in its place and turn.
+	local
+)
+
+// expect is one reply that is owed, in the order of the requests.
+type expect struct {
+	kind expectKind
+	mode expectMode
+	// purpose says what an internal query was for.
+	purpose purpose
+	// plan is what a Query or Execute runs, nil when unknown.
+	plan *router.Plan
+	// statement is what a Parse made or a Close removed under name; prev is
+	// what the name meant before. When the request turns out to have been
+	// skipped or refused, the name gets its old meaning back.
+	statement *preparedStatement
+	prev      *preparedStatement
+	name      string
+	// injected is the server statement that a swallowed Parse makes.
+	injected *pool.Statement
+	// tag is the command tag of a local answer; err replaces the answer.
+	tag string
+	err *wire.Error
+}
+
+// purpose distinguishes the queries that the session itself sends.
+type purpose uint8
+
+const (
+	forClient purpose = iota
+	forSettings
+	forAudit
+	forRetry // the rest of an answer that is not wanted any more
+)
+
+// expects is the queue of replies owed, first in first out. It keeps its
+// storage, so that a steady session allocates nothing.
+type expects struct {
+	items []expect
+	head  int
+	syncs int // expectSync, expectQuery and expectFunction entries
+}
+
+func (q *expects) empty() bool { return q.head == len(q.items) }
+
+func (q *expects) len() int { return len(q.items) - q.head }
+
+func (q *expects) push(e expect) {
+	if q.head > 0 && q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	q.items = append(q.items, e)
+	if e.ends() {
+		q.syncs++
+	}
+}
+
+// front returns the entry whose reply comes next, nil when nothing is owed.
+func (q *expects) front() *expect {
+	if q.empty() {
+		return nil
+	}
+	return &q.items[q.head]
+}
+
+// clear forgets everything that is owed, newest first, calling f for each.
+func (q *expects) clear(f func(*expect)) {
+	for i := len(q.items) - 1; i >= q.head; i-- {
+		f(&q.items[i])
+		q.items[i] = expect{}
+	}
+	q.items, q.head, q.syncs = q.items[:0], 0, 0
+}
+
+// failSegment removes the entries before the next one that ends a request,
+// newest first, calling f for each. It reports whether there is such an end.
+func (q *expects) failSegment(f func(*expect)) bool {
+	end := q.head
+	for end < len(q.items) && !q.items[end].ends() {
+		end++
+	}
+	for i := end - 1; i >= q.head; i-- {
+		f(&q.items[i])
+		q.items[i] = expect{}
+	}
+	q.head = end
+	if end < len(q.items) {
+		return true
+	}
+	q.items, q.head = q.items[:0], 0
+	return false
+}
+
+// last returns the newest entry.
+func (q *expects) last() *expect {
+	if q.empty() {
+		return nil
+	}
+	return &q.items[len(q.items)-1]
+}
+
+func (q *expects) pop() expect {
+	e := q.items[q.head]
+	q.items[q.head] = expect{}
+	q.head++
+	if e.ends() {
+		q.syncs--
+	}
+	if q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+		if cap(q.items) > 1024 {
+			q.items = nil
+		}
+	}
+	return e
+}
+
+// dropSyncs removes the Syncs that follow the front entry directly: a server
+// in copy-in mode ignores them.
+func (q *expects) dropSyncs() {
+	at := q.head + 1
+	n := 0
+	for at+n < len(q.items) && q.items[at+n].kind == expectSync {
+		n++
+	}
+	q.items = append(q.items[:at], q.items[at+n:]...)
+	q.syncs -= n
+}
+
+// ends reports whether the reply is a ReadyForQuery in the end.
+func (e *expect) ends() bool {
+	return e.kind == expectSync || e.kind == expectQuery || e.kind == expectFunction
+}

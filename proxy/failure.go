@@ -1,0 +1,379 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// serverError deals with an ErrorResponse.
+func (s *session) serverError(body []byte, size int) error {
+	e := errorOf(body)
+	if isEndOfServer(e) {
+		return s.serverLost(e)
+	}
+	front := s.owed.front()
+	if front == nil {
+		s.pass(relay, size)
+		return nil
+	}
+	if front.mode == swallow && s.internalError(front, e) {
+		s.lease.Discard(size)
+		s.steps++
+		return nil
+	}
+	if s.mayRetry(e) {
+		s.lease.Discard(size)
+		s.retry(e)
+		return nil
+	}
+	s.copyIn = false
+	s.db.stats.errors.Add(1)
+	s.relayError(e, body, size)
+	if s.tx == 'I' {
+		// What the implicit transaction set is undone with it.
+		s.setSettings(s.txBase)
+		s.lease.Settings = s.leaseBase
+	}
+	if front.kind == expectQuery || front.kind == expectFunction {
+		return nil // ReadyForQuery follows
+	}
+	if !s.owed.failSegment(s.undo) {
+		s.skipping = true
+	}
+	return nil
+}
+
+// relayError passes an error on, in our words where the cause is ours.
+func (s *session) relayError(e *wire.Error, body []byte, size int) {
+	s.commitHold()
+	if e.Code == "57014" && s.timedOut {
+		s.timedOut = false
+		own := wire.Errorf("57014", "canceling statement due to query timeout").
+			WithDetail("The statement ran longer than the proxy's timeouts.query.")
+		s.client.SetOutput(own.Append(s.client.Output()))
+		s.lease.Discard(size)
+		s.steps++
+		return
+	}
+	if e.Code == "0A000" && wire.Field(body, 'R') == "RevalidateCachedQuery" {
+		s.retireStatement()
+	}
+	if e.Code == "25006" && !s.replica {
+		s.db.Nodes.Suspect(s.lease.Node, e)
+	}
+	s.deliver(size)
+}
+
+// retireStatement makes statements prepared from now on get a new server-side
+// name: the ones that servers hold return rows of another shape.
+func (s *session) retireStatement() {
+	for _, st := range s.statements {
+		if s.lease.Has(st.shared) {
+			s.db.Statements.Retire(st.shared)
+		}
+	}
+}
+
+// internalError notes the failure of a query of ours; false when the client
+// must be told after all.
+func (s *session) internalError(front *expect, e *wire.Error) bool {
+	switch {
+	case front.purpose == forSettings:
+		s.settingsErr = e
+		return true
+	case front.purpose == forAudit:
+		s.audit.err = e
+		return true
+	case front.kind == expectParse && s.aheadOfSync():
+		// The EXECUTE behind it tells the client.
+		s.owed.failSegment(s.undo)
+		return true
+	}
+	return false
+}
+
+// aheadOfSync reports whether the entry after the front one is a Sync of ours.
+func (s *session) aheadOfSync() bool {
+	for i := s.owed.head + 1; i < len(s.owed.items); i++ {
+		if e := &s.owed.items[i]; e.ends() {
+			return e.kind == expectSync && e.mode == swallow
+		}
+	}
+	return false
+}
+
+// mayRetry reports whether the request can be tried on another node without
+// the client seeing it: nothing of an answer was delivered, and the error says
+// that the node, not the statement, was at fault.
+func (s *session) mayRetry(e *wire.Error) bool {
+	if s.delivered || s.tx != 'I' || s.cancelled {
+		return false
+	}
+	if s.replica {
+		return s.read && isReplicaFault(e)
+	}
+	// The primary was demoted under us; nothing was executed.
+	return e.Code == "25006" && s.roleMayHaveChanged()
+}
+
+// roleMayHaveChanged bounds how often a demoted primary is believed to be the
+// reason of a 25006: the session may have asked for read-only itself.
+func (s *session) roleMayHaveChanged() bool {
+	if it, ok := s.settings.Get("default_transaction_read_only"); ok && it.Text != "off" && it.Text != "false" {
+		return false
+	}
+	if s.tries == 0 {
+		s.triedSince = time.Now()
+	}
+	return s.tries < 3 || time.Since(s.triedSince) < time.Second
+}
+
+// retry leaves the rest of the answer to be read and dropped; the request then
+// goes out again.
+func (s *session) retry(e *wire.Error) {
+	s.db.Nodes.Suspect(s.lease.Node, e)
+	s.owed.clear(s.undo)
+	s.owed.push(expect{kind: expectSync, mode: swallow, purpose: forRetry})
+	s.open = false
+	s.copyIn = false
+	s.steps++
+}
+
+// tryAgain starts the held request anew, elsewhere.
+func (s *session) tryAgain() {
+	node := s.lease.Node
+	s.lease.Settings = s.leaseBase
+	s.giveBack(pool.Clean)
+	s.rewind(node)
+}
+
+// rewind makes the held request unread again and excludes the node from the
+// next choice of a replica.
+func (s *session) rewind(node int) {
+	s.db.stats.retries.Add(1)
+	s.client.Rewind()
+	s.exclude |= 1 << node
+	s.tries++
+	s.suspect, s.wrote, s.open = 0, false, false
+	s.setSettings(s.txBase)
+	s.steps++
+}
+
+// serverLost deals with the end of the lease's connection, by its last error
+// or without a word. A held read starts anew; otherwise the client is told what
+// can be known, and keeps its session unless state was lost with the server.
+func (s *session) serverLost(cause error) error {
+	l := s.lease
+	partial := s.download > 0 && !s.swallowing
+	stateful := s.pinned != "" || s.mode == ModeSession || s.audit.running
+	inTx := s.tx != 'I'
+	s.download, s.copyIn = 0, false
+	s.uploadVoid = s.upload > 0
+	e := s.lostError(cause, l)
+	s.db.Nodes.Suspect(l.Node, cause)
+	s.server.opt.Logger.Info("server connection lost", "session", s.id, "node", l.Address(), "error", cause)
+	s.giveBack(pool.Dead)
+	switch {
+	case partial:
+		return errEnded // in the middle of a frame nothing can be said
+	case stateful:
+		e.Severity = "FATAL"
+		return e.WithHint("The session's state was on that server connection; connect again.")
+	case s.read && !s.delivered && !inTx && !s.cancelled:
+		s.owed.clear(s.undo)
+		s.rewind(l.Node)
+		return nil
+	}
+	s.client.Release()
+	s.failOwed(e, inTx)
+	return nil
+}
+
+// lostError says to the client what happened to its server connection.
+func (s *session) lostError(cause error, l *pool.Server) *wire.Error {
+	var we *wire.Error
+	detail := "Shard " + s.db.Shard + ", node " + l.Address() + "."
+	if errors.As(cause, &we) && we.Code != "" {
+		e := *we
+		e.Severity = "ERROR"
+		if e.Detail != "" {
+			detail = e.Detail + " " + detail
+		}
+		e.Detail = detail
+		return &e
+	}
+	return wire.Errorf("08006", "the connection to the server was lost").WithDetail("%s", detail).WithCause(cause)
+}
+
+// failOwed answers every request that was under way on a lost server.
+func (s *session) failOwed(e *wire.Error, inTx bool) {
+	s.setSettings(s.txBase)
+	s.savepoints = s.savepoints[:0]
+	told := false
+	if inTx {
+		s.tx, s.lost = 'E', true
+	}
+	for !s.owed.empty() {
+		unknown, ours := s.fateOfSegment()
+		ended := s.owed.failSegment(s.undo)
+		if ended {
+			last := s.owed.pop()
+			unknown = unknown || mayCommit(&last, inTx)
+			ours = ours && last.mode != relay
+		}
+		if ours {
+			continue
+		}
+		s.tell(e, unknown)
+		told = true
+		if unknown {
+			s.tx, s.lost, inTx = 'I', false, false
+		}
+		if ended {
+			s.answerReady()
+		}
+	}
+	switch {
+	case s.open && !told:
+		s.tell(e, false)
+		fallthrough
+	case s.open:
+		s.skipping = true
+	case !told && inTx:
+		s.lostErr = e
+	}
+	s.open = false
+	s.steps++
+}
+
+func (s *session) tell(e *wire.Error, unknown bool) {
+	s.db.stats.errors.Add(1)
+	if unknown {
+		c := *e
+		c.Code, c.Message = "08007", "the connection to the server was lost during the commit: transaction resolution unknown"
+		c.Hint = "Find out whether the transaction took effect before trying it again."
+		e = &c
+	}
+	s.client.SetOutput(e.Append(s.client.Output()))
+}
+
+// fateOfSegment looks at the requests up to the next end: whether one of them
+// may have committed, and whether all are ours.
+func (s *session) fateOfSegment() (unknown, ours bool) {
+	ours = true
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		e := &s.owed.items[i]
+		if e.ends() {
+			break
+		}
+		unknown = unknown || mayCommit(e, s.tx != 'I')
+		ours = ours && e.mode == swallow
+	}
+	return unknown, ours
+}
+
+// mayCommit reports whether the request, under way when its server was lost,
+// may have taken effect for good.
+func mayCommit(e *expect, inTx bool) bool {
+	if e.mode != relay || (e.kind != expectQuery && e.kind != expectExecute && e.kind != expectFunction) {
+		return false
+	}
+	if e.plan == nil {
+		return true
+	}
+	if e.plan.Single != nil {
+		k := e.plan.Single.Kind
+		if inTx {
+			return k == query.KindCommit || k == query.KindPrepareTx
+		}
+		return e.plan.Intent != router.Read && k != query.KindBegin && k != query.KindRollback
+	}
+	return e.plan.Intent != router.Read
+}
+
+// lostRequest answers a client whose transaction's server is gone, as a failed
+// transaction: everything is refused until the client ends it.
+func (s *session) lostRequest(kind byte, size int) (bool, error) {
+	if kind != wire.MsgSync && kind != wire.MsgFlush && kind != wire.MsgClose && len(s.client.Buffered()) < size {
+		return false, nil
+	}
+	body := s.client.Buffered()[5:max(5, min(size, len(s.client.Buffered())))]
+	out := s.client.Output()
+	fail := false
+	switch kind {
+	case wire.MsgQuery:
+		if endsTransaction(s.plan(trimNUL(body))) {
+			s.lost, s.tx = false, 'I'
+			out = wire.AppendCommandComplete(out, "ROLLBACK")
+			s.lostErr = nil
+		} else {
+			out = s.refusedInLost().Append(out)
+		}
+		out = wire.AppendReadyForQuery(out, s.tx)
+	case wire.MsgParse:
+		name, rest, ok := wire.CString(body)
+		if !ok {
+			return false, wire.Fatal("08P01", "invalid message format")
+		}
+		p := s.plan(cut(rest))
+		if fail = !endsTransaction(p) || len(name) > 0; !fail {
+			s.unnamedAs = p
+			s.unnamedTok = s.db.tokens.Add(1)
+			s.unnamed = append(s.unnamed[:0], rest...)
+			out = wire.AppendEmpty(out, wire.MsgParseComplete)
+		}
+	case wire.MsgBind:
+		_, after, _ := wire.CString(body)
+		p := s.planOf(cut(after), nil, nil, nil)
+		if fail = p == nil || !endsTransaction(p); !fail {
+			s.portal = p
+			out = wire.AppendEmpty(out, wire.MsgBindComplete)
+		}
+	case wire.MsgDescribe:
+		if len(body) > 0 && body[0] == 'S' {
+			out = append(out, wire.MsgParameterDescription, 0, 0, 0, 6, 0, 0)
+		}
+		out = wire.AppendEmpty(out, wire.MsgNoData)
+	case wire.MsgExecute:
+		if fail = s.portal == nil || !endsTransaction(s.portal); !fail {
+			out = wire.AppendCommandComplete(out, "ROLLBACK")
+			s.tx, s.lostErr = 'I', nil
+		}
+	case wire.MsgClose:
+		out = wire.AppendEmpty(out, wire.MsgCloseComplete)
+	case wire.MsgSync:
+		s.lost = s.tx != 'I'
+		out = wire.AppendReadyForQuery(out, s.tx)
+	case wire.MsgFlush:
+	case wire.MsgFunctionCall:
+		out = wire.AppendReadyForQuery(s.refusedInLost().Append(out), s.tx)
+	}
+	if fail {
+		out = s.refusedInLost().Append(out)
+		s.skipping = true
+	}
+	s.client.SetOutput(out)
+	s.drop(size)
+	s.steps++
+	return true, nil
+}
+
+// refusedInLost is what a statement in a lost transaction gets: first what
+// happened, then PostgreSQL's own words.
+func (s *session) refusedInLost() *wire.Error {
+	if e := s.lostErr; e != nil {
+		s.lostErr = nil
+		return e
+	}
+	return wire.Errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block").
+		WithDetail("The server that held the transaction is gone.")
+}
+
+func endsTransaction(p *router.Plan) bool {
+	return p.Single != nil && (p.Single.Kind == query.KindRollback || p.Single.Kind == query.KindCommit)
+}

@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"shardproxy/pool"
+	"shardproxy/wire"
+)
+
+// welcome is what a login is told of the server: the values a server reported
+// under the client's start-up settings.
+type welcome struct {
+	server *pool.Reported // of the server that was asked
+	values map[string]string
+}
+
+// welcomesMax bounds the logins that are remembered.
+const welcomesMax = 1024
+
+// greet tells the client its server's parameters and its cancel key. The first
+// login of a kind asks a server, which also proves the start-up settings.
+func (s *session) greet() error {
+	key := welcomeKey{s.user.ServerUser(), settingsKey(s.base) + customValues(s.base)}
+	s.db.mu.Lock()
+	w := s.db.welcomes[key]
+	s.db.mu.Unlock()
+	if w == nil {
+		var err error
+		if w, err = s.ask(); err != nil {
+			return err
+		}
+		s.db.mu.Lock()
+		if s.db.welcomes == nil || len(s.db.welcomes) >= welcomesMax {
+			s.db.welcomes = map[welcomeKey]*welcome{}
+		}
+		s.db.welcomes[key] = w
+		s.db.mu.Unlock()
+	}
+	s.greeted = w
+	out := s.client.Output()
+	for _, name := range slices.Sorted(maps.Keys(w.values)) {
+		out = wire.AppendParameterStatus(out, name, w.values[name])
+	}
+	out = wire.AppendBackendKeyData(out, s.key.PID, []byte(s.key.Secret))
+	out = wire.AppendReadyForQuery(out, 'I')
+	s.client.SetOutput(out)
+	if err := s.client.Flush(); err != nil {
+		return errEnded
+	}
+	return nil
+}
+
+// ask takes a connection with the session's settings and notes what it reports.
+func (s *session) ask() (*welcome, error) {
+	if err := s.acquire(need{read: true, opaque: s.mode == ModeSession}); err != nil {
+		return nil, err
+	}
+	s.learning = map[string]string{}
+	for s.lease != nil && !s.owed.empty() {
+		before := s.steps
+		if err := s.pumpServer(); err != nil {
+			return nil, err
+		}
+		if err := s.flush(); err != nil {
+			return nil, err
+		}
+		if s.lease == nil || s.owed.empty() {
+			break
+		}
+		if s.steps == before {
+			if err := s.obeyWaiting(); err != nil {
+				return nil, err
+			}
+			if err := s.park(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if s.lease == nil {
+		return nil, wire.Fatal("08006", "the connection to the server was lost")
+	}
+	w := &welcome{server: s.lease.Reported, values: maps.Clone(s.lease.Reported.Values)}
+	maps.Copy(w.values, s.learning)
+	s.learning = nil
+	// A client behind the proxy is always where it can write.
+	w.values["in_hot_standby"] = "off"
+	s.client.Release()
+	s.fresh, s.read, s.exclude, s.tries = false, false, 0, 0
+	if s.mode != ModeSession {
+		s.giveBack(pool.Clean)
+	}
+	return w, nil
+}
+
+// customValues names the values of custom settings, which settingsKey leaves out.
+func customValues(st *pool.Settings) string {
+	var b strings.Builder
+	for _, it := range st.All() {
+		if strings.Contains(it.Name, ".") {
+			b.WriteString(it.Text)
+			b.WriteByte(0)
+		}
+	}
+	return b.String()
+}
+
+// baseSettings turns the parameters of a start-up packet into settings.
+func baseSettings(start *wire.Startup) (*pool.Settings, error) {
+	var items []pool.Setting
+	for _, p := range start.Params {
+		switch p.Name {
+		case "user", "database", "replication":
+		case "options":
+			more, err := optionSettings(p.Value)
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, more...)
+		default:
+			items = append(items, pool.Setting{Name: strings.ToLower(p.Name), Text: p.Value, Literal: true})
+		}
+	}
+	return pool.NewSettings(items), nil
+}
+
+// optionSettings reads the options parameter: -c name=value and --name=value,
+// with backslash escaping, as PostgreSQL's pg_split_opts does.
+func optionSettings(v string) ([]pool.Setting, error) {
+	var items []pool.Setting
+	args := splitOptions(v)
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		switch {
+		case a == "-c" && i+1 < len(args):
+			i++
+			a = args[i]
+		case strings.HasPrefix(a, "-c"):
+			a = a[2:]
+		case strings.HasPrefix(a, "--"):
+			a = a[2:]
+		default:
+			return nil, wire.Fatal("42601", "invalid command-line argument for server process: %s", a).
+				WithHint("Only -c name=value and --name=value are supported.")
+		}
+		name, value, ok := strings.Cut(a, "=")
+		if !ok || name == "" {
+			return nil, wire.Fatal("42601", "-c %s requires a value", a)
+		}
+		name = strings.ToLower(strings.ReplaceAll(name, "-", "_"))
+		items = append(items, pool.Setting{Name: name, Text: value, Literal: true})
+	}
+	return items, nil
+}
+
+func splitOptions(v string) (args []string) {
+	var b strings.Builder
+	in, escaped := false, false
+	for _, r := range v {
+		switch {
+		case escaped:
+			b.WriteRune(r)
+			escaped = false
+		case r == '\\':
+			in, escaped = true, true
+		case r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == '\v' || r == '\f':
+			if in {
+				args = append(args, b.String())
+				b.Reset()
+			}
+			in = false
+		default:
+			b.WriteRune(r)
+			in = true
+		}
+	}
+	if in {
+		args = append(args, b.String())
+	}
+	return args
+}

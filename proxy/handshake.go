@@ -1,0 +1,321 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"shardproxy/auth"
+	"shardproxy/pool"
+	"shardproxy/wire"
+)
+
+// stream is a client's connection while it is in blocking mode.
+type stream struct {
+	nc     net.Conn
+	socket *wire.Socket
+	tls    *tls.Conn
+	cert   *x509.Certificate
+}
+
+func (c *stream) Read(p []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.Read(p)
+	}
+	return c.socket.Read(p)
+}
+
+func (c *stream) Write(p []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.Write(p)
+	}
+	return c.socket.Write(p)
+}
+
+func (c *stream) SetReadDeadline(t time.Time) error { return c.socket.SetReadDeadline(t) }
+
+// Send implements auth.Conversation.
+func (c *stream) Send(frames []byte) error {
+	_, err := c.Write(frames)
+	return err
+}
+
+// ReadPassword implements auth.Conversation.
+func (c *stream) ReadPassword(maxBytes int) ([]byte, error) {
+	kind, body, err := wire.ReadMessage(c, maxBytes)
+	if err != nil {
+		return nil, err
+	}
+	if kind != wire.MsgPassword {
+		return nil, wire.Fatal("08P01", "expected password response, got message type %d", kind)
+	}
+	return body, nil
+}
+
+// TLS implements auth.Conversation.
+func (c *stream) TLS() *tls.ConnectionState {
+	if c.tls == nil {
+		return nil
+	}
+	st := c.tls.ConnectionState()
+	return &st
+}
+
+// ServerCertificate implements auth.Conversation.
+func (c *stream) ServerCertificate() *x509.Certificate { return c.cert }
+
+// RemoteAddr implements auth.Conversation.
+func (c *stream) RemoteAddr() netip.AddrPort {
+	if a, ok := c.socket.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// handle runs one connection from its first byte to its end.
+func (srv *Server) handle(nc net.Conn) {
+	defer nc.Close()
+	defer func() {
+		if p := recover(); p != nil {
+			// One client's input must never end the process.
+			srv.opt.Logger.Error("session panicked", "client", nc.RemoteAddr().String(), "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	srv.track(nc, true)
+	defer srv.track(nc, false)
+	set := srv.settings.Load()
+	socket, err := wire.NewSocket(nc)
+	if err != nil {
+		srv.opt.Logger.Error("connection refused", "error", err)
+		return
+	}
+	if err := socket.SetDeadline(time.Now().Add(set.LoginTimeout)); err != nil {
+		return
+	}
+	c := &stream{nc: nc, socket: socket}
+	start, err := srv.negotiate(c, set)
+	if err != nil {
+		srv.turnAway(c, err)
+		return
+	}
+	if start.Kind == wire.StartupCancel {
+		srv.cancel(start.Cancel)
+		return
+	}
+	if err := srv.login(c, start, set); err != nil {
+		srv.turnAway(c, err)
+	}
+}
+
+// track keeps the connections that Shutdown may close without harm.
+func (srv *Server) track(nc net.Conn, on bool) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if !on {
+		delete(srv.pending, nc)
+		return
+	}
+	srv.pending[nc] = struct{}{}
+	if srv.draining.Load() {
+		_ = nc.Close()
+	}
+}
+
+// turnAway tells a client why it does not get in, as far as it still listens.
+func (srv *Server) turnAway(c *stream, err error) {
+	srv.refused.Add(1)
+	var e *wire.Error
+	var ne net.Error
+	switch {
+	case errors.As(err, &e):
+		_, _ = c.Write(e.Append(nil))
+	case errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed):
+		return // a port check, or a client that changed its mind
+	case errors.As(err, &ne) && ne.Timeout():
+		_, _ = c.Write(wire.Fatal("57014", "canceling authentication due to timeout").Append(nil))
+	}
+	srv.opt.Logger.Info("client refused", "client", c.socket.RemoteAddr().String(), "error", err)
+}
+
+// negotiate reads first packets until one asks for a session or a cancel,
+// starting TLS when asked to.
+func (srv *Server) negotiate(c *stream, set *Settings) (*wire.Startup, error) {
+	gss := false
+	for {
+		start, err := wire.ReadStartup(c, set.StartupMax)
+		if err != nil {
+			return nil, err
+		}
+		switch start.Kind {
+		case wire.StartupGSSENC:
+			if gss || c.tls != nil {
+				return nil, wire.Fatal("08P01", "unexpected GSSENCRequest")
+			}
+			gss = true
+			if _, err := c.Write([]byte{'N'}); err != nil {
+				return nil, err
+			}
+		case wire.StartupSSL:
+			if c.tls != nil {
+				return nil, wire.Fatal("08P01", "unexpected SSLRequest")
+			}
+			if err := srv.answerSSL(c, set); err != nil {
+				return nil, err
+			}
+		case wire.StartupDirectTLS:
+			if c.tls != nil || set.TLS == nil {
+				return nil, wire.Fatal("08P01", "received direct SSL connection request without SSL support")
+			}
+			c.socket.Unread(start.Head)
+			if err := srv.startTLS(c, set, true); err != nil {
+				return nil, err
+			}
+		default:
+			return start, nil
+		}
+	}
+}
+
+func (srv *Server) answerSSL(c *stream, set *Settings) error {
+	if set.TLS == nil {
+		_, err := c.Write([]byte{'N'})
+		return err
+	}
+	if _, err := c.Write([]byte{'S'}); err != nil {
+		return err
+	}
+	return srv.startTLS(c, set, false)
+}
+
+// startTLS runs the handshake; a direct one must name the protocol by ALPN, so
+// that no other protocol's traffic can be steered here.
+func (srv *Server) startTLS(c *stream, set *Settings, direct bool) error {
+	cfg := set.TLS.Clone()
+	cfg.NextProtos = []string{"postgresql"}
+	choose := cfg.GetCertificate
+	cfg.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := choose(h)
+		if err == nil && cert.Leaf != nil {
+			c.cert = cert.Leaf
+		}
+		return cert, err
+	}
+	t := tls.Server(c.socket, cfg)
+	if err := t.HandshakeContext(srv.ctx); err != nil {
+		return err
+	}
+	if direct && t.ConnectionState().NegotiatedProtocol != "postgresql" {
+		return wire.Fatal("08P01", "received direct SSL connection request without ALPN protocol negotiation extension")
+	}
+	c.tls = t
+	return nil
+}
+
+// login authenticates the client, makes its session and runs it.
+func (srv *Server) login(c *stream, start *wire.Startup, set *Settings) error {
+	if start.Negotiate {
+		if _, err := c.Write(start.AppendNegotiate(nil)); err != nil {
+			return err
+		}
+	}
+	if set.RequireTLS && c.tls == nil && c.RemoteAddr().IsValid() {
+		return wire.Fatal("28000", "connection requires TLS").WithHint("Use sslmode=require.")
+	}
+	user, _ := start.Get("user")
+	name, ok := start.Get("database")
+	if !ok || name == "" {
+		name = user
+	}
+	if v, ok := start.Get("replication"); ok && !isFalse(v) {
+		return wire.Fatal("0A000", "replication connections are not supported").
+			WithHint("Connect to the server itself for replication.")
+	}
+	if len(user) > 63 {
+		user = user[:63]
+	}
+	ctx, cancel := context.WithTimeout(srv.ctx, set.LoginTimeout)
+	id, err := srv.opt.Auth.Authenticate(ctx, c, user, name)
+	cancel()
+	if err != nil {
+		return err
+	}
+	if set.ConsoleNames[name] {
+		return srv.console(c, id, start)
+	}
+	db := set.Databases[name]
+	if db == nil {
+		return wire.Fatal("3D000", "database %q does not exist", name)
+	}
+	base, err := baseSettings(start)
+	if err != nil {
+		return err
+	}
+	return srv.run(c, start, set, db, id, base)
+}
+
+func (srv *Server) console(c *stream, id auth.Identity, start *wire.Startup) error {
+	if srv.opt.Console == nil || (!id.Admin && !id.Monitor) {
+		return wire.Fatal("42501", "user %q may not use the console", id.User)
+	}
+	if err := c.socket.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	return srv.opt.Console.Serve(srv.ctx, c, id, start)
+}
+
+// run makes the session and serves it.
+func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Database, id auth.Identity, base *pool.Settings) error {
+	pol := set.Policy(db.Name, id.User)
+	su, sp := set.ServerLogin(db.Name, id)
+	t := newThreadTask()
+	s := &session{
+		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: c.socket.RemoteAddr().String(),
+		started: time.Now(), protocol: start.Protocol, task: t, timeouts: pol.Timeouts, tx: 'I',
+		base: base, user: db.Pools.For(id.User, su, sp, pol.Pool),
+	}
+	s.setSettings(base)
+	s.txBase = base
+	s.since.Store(srv.clock.Load())
+	if err := srv.register(s, set.MaxClients, pol.MaxClients); err != nil {
+		return err
+	}
+	if err := c.socket.SetNonBlocking(true); err != nil {
+		srv.forget(s)
+		return err
+	}
+	srv.track(c.nc, false) // from here on Shutdown treats it as a session
+	s.client = wire.NewConn(c.socket, c.tls, srv.opt.Buffers)
+	t.adopt(c.socket)
+	defer func() {
+		if p := recover(); p != nil {
+			srv.opt.Logger.Error("session panicked", "session", s.id, "panic", p, "stack", string(debug.Stack()))
+			if s.lease != nil {
+				s.giveBack(pool.Dead)
+			}
+			s.end()
+		}
+	}()
+	srv.opt.Logger.Debug("client logged in", "session", s.id, "client", s.addr, "user", id.User, "database", db.Name)
+	if err := s.greet(); err != nil {
+		s.farewell(err)
+		s.end()
+		return nil
+	}
+	s.serve()
+	return nil
+}
+
+func isFalse(v string) bool {
+	switch strings.ToLower(v) {
+	case "false", "off", "no", "0", "":
+		return true
+	}
+	return false
+}

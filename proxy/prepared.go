@@ -1,0 +1,142 @@
+package proxy
+
+import (
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// parseNamed deals with the Parse of a named statement. Servers know it under
+// a name of ours, shared by all clients with the same text, types and
+// search_path; where the server has it already, nothing is sent.
+func (s *session) parseNamed(name string, rest []byte, p *router.Plan, size int) error {
+	if old := s.statements[name]; old != nil {
+		// The server itself says that it exists, which also fails the
+		// transaction as it must.
+		s.ensure(old.shared)
+		s.lease.SetOutput(wire.AppendParse(s.lease.Output(), old.shared.Name, rest))
+		s.drop(size)
+		s.owed.push(expect{kind: expectParse})
+		return nil
+	}
+	if limit := s.db.Policy().SessionStatements; limit > 0 && len(s.statements) >= limit {
+		return wire.Fatal("53400", "too many prepared statements in one session").
+			WithDetail("The limit is %d.", limit).
+			WithHint("Close statements that are no longer used, or raise limits.session_statements.")
+	}
+	rest, p = s.substitute(rest, p)
+	st := s.db.Statements.Acquire(s.searchPath, rest)
+	ps := &preparedStatement{shared: st, plan: p}
+	if s.statements == nil {
+		s.statements = map[string]*preparedStatement{}
+	}
+	s.statements[name] = ps
+	e := expect{kind: expectParse, statement: ps, name: name}
+	if s.lease.Has(st) && s.tx != 'E' {
+		e.mode = local
+	} else {
+		s.prepare(st)
+		e.injected = st
+	}
+	s.drop(size)
+	s.owed.push(e)
+	return nil
+}
+
+// ensure makes the lease have the statement before what is sent next.
+func (s *session) ensure(st *pool.Statement) {
+	if s.lease.Has(st) {
+		return
+	}
+	s.prepare(st)
+	s.owed.push(expect{kind: expectParse, mode: swallow, injected: st})
+}
+
+// prepare sends the Parse of st, and first the Close of the statement that
+// must make room for it.
+func (s *session) prepare(st *pool.Statement) {
+	if old := s.lease.Prepared(st); old != nil {
+		s.lease.SetOutput(wire.AppendClose(s.lease.Output(), 'S', old.Name))
+		s.owed.push(expect{kind: expectClose, mode: swallow, injected: old})
+	}
+	s.lease.SetOutput(wire.AppendParse(s.lease.Output(), st.Name, st.Rest))
+}
+
+// harmless stands in for a DEALLOCATE of a statement that only we know by that
+// name: it does nothing, returns no rows and fails in a failed transaction.
+const harmless = "UNLISTEN _shardproxy_none"
+
+// substitute replaces the text of a Parse that deallocates one of the
+// session's own statements; the statement goes when it is executed.
+func (s *session) substitute(rest []byte, p *router.Plan) ([]byte, *router.Plan) {
+	if c := p.Single; c != nil && c.Kind == query.KindDeallocate && s.ownStatement(c) {
+		return append([]byte(harmless), 0, 0, 0), p
+	}
+	return rest, p
+}
+
+// ownStatement reports whether the command names a statement that was prepared
+// by protocol, which servers know under another name.
+func (s *session) ownStatement(c *query.Command) bool {
+	if c.All || (c.Kind != query.KindDeallocate && c.Kind != query.KindExecute) {
+		return false
+	}
+	return s.statements[c.Target] != nil
+}
+
+// queryOfStatement sends a simple EXECUTE or DEALLOCATE of a protocol-level statement.
+func (s *session) queryOfStatement(c *query.Command, text []byte, size int, p *router.Plan) error {
+	st := s.statements[c.Target]
+	if c.Kind == query.KindDeallocate {
+		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), harmless))
+		s.drop(size)
+		s.expectQuery(p)
+		s.owed.last().tag = "DEALLOCATE"
+		return nil
+	}
+	if !s.lease.Has(st.shared) {
+		s.ensure(st.shared)
+		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgSync))
+		s.owed.push(expect{kind: expectSync, mode: swallow})
+	}
+	sql := string(text[:c.TargetStart]) + st.shared.Name + string(text[c.TargetEnd:])
+	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), sql))
+	s.drop(size)
+	s.expectQuery(st.plan)
+	return nil
+}
+
+// forgetStatements drops all the session's statements: the server has dropped
+// its own, which other sessions of this connection shared.
+func (s *session) forgetStatements() {
+	for _, st := range s.statements {
+		s.db.Statements.Release(st.shared)
+	}
+	clear(s.statements)
+	s.unnamedTok = 0
+	s.lease.ForgetAll()
+}
+
+// undo takes back what a request did that the server has skipped or refused.
+func (s *session) undo(e *expect) {
+	switch e.kind {
+	case expectParse:
+		if e.injected != nil && s.lease != nil {
+			s.lease.Forget(e.injected)
+		}
+		if e.statement != nil {
+			if s.statements[e.name] == e.statement {
+				delete(s.statements, e.name)
+			}
+			s.db.Statements.Release(e.statement.shared)
+		}
+	case expectClose:
+		if e.injected != nil && s.lease != nil {
+			s.lease.Prepared(e.injected) // it was not closed after all
+		}
+		if e.prev != nil && s.statements[e.name] == nil {
+			s.statements[e.name] = e.prev
+		}
+	}
+}

@@ -1,0 +1,382 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// scanMax bounds how far ahead a request is read to find out whether it only
+// reads; a longer one goes to the primary, which is always right.
+const scanMax = 64 << 10
+
+// pumpClient consumes client frames as far as they go.
+func (s *session) pumpClient() error {
+	for {
+		if s.client.Pending() > highWater || (s.lease != nil && s.lease.Pending() > highWater) {
+			return nil
+		}
+		if s.upload > 0 {
+			if !s.stream() {
+				return nil
+			}
+			continue
+		}
+		kind, size, ok, err := s.client.Header(s.db.Policy().MessageMax)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		going, err := s.request(kind, size)
+		if err != nil || !going {
+			return err
+		}
+	}
+}
+
+// stream moves on with a frame that is forwarded, or dropped, as it comes.
+func (s *session) stream() bool {
+	b := s.client.Buffered()
+	if len(b) == 0 {
+		return false
+	}
+	b = b[:min(len(b), s.upload)]
+	if !s.uploadVoid && s.lease != nil {
+		// A failed write shows again, as a lost server, at the next flush.
+		_ = s.lease.Queue(b)
+	}
+	s.upload -= len(b)
+	s.client.Discard(len(b))
+	s.steps++
+	return true
+}
+
+// forward sends the next size bytes, which may still be arriving, to the server.
+func (s *session) forward(size int) {
+	s.uploadVoid = false
+	s.upload = size
+	s.stream()
+}
+
+// drop consumes the next size bytes.
+func (s *session) drop(size int) {
+	s.uploadVoid = true
+	s.upload = size
+	s.stream()
+}
+
+// request deals with the frame at the head of the buffer; false means that it
+// must wait, for more bytes or for replies.
+func (s *session) request(kind byte, size int) (bool, error) {
+	switch kind {
+	case wire.MsgTerminate:
+		return false, errEnded
+	case wire.MsgCopyData, wire.MsgCopyDone, wire.MsgCopyFail:
+		return s.copyFrame(kind, size), nil
+	case wire.MsgQuery, wire.MsgParse, wire.MsgBind, wire.MsgDescribe, wire.MsgExecute,
+		wire.MsgClose, wire.MsgSync, wire.MsgFlush, wire.MsgFunctionCall:
+	default:
+		return false, wire.Fatal("08P01", "invalid frontend message type %d", kind)
+	}
+	if s.copyIn {
+		return s.duringCopy(kind, size)
+	}
+	if s.skipping {
+		s.skip(kind, size)
+		return true, nil
+	}
+	if s.lost {
+		return s.lostRequest(kind, size)
+	}
+	if !s.open {
+		return s.begin(kind, size)
+	}
+	return s.send(kind, size)
+}
+
+// copyFrame passes copy data on; outside of a copy the server would ignore it
+// (it still comes after a copy that failed).
+func (s *session) copyFrame(kind byte, size int) bool {
+	if !s.copyIn || s.lease == nil {
+		s.drop(size)
+		return true
+	}
+	if kind != wire.MsgCopyData {
+		s.copyIn = false
+	}
+	s.forward(size)
+	return true
+}
+
+// duringCopy deals with other frames in copy-in mode: the server ignores Sync
+// and Flush there and fails on everything else.
+func (s *session) duringCopy(kind byte, size int) (bool, error) {
+	if kind == wire.MsgSync || kind == wire.MsgFlush {
+		s.drop(size)
+		return true, nil
+	}
+	return false, wire.Fatal("08P01", "unexpected message type 0x%02X during COPY from stdin", kind)
+}
+
+// skip drops frames after an error, up to the Sync that ends it.
+func (s *session) skip(kind byte, size int) {
+	switch {
+	case kind == wire.MsgQuery || kind == wire.MsgFunctionCall:
+		// A server skips these too: they do not end an extended sequence.
+		s.drop(size)
+	case kind != wire.MsgSync:
+		s.drop(size)
+	case s.lease == nil:
+		s.skipping = false
+		s.drop(size)
+		s.answerReady()
+	default:
+		s.skipping = false
+		s.forward(size)
+		s.owed.push(expect{kind: expectSync})
+		s.open = false
+	}
+}
+
+// begin deals with the first frame of a request: it finds the server for it.
+func (s *session) begin(kind byte, size int) (bool, error) {
+	if s.lease != nil {
+		if s.fresh {
+			// The request that the lease was taken for.
+			s.fresh = false
+			return s.send(kind, size)
+		}
+		if s.replica && (!s.owed.empty() || s.tx == 'I') {
+			return false, nil // what follows may need another node
+		}
+		if s.audit.running || s.settling {
+			return false, nil
+		}
+		// With a second request under way the first cannot be taken back.
+		s.read = false
+		s.commitHold()
+		return s.send(kind, size)
+	}
+	switch kind {
+	case wire.MsgSync:
+		s.drop(size)
+		s.answerReady()
+		return true, nil
+	case wire.MsgFlush:
+		s.drop(size)
+		return true, nil
+	}
+	need, ok := s.scan()
+	if !ok {
+		return false, nil
+	}
+	if e := s.refusal(need); e != nil {
+		s.refuse(kind, size, e)
+		return true, nil
+	}
+	if err := s.acquire(need); err != nil {
+		e := wire.AsError(err)
+		if e.IsFatal() || err == errEnded {
+			return false, err
+		}
+		s.refuse(kind, size, e)
+		return true, nil
+	}
+	s.steps++
+	return true, nil
+}
+
+// refuse answers a request that got no server with an error.
+func (s *session) refuse(kind byte, size int, e *wire.Error) {
+	s.db.stats.errors.Add(1)
+	s.client.Release()
+	s.segment = s.segment[:0]
+	s.segmentRead = 0
+	s.noReplica, s.exclude = false, 0
+	s.client.SetOutput(e.Append(s.client.Output()))
+	s.steps++
+	if kind == wire.MsgQuery || kind == wire.MsgFunctionCall {
+		s.drop(size)
+		s.answerReady()
+		return
+	}
+	s.skipping = true
+}
+
+func (s *session) answerReady() {
+	s.client.SetOutput(wire.AppendReadyForQuery(s.client.Output(), s.tx))
+	s.steps++
+}
+
+// need is what a request asks of a node.
+type need struct {
+	read     bool // proven to read only: any fresh node, and it may be tried again
+	readOnly bool // begins a read-only transaction
+	replica  bool // the client insists on a replica
+	opaque   bool
+}
+
+// scan looks ahead over the whole request, up to its Sync, and plans its
+// texts. ok is false while too little has arrived.
+func (s *session) scan() (n need, ok bool) {
+	s.segment, s.segmentRead = s.segment[:0], 0
+	buf := s.client.Buffered()
+	var unnamed, named *router.Plan
+	var name []byte
+	intent, bound, parsed := true, 0, 0
+	for off := 0; ; {
+		if off > scanMax {
+			return need{opaque: true}, true
+		}
+		rest := buf[off:]
+		if len(rest) < 5 {
+			return need{}, false
+		}
+		kind, size := rest[0], int(binary.BigEndian.Uint32(rest[1:]))+1
+		body := rest[5:min(len(rest), max(size, 5))]
+		whole := len(rest) >= size
+		switch kind {
+		case wire.MsgQuery:
+			if off > 0 || size > s.db.Policy().ParsedMax {
+				return need{opaque: true}, true
+			}
+			if !whole {
+				return need{}, false
+			}
+			p := s.plan(trimNUL(body))
+			s.segment = append(s.segment, p)
+			return s.needOf(p), true
+		case wire.MsgParse:
+			if size > s.db.Policy().ParsedMax {
+				return need{opaque: true}, true
+			}
+			if !whole {
+				return need{}, false
+			}
+			nm, text, good := wire.CString(body)
+			if !good {
+				return need{opaque: true}, true
+			}
+			p := s.plan(cut(text))
+			s.segment = append(s.segment, p)
+			parsed++
+			if len(nm) == 0 {
+				unnamed = p
+			} else {
+				name, named = nm, p
+			}
+			intent = intent && p.Intent == router.Read
+		case wire.MsgBind:
+			_, after, good := wire.CString(body)
+			var nm []byte
+			if good {
+				nm, _, good = wire.CString(after)
+			}
+			if !good || size > scanMax {
+				if whole || size > scanMax {
+					return need{opaque: true}, true
+				}
+				return need{}, false
+			}
+			p := s.planOf(nm, unnamed, name, named)
+			bound++
+			if p == nil {
+				intent = false
+			} else {
+				if bound == 1 && parsed <= 1 && beginsReadOnly(p) {
+					n.readOnly = true
+				}
+				n.replica = s.wantsReplica(p)
+				intent = intent && p.Intent == router.Read
+			}
+		case wire.MsgExecute:
+			intent = intent && bound > 0
+		case wire.MsgDescribe, wire.MsgClose:
+		case wire.MsgSync:
+			n.read = intent && (bound > 0 || parsed > 0)
+			n.readOnly = n.readOnly && bound == 1
+			return n, true
+		default:
+			return need{opaque: true}, true
+		}
+		off += size
+	}
+}
+
+// planOf finds what a Bind refers to.
+func (s *session) planOf(name []byte, unnamed *router.Plan, lastName []byte, last *router.Plan) *router.Plan {
+	if len(name) == 0 {
+		if unnamed != nil {
+			return unnamed
+		}
+		return s.unnamedAs
+	}
+	if last != nil && bytes.Equal(name, lastName) {
+		return last
+	}
+	if st := s.statements[string(name)]; st != nil {
+		return st.plan
+	}
+	return nil
+}
+
+// needOf says what one simple query asks for.
+func (s *session) needOf(p *router.Plan) need {
+	return need{read: p.Intent == router.Read, readOnly: beginsReadOnly(p), replica: s.wantsReplica(p)}
+}
+
+// wantsReplica reports whether the client itself vouches for a replica: by
+// hint or setting, for a statement that at least does not write by its form.
+func (s *session) wantsReplica(p *router.Plan) bool {
+	r := s.routeFor(p)
+	return r == query.RouteReplica && (p.Intent == router.Read || (p.Single != nil && p.Single.Reads) || beginsReadOnly(p))
+}
+
+func (s *session) routeFor(p *router.Plan) query.Route {
+	if p.Statement != nil && p.Statement.Hint != query.RouteUnset {
+		return p.Statement.Hint
+	}
+	return s.route
+}
+
+// beginsReadOnly reports whether the plan is one BEGIN of a transaction that a
+// hot standby can run.
+func beginsReadOnly(p *router.Plan) bool {
+	c := p.Single
+	return c != nil && c.Kind == query.KindBegin && c.Tx.ReadOnly && c.Tx.Isolation != "serializable"
+}
+
+// plan plans one text under the session's state.
+func (s *session) plan(text []byte) *router.Plan {
+	return s.db.Planner.Plan(text, router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard})
+}
+
+// nextPlan returns the plan that scan made for the text, or makes it.
+func (s *session) nextPlan(text []byte) *router.Plan {
+	if s.segmentRead < len(s.segment) {
+		p := s.segment[s.segmentRead]
+		s.segmentRead++
+		return p
+	}
+	return s.plan(text)
+}
+
+func trimNUL(b []byte) []byte {
+	if n := len(b); n > 0 && b[n-1] == 0 {
+		return b[:n-1]
+	}
+	return b
+}
+
+// cut returns b up to its first NUL.
+func cut(b []byte) []byte {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return b[:i]
+	}
+	return b
+}

@@ -1,0 +1,402 @@
+package proxy
+
+import (
+	"errors"
+	"strings"
+
+	"shardproxy/pool"
+	"shardproxy/wire"
+)
+
+// serverFrameMax bounds the server frames that must be read whole; rows and
+// copy data are relayed as they come, whatever their size.
+const serverFrameMax = 64 << 20
+
+// pumpServer relays what the server has sent, looking only at what changes state.
+func (s *session) pumpServer() error {
+	for s.lease != nil {
+		if s.client.Pending() > highWater {
+			return nil
+		}
+		if s.download > 0 {
+			if !s.relayRest() {
+				return nil
+			}
+			continue
+		}
+		n, more := s.plainFrames()
+		if n > 0 {
+			s.deliver(n)
+			continue
+		}
+		if !more {
+			return nil
+		}
+		going, err := s.reply()
+		if err != nil || !going {
+			return err
+		}
+	}
+	return nil
+}
+
+// relayRest moves on with a server frame that is relayed as it comes.
+func (s *session) relayRest() bool {
+	b := s.lease.Buffered()
+	if len(b) == 0 {
+		return false
+	}
+	b = b[:min(len(b), s.download)]
+	if !s.swallowing {
+		// A failed write shows again at the next flush.
+		_ = s.client.Queue(b)
+	}
+	s.download -= len(b)
+	s.lease.Discard(len(b))
+	s.steps++
+	return true
+}
+
+// plainFrames measures the run of whole frames at the head of the server's
+// buffer that are relayed without a look: rows and copy data. more tells
+// whether another frame's header follows.
+func (s *session) plainFrames() (n int, more bool) {
+	b := s.lease.Buffered()
+	front := s.owed.front()
+	if front == nil || front.mode != relay {
+		return 0, len(b) >= 5
+	}
+	for {
+		if len(b)-n < 5 {
+			return n, false
+		}
+		kind := b[n]
+		if kind != wire.MsgDataRow && kind != wire.MsgCopyData {
+			return n, true
+		}
+		size := frameSize(b[n:])
+		if len(b)-n < size {
+			return n, n == 0
+		}
+		n += size
+	}
+}
+
+func frameSize(b []byte) int {
+	return int(uint32(b[1])<<24|uint32(b[2])<<16|uint32(b[3])<<8|uint32(b[4])) + 1
+}
+
+// deliver relays the next n bytes of whole frames to the client.
+func (s *session) deliver(n int) {
+	s.commitHold()
+	_ = s.client.Queue(s.lease.Buffered()[:n]) // a failed write shows again at the next flush
+	s.lease.Discard(n)
+	s.steps++
+}
+
+// commitHold gives up the possibility to try the request again: the client is
+// about to see a byte of the answer.
+func (s *session) commitHold() {
+	if !s.delivered {
+		s.delivered = true
+		s.client.Release()
+	}
+}
+
+// reply deals with one server frame that changes state.
+func (s *session) reply() (bool, error) {
+	b := s.lease.Buffered()
+	kind, size := b[0], frameSize(b)
+	if size < 5 {
+		return false, s.outOfStep("frame of impossible length")
+	}
+	switch kind {
+	case wire.MsgDataRow, wire.MsgCopyData, wire.MsgRowDescription, wire.MsgFunctionCallResponse,
+		wire.MsgParameterDescription:
+		return s.relayStreamed(kind, size)
+	}
+	if size > serverFrameMax {
+		return false, s.outOfStep("frame too large")
+	}
+	if len(b) < size {
+		return s.fillReply(size)
+	}
+	body := b[5:size]
+	switch kind {
+	case wire.MsgReadyForQuery:
+		return true, s.ready(body, size)
+	case wire.MsgErrorResponse:
+		return true, s.serverError(body, size)
+	case wire.MsgNoticeResponse, wire.MsgNotificationResponse:
+		s.aside(kind, size)
+		return true, nil
+	case wire.MsgParameterStatus:
+		s.aside(kind, size)
+		return true, nil
+	}
+	front := s.owed.front()
+	if front == nil {
+		return false, s.outOfStep("reply that nobody asked for")
+	}
+	if front.kind == expectQuery || front.kind == expectFunction {
+		return true, s.queryReply(front, kind, body, size)
+	}
+	return true, s.extendedReply(front, kind, body, size)
+}
+
+// fillReply asks for the rest of a frame that is read whole.
+func (s *session) fillReply(size int) (bool, error) {
+	err := s.lease.Fill(size)
+	if err == nil {
+		s.steps++
+		return true, nil
+	}
+	if errors.Is(err, wire.ErrWouldBlock) {
+		return false, nil
+	}
+	return false, s.serverLost(err)
+}
+
+// relayStreamed begins a frame whose body is relayed, or swallowed, as it comes.
+func (s *session) relayStreamed(kind byte, size int) (bool, error) {
+	front := s.owed.front()
+	if front == nil {
+		return false, s.outOfStep("reply that nobody asked for")
+	}
+	if s.audit.running && front.purpose == forAudit && kind == wire.MsgDataRow {
+		b := s.lease.Buffered()
+		if len(b) < size {
+			return s.fillReply(size)
+		}
+		s.audit.row = append(s.audit.row[:0], b[5:size]...)
+	}
+	s.swallowing = front.mode == swallow
+	if !s.swallowing {
+		s.commitHold()
+	}
+	if kind == wire.MsgRowDescription && front.kind == expectDescribe {
+		s.owed.pop()
+	}
+	s.download = size
+	s.relayRest()
+	if s.download == 0 {
+		s.answerLocal()
+	}
+	return true, nil
+}
+
+// pass relays or swallows one whole frame.
+func (s *session) pass(mode expectMode, size int) {
+	if mode == swallow {
+		s.lease.Discard(size)
+		s.steps++
+		return
+	}
+	s.deliver(size)
+}
+
+// aside deals with notices, notifications and parameter changes, which may
+// come at any moment.
+func (s *session) aside(kind byte, size int) {
+	front := s.owed.front()
+	switch {
+	case front != nil && front.mode == swallow:
+		s.learn(kind, size)
+		// Ours: the client did not ask for it. What changed by applying its
+		// settings it knows already.
+		s.pass(swallow, size)
+	default:
+		// A notice kept back would be lost; relayed, it ends the chance to try
+		// the request again.
+		s.pass(relay, size)
+	}
+}
+
+// learn notes a parameter that a login's settings changed.
+func (s *session) learn(kind byte, size int) {
+	if s.learning == nil || kind != wire.MsgParameterStatus {
+		return
+	}
+	name, rest, ok := wire.CString(s.lease.Buffered()[5:size])
+	if ok {
+		s.learning[string(name)] = string(cut(rest))
+	}
+}
+
+// queryReply deals with the replies to a simple query or function call.
+func (s *session) queryReply(front *expect, kind byte, body []byte, size int) error {
+	switch kind {
+	case wire.MsgCommandComplete:
+		if front.mode == relay {
+			s.completed(front, string(cut(body)))
+			if front.tag != "" {
+				s.commitHold()
+				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), front.tag))
+				s.lease.Discard(size)
+				s.steps++
+				s.deallocated(front)
+				return nil
+			}
+		}
+	case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
+		s.copyIn = true
+	case wire.MsgEmptyQueryResponse, wire.MsgCopyOutResponse, wire.MsgCopyDone:
+	case wire.MsgNoData:
+	default:
+		return s.outOfStep("unexpected reply to a query")
+	}
+	s.pass(front.mode, size)
+	return nil
+}
+
+// extendedReply deals with the replies to the extended protocol's messages.
+func (s *session) extendedReply(front *expect, kind byte, body []byte, size int) error {
+	ok := false
+	switch front.kind {
+	case expectParse:
+		ok = kind == wire.MsgParseComplete
+	case expectBind:
+		ok = kind == wire.MsgBindComplete
+	case expectClose:
+		ok = kind == wire.MsgCloseComplete
+	case expectDescribe:
+		ok = kind == wire.MsgNoData
+	case expectExecute:
+		switch kind {
+		case wire.MsgCopyOutResponse, wire.MsgCopyDone:
+			s.pass(front.mode, size)
+			return nil
+		case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
+			s.copyIn = true
+			// A Sync sent ahead is ignored by the server; the one that ends this
+			// request comes after the data.
+			s.owed.dropSyncs()
+			s.open = true
+			s.pass(front.mode, size)
+			return nil
+		case wire.MsgCommandComplete:
+			s.completed(front, string(cut(body)))
+			if s.deallocatesOwn(front) {
+				s.commitHold()
+				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), "DEALLOCATE"))
+				s.lease.Discard(size)
+				s.steps++
+				e := s.owed.pop()
+				s.deallocated(&e)
+				s.answerLocal()
+				return nil
+			}
+			ok = true
+		case wire.MsgEmptyQueryResponse, wire.MsgPortalSuspended:
+			ok = true
+		}
+	}
+	if !ok {
+		return s.outOfStep("reply out of order")
+	}
+	mode := front.mode
+	s.owed.pop()
+	s.pass(mode, size)
+	s.answerLocal()
+	return nil
+}
+
+// answerLocal answers the requests at the head of the queue that never went to
+// the server.
+func (s *session) answerLocal() {
+	for {
+		e := s.owed.front()
+		if e == nil || e.mode != local {
+			return
+		}
+		out := s.client.Output()
+		switch e.kind {
+		case expectParse:
+			out = wire.AppendEmpty(out, wire.MsgParseComplete)
+		case expectClose:
+			out = wire.AppendEmpty(out, wire.MsgCloseComplete)
+			if e.prev != nil {
+				s.db.Statements.Release(e.prev.shared)
+			}
+		}
+		s.commitHold()
+		s.client.SetOutput(out)
+		s.steps++
+		s.owed.pop()
+	}
+}
+
+// ready deals with ReadyForQuery.
+func (s *session) ready(body []byte, size int) error {
+	front := s.owed.front()
+	if front == nil || !front.ends() || len(body) != 1 {
+		return s.outOfStep("ReadyForQuery out of order")
+	}
+	e := s.owed.pop()
+	s.copyIn = false
+	s.transaction(body[0])
+	s.pass(e.mode, size)
+	switch e.purpose {
+	case forSettings:
+		return s.settingsApplied()
+	case forAudit:
+		return s.auditDone()
+	case forRetry:
+		s.tryAgain()
+	}
+	s.answerLocal()
+	return nil
+}
+
+// transaction notes the status of the transaction after a statement.
+func (s *session) transaction(status byte) {
+	if status == 'I' {
+		if s.tx != 'I' || s.wrote {
+			s.db.stats.transactions.Add(1)
+		}
+		if s.wrote {
+			s.mark = s.db.Nodes.Mark()
+			s.wrote = false
+		}
+		s.txBase, s.savepoints = s.settings, s.savepoints[:0]
+		if s.lease != nil {
+			s.leaseBase = s.lease.Settings
+		}
+		clear(s.portals)
+	}
+	s.tx = status
+}
+
+// outOfStep ends a session whose server said something that has no place in
+// the protocol: what it would say next cannot be trusted to be this client's.
+func (s *session) outOfStep(what string) error {
+	s.server.opt.Logger.Error("server out of step", "session", s.id, "node", s.lease.Address(), "reason", what)
+	s.giveBack(pool.Dead)
+	return wire.Fatal("08P01", "lost synchronization with the server").WithDetail("%s", what)
+}
+
+// errorOf reads an ErrorResponse.
+func errorOf(body []byte) *wire.Error {
+	sev := wire.Field(body, 'V')
+	if sev == "" {
+		sev = wire.Field(body, 'S')
+	}
+	return &wire.Error{Severity: sev, Code: wire.Field(body, 'C'), Message: wire.Field(body, 'M'),
+		Detail: wire.Field(body, 'D'), Hint: wire.Field(body, 'H')}
+}
+
+// isEndOfServer reports that an error is the last word of its connection.
+func isEndOfServer(e *wire.Error) bool {
+	return e.Severity == "FATAL" || e.Severity == "PANIC"
+}
+
+// isReplicaFault reports whether an error of a read may come from the replica
+// being a replica (recovery conflicts, what needs a primary, its failing) and
+// not from the statement.
+func isReplicaFault(e *wire.Error) bool {
+	switch e.Code {
+	case "25006", "40001", "40P01", "0A000", "55000", "58000", "58030", "XX000", "XX001", "XX002", "53100", "53200":
+		return true
+	}
+	return strings.HasPrefix(e.Code, "57P") || strings.HasPrefix(e.Code, "08")
+}

@@ -1,0 +1,236 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardproxy/gate"
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/wire"
+)
+
+// refusal is the reason why a request is not sent anywhere, nil when there is none.
+func (s *session) refusal(n need) *wire.Error {
+	if s.mode != ModeStatement || len(s.segment) != 1 || s.segment[0].Single == nil {
+		return nil
+	}
+	if s.segment[0].Single.Kind == query.KindBegin {
+		return wire.Errorf("0A000", "transaction blocks are not allowed in statement pooling").
+			WithHint("Use pool mode transaction for this database or user.")
+	}
+	return nil
+}
+
+// acquire finds the node for a request, waits for a connection to it within
+// bounds, and makes it the lease.
+func (s *session) acquire(n need) error {
+	pol := s.db.Policy()
+	deadline := time.Now().Add(pol.WaitTimeout)
+	for {
+		node, replica, err := s.pick(n, pol)
+		if err != nil {
+			return err
+		}
+		srv, err := s.borrow(node, deadline)
+		var de *pool.DialError
+		switch {
+		case err == nil:
+			return s.attach(srv, n, replica)
+		case !errors.As(err, &de):
+			return err
+		case replica:
+			s.exclude |= 1 << node
+			continue
+		}
+		if e := loginRefused(de); e != nil {
+			return e
+		}
+		if time.Now().After(deadline) {
+			return wire.Errorf("08001", "could not connect to the primary").
+				WithDetail("Shard %s, node %s.", s.db.Shard, de.Address).WithCause(de)
+		}
+		// The monitor has been told and closes the gate if the node is gone.
+		if err := s.pause(50*time.Millisecond, phaseWaiting); err != nil {
+			return err
+		}
+	}
+}
+
+// loginRefused turns a server's refusal of our login into what the client is
+// told; nil when no server answered.
+func loginRefused(de *pool.DialError) *wire.Error {
+	var pe *pgconn.PgError
+	if !errors.As(de, &pe) || pe.Code == "57P03" || pe.Code == "57P01" || pe.Code == "57P02" {
+		return nil
+	}
+	return wire.Errorf(pe.Code, "the server refused the proxy's login: %s", pe.Message).
+		WithDetail("Node %s.", de.Address).WithCause(de)
+}
+
+// pick chooses the node; without a primary it waits at the gate.
+func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err error) {
+	if s.wantsSplit(n, pol) {
+		consistent := pol.Consistent && s.mark != 0 && !n.replica
+		if node, ok := s.db.Nodes.PickRead(s.mark, consistent, s.exclude); ok {
+			return node, true, nil
+		}
+		if consistent {
+			s.db.Nodes.Want()
+		}
+	}
+	for {
+		if !s.db.Gate.Closed() {
+			if node, ok := s.db.Nodes.Primary(); ok {
+				return node, false, nil
+			}
+		}
+		if n.read {
+			// Reads go on without a primary, on whatever replica is within bounds.
+			if node, ok := s.db.Nodes.PickRead(s.mark, pol.Consistent && s.mark != 0, 0); ok && s.tries < 8 {
+				return node, true, nil
+			}
+		}
+		if err := s.hold(); err != nil {
+			return 0, false, err
+		}
+	}
+}
+
+// wantsSplit reports whether the request may run on a replica at all.
+func (s *session) wantsSplit(n need, pol *DatabasePolicy) bool {
+	if s.mode == ModeSession || s.tx != 'I' || n.opaque {
+		return false
+	}
+	if n.replica {
+		return true
+	}
+	route := s.route
+	if len(s.segment) == 1 {
+		route = s.routeFor(s.segment[0])
+	}
+	return pol.Split && (n.read || n.readOnly) && route != query.RoutePrimary && s.tries < 8
+}
+
+// hold waits at the gate until the shard has a primary.
+func (s *session) hold() error {
+	t, err := s.db.Gate.Enter(s.task.wake)
+	if err != nil {
+		return wire.Errorf("57P03", "no primary, and too many statements wait for one").
+			WithDetail("Shard %s.", s.db.Shard).WithCause(err)
+	}
+	if t == nil {
+		// Open, but the new primary is not published yet.
+		return s.pause(5*time.Millisecond, phaseHeld)
+	}
+	for t.State() == gate.Waiting {
+		if err := s.waitTurn(phaseHeld); err != nil {
+			t.Cancel()
+			return err
+		}
+	}
+	if t.State() == gate.Released {
+		return nil
+	}
+	return wire.Errorf("57P03", "no primary within the hold timeout").
+		WithDetail("Shard %s has no primary.", s.db.Shard).
+		WithHint("The statement was not executed and may be tried again.")
+}
+
+// borrow waits for a connection to the node until the deadline.
+func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
+	srv, t, err := s.user.Acquire(node, s.task.wake)
+	switch {
+	case errors.Is(err, pool.ErrQueueFull):
+		return nil, wire.Errorf("53300", "too many statements wait for a server connection")
+	case errors.Is(err, pool.ErrClosed):
+		return nil, wire.Fatal("57P01", "the database is being closed")
+	case err != nil:
+		return nil, err
+	case t == nil:
+		return srv, nil
+	}
+	timer := time.AfterFunc(time.Until(deadline), s.task.wake)
+	defer timer.Stop()
+	for !t.Done() {
+		if time.Now().After(deadline) {
+			t.Cancel()
+			return nil, wire.Errorf("53300", "no server connection became free within the wait timeout").
+				WithHint("The statement was not executed. Raise pool.size or pool.wait_timeout.")
+		}
+		if err := s.waitTurn(phaseWaiting); err != nil {
+			t.Cancel()
+			return nil, err
+		}
+	}
+	srv, err = t.Result()
+	if errors.Is(err, pool.ErrClosed) {
+		return nil, wire.Fatal("57P01", "the database is being closed")
+	}
+	return srv, err
+}
+
+// pause waits for a short while.
+func (s *session) pause(d time.Duration, p phase) error {
+	end := time.Now().Add(d)
+	timer := time.AfterFunc(d, s.task.wake)
+	defer timer.Stop()
+	for time.Now().Before(end) {
+		if err := s.waitTurn(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitTurn parks once while no server is leased, and finds out whether the
+// client is still there and nobody wants the session to stop.
+func (s *session) waitTurn(p phase) error {
+	s.setPhase(p)
+	if err := s.obeyWaiting(); err != nil {
+		return err
+	}
+	read := len(s.client.Buffered()) < highWater
+	readable, _ := s.task.await(interest{socket: s.client.Socket(), read: read, write: s.client.Pending() > 0}, interest{})
+	if s.client.Pending() > 0 {
+		if err := s.client.Flush(); err != nil {
+			return s.clientError(err)
+		}
+	}
+	if readable {
+		if err := s.fillClient(); err != nil {
+			return err
+		}
+	}
+	return s.obeyWaiting()
+}
+
+// attach makes srv the lease and gives it the session's settings.
+func (s *session) attach(srv *pool.Server, n need, replica bool) error {
+	s.lease = srv
+	s.leased.Store(srv)
+	s.task.adopt(srv.Socket())
+	s.replica = replica
+	s.read = n.read && s.mode != ModeSession
+	s.delivered = false
+	s.fresh = true
+	s.cancelled = false
+	s.steps++
+	if n.read {
+		s.db.stats.reads.Add(1)
+		if replica {
+			s.db.stats.replicaReads.Add(1)
+		}
+	}
+	s.setPhase(phaseActive)
+	if err := s.applySettings(); err != nil {
+		return err
+	}
+	s.leaseBase = s.lease.Settings
+	if !n.opaque {
+		s.client.Hold()
+	}
+	return nil
+}

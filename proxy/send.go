@@ -1,0 +1,293 @@
+package proxy
+
+import (
+	"encoding/binary"
+
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// auditEffects are the effects that only the server can tell the outcome of.
+const auditEffects = query.EffectTemp | query.EffectAdvisory | query.EffectHoldCursor |
+	query.EffectPrepared | query.EffectListen | query.EffectUnknown
+
+// send forwards one frame to the lease, renaming statements, and notes what
+// reply is owed for it. false means that more of the frame must arrive first.
+func (s *session) send(kind byte, size int) (bool, error) {
+	s.setPhase(phaseActive)
+	switch kind {
+	case wire.MsgQuery:
+		return s.sendQuery(size)
+	case wire.MsgParse:
+		return s.sendParse(size)
+	case wire.MsgBind:
+		return s.sendBind(size)
+	case wire.MsgDescribe:
+		return s.sendDescribe(size)
+	case wire.MsgExecute:
+		return s.sendExecute(size)
+	case wire.MsgClose:
+		return s.sendClose(size)
+	case wire.MsgSync:
+		s.forward(size)
+		s.owed.push(expect{kind: expectSync})
+		s.open = false
+	case wire.MsgFlush:
+		s.forward(size)
+	case wire.MsgFunctionCall:
+		s.forward(size)
+		s.wrote = true
+		s.suspect |= query.EffectUnknown
+		s.owed.push(expect{kind: expectFunction})
+	}
+	return true, nil
+}
+
+// body returns the whole frame's body, or false while it is incomplete.
+func (s *session) body(size int) ([]byte, bool) {
+	b := s.client.Buffered()
+	if len(b) < size {
+		return nil, false
+	}
+	return b[5:size], true
+}
+
+func (s *session) sendQuery(size int) (bool, error) {
+	if size > s.db.Policy().ParsedMax {
+		s.forward(size)
+		s.expectQuery(nil)
+		return true, nil
+	}
+	body, ok := s.body(size)
+	if !ok {
+		return false, nil
+	}
+	text := trimNUL(body)
+	p := s.nextPlan(text)
+	if c := p.Single; c != nil && s.ownStatement(c) {
+		return true, s.queryOfStatement(c, text, size, p)
+	}
+	s.forward(size)
+	s.expectQuery(p)
+	return true, nil
+}
+
+// expectQuery notes a simple query that has been forwarded.
+func (s *session) expectQuery(p *router.Plan) {
+	s.lease.Unnamed = 0
+	s.unnamedTok = 0
+	s.note(p)
+	s.owed.push(expect{kind: expectQuery, plan: p})
+}
+
+// note records what running the plan (nil: an unread text) may leave behind.
+func (s *session) note(p *router.Plan) {
+	s.db.stats.statements.Add(1)
+	if p == nil {
+		s.wrote = true
+		s.suspect |= query.EffectUnknown
+		return
+	}
+	if p.Intent != router.Read {
+		s.wrote = true
+	}
+	s.suspect |= p.Effects & auditEffects
+	if p.Single == nil && p.Effects&query.EffectSetting != 0 {
+		// Which of several commands took effect is for the server to say.
+		s.suspect |= query.EffectUnknown
+	}
+}
+
+func (s *session) sendParse(size int) (bool, error) {
+	if size > s.db.Policy().ParsedMax {
+		return s.sendLargeParse(size)
+	}
+	body, ok := s.body(size)
+	if !ok {
+		return false, nil
+	}
+	name, rest, ok := wire.CString(body)
+	if !ok {
+		return false, wire.Fatal("08P01", "invalid message format")
+	}
+	p := s.nextPlan(cut(rest))
+	s.open = true
+	if len(name) > 0 {
+		return true, s.parseNamed(string(name), rest, p, size)
+	}
+	s.unnamed = append(s.unnamed[:0], rest...)
+	s.unnamedAs = p
+	s.unnamedTok = s.db.tokens.Add(1)
+	s.lease.Unnamed = s.unnamedTok
+	s.forward(size)
+	s.owed.push(expect{kind: expectParse})
+	return true, nil
+}
+
+// sendLargeParse relays a Parse that is too long to be understood. Nothing of
+// it is kept, so the statement can only be used while its server is leased.
+func (s *session) sendLargeParse(size int) (bool, error) {
+	b := s.client.Buffered()
+	name, _, ok := wire.CString(b[5:min(len(b), size)])
+	if !ok {
+		return false, nil
+	}
+	if len(name) > 0 {
+		return false, wire.Fatal("54000", "prepared statement is larger than %d bytes", s.db.Policy().ParsedMax).
+			WithHint("Raise limits.parsed_statement, or use the unnamed statement.")
+	}
+	s.open = true
+	s.unnamedTok, s.unnamedAs = 0, nil
+	s.lease.Unnamed = 0
+	s.forward(size)
+	s.owed.push(expect{kind: expectParse})
+	return true, nil
+}
+
+func (s *session) sendBind(size int) (bool, error) {
+	b := s.client.Buffered()
+	body := b[5:min(len(b), size)]
+	portal, after, ok := wire.CString(body)
+	var name []byte
+	if ok {
+		name, _, ok = wire.CString(after)
+	}
+	if !ok {
+		if len(b) >= size {
+			return false, wire.Fatal("08P01", "invalid message format")
+		}
+		return false, nil
+	}
+	s.open = true
+	var p *router.Plan
+	if len(name) == 0 {
+		p = s.unnamedAs
+		s.restoreUnnamed()
+		s.bound(portal, p)
+		s.forward(size)
+	} else if st := s.statements[string(name)]; st != nil {
+		p = st.plan
+		s.ensure(st.shared)
+		s.bound(portal, p)
+		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)
+	} else {
+		// Not ours: the server says that it does not exist, unless SQL made it
+		// on this connection, which is pinned then.
+		s.bound(portal, nil)
+		s.forward(size)
+	}
+	s.owed.push(expect{kind: expectBind})
+	return true, nil
+}
+
+// renamed forwards a frame of size bytes whose first skip bytes (header and
+// names) are replaced by a header, the portal (for Bind) and the server's
+// statement name.
+func (s *session) renamed(kind byte, size int, portal []byte, name string, skip int) {
+	out := s.lease.Output()
+	out = append(out, kind, 0, 0, 0, 0)
+	at := len(out) - 4
+	out = append(append(out, portal...), 0)
+	out = append(append(out, name...), 0)
+	binary.BigEndian.PutUint32(out[at:], uint32(len(out)-at+size-skip))
+	s.lease.SetOutput(out)
+	s.client.Discard(skip)
+	s.steps++
+	if size > skip {
+		s.forward(size - skip)
+	}
+}
+
+// bound notes which plan a portal runs.
+func (s *session) bound(portal []byte, p *router.Plan) {
+	if len(portal) == 0 {
+		s.portal = p
+		return
+	}
+	if s.portals == nil {
+		s.portals = map[string]*router.Plan{}
+	}
+	s.portals[string(portal)] = p
+}
+
+// restoreUnnamed makes the lease's unnamed statement the session's own.
+func (s *session) restoreUnnamed() {
+	if s.unnamedTok == 0 || s.lease.Unnamed == s.unnamedTok {
+		return
+	}
+	s.lease.Unnamed = s.unnamedTok
+	s.lease.SetOutput(wire.AppendParse(s.lease.Output(), "", s.unnamed))
+	s.owed.push(expect{kind: expectParse, mode: swallow})
+}
+
+func (s *session) sendDescribe(size int) (bool, error) {
+	body, ok := s.body(size)
+	if !ok {
+		return false, nil
+	}
+	if len(body) < 2 {
+		return false, wire.Fatal("08P01", "invalid message format")
+	}
+	s.open = true
+	name := cut(body[1:])
+	st := s.statements[string(name)]
+	switch {
+	case body[0] == 'S' && len(name) == 0:
+		s.restoreUnnamed()
+		s.forward(size)
+	case body[0] == 'S' && st != nil:
+		s.ensure(st.shared)
+		out := s.lease.Output()
+		out = wire.AppendHeader(out, wire.MsgDescribe, len(st.shared.Name)+2)
+		out = append(append(append(out, 'S'), st.shared.Name...), 0)
+		s.lease.SetOutput(out)
+		s.drop(size)
+	default:
+		s.forward(size)
+	}
+	s.owed.push(expect{kind: expectDescribe})
+	return true, nil
+}
+
+func (s *session) sendExecute(size int) (bool, error) {
+	body, ok := s.body(size)
+	if !ok {
+		return false, nil
+	}
+	s.open = true
+	p := s.portal
+	if name := cut(body); len(name) > 0 {
+		p = s.portals[string(name)]
+	}
+	s.note(p)
+	s.forward(size)
+	s.owed.push(expect{kind: expectExecute, plan: p})
+	return true, nil
+}
+
+func (s *session) sendClose(size int) (bool, error) {
+	body, ok := s.body(size)
+	if !ok {
+		return false, nil
+	}
+	if len(body) < 2 {
+		return false, wire.Fatal("08P01", "invalid message format")
+	}
+	s.open = true
+	name := cut(body[1:])
+	if body[0] == 'S' && len(name) == 0 {
+		s.unnamedTok, s.unnamedAs = 0, nil
+		s.lease.Unnamed = 0
+	}
+	if st := s.statements[string(name)]; body[0] == 'S' && st != nil {
+		// The server keeps it: others may use it.
+		delete(s.statements, string(name))
+		s.drop(size)
+		s.owed.push(expect{kind: expectClose, mode: local, name: string(name), prev: st})
+		return true, nil
+	}
+	s.forward(size)
+	s.owed.push(expect{kind: expectClose})
+	return true, nil
+}

@@ -1,0 +1,355 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// highWater is how many bytes may wait for one side before the other side is
+// no longer read; it bounds what a stalled peer costs.
+const highWater = 256 << 10
+
+// phase says what a session does, for timeouts and for SHOW CLIENTS.
+type phase uint32
+
+const (
+	phaseIdle     phase = iota // no lease, or pinned and idle outside a transaction
+	phaseActive                // replies are owed
+	phaseWaiting               // waits for a server connection
+	phaseHeld                  // waits at the gate
+	phaseIdleInTx              // idle in a transaction
+	phaseEnded
+)
+
+// Control flags, set by other goroutines.
+const (
+	controlCancel  = 1 << iota // a cancel request arrived
+	controlKill                // end now
+	controlDrain               // end as soon as no transaction is open
+	controlTimeout             // the sweeper found a limit passed
+)
+
+// preparedStatement is what a client's statement name means.
+type preparedStatement struct {
+	shared *pool.Statement
+	plan   *router.Plan
+}
+
+// session is one logged-in client.
+type session struct {
+	server   *Server
+	db       *Database
+	user     *pool.User
+	userName string
+	mode     Mode
+	id       uint64
+	key      wire.CancelKey
+	appName  atomic.Pointer[string]
+	addr     string
+	started  time.Time
+	protocol uint32
+
+	task    task
+	control atomic.Uint32
+	phase   atomic.Uint32
+	since   atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
+
+	client *wire.Conn
+	lease  *pool.Server
+	leased atomic.Pointer[pool.Server] // the lease, for SHOW
+
+	// steps counts what was consumed or produced: a turn of the loop that
+	// leaves it as it was has nothing to do but park.
+	steps uint64
+
+	// Requests.
+	open        bool        // frames were forwarded since the last Sync or Query
+	replica     bool        // the lease is on a replica
+	lostErr     *wire.Error // what to tell of a transaction lost while idle
+	owed        expects
+	upload      int  // bytes of a client frame still to be forwarded
+	uploadVoid  bool // they are dropped instead
+	download    int  // bytes of a server frame still to be relayed
+	swallowing  bool // they are dropped instead
+	skipping    bool // an error was sent; everything up to Sync is dropped
+	copyIn      bool // the server expects CopyData
+	segment     []*router.Plan
+	segmentRead int  // plans of segment already used
+	tx          byte // transaction status the client knows: 'I', 'T' or 'E'
+	lost        bool // the transaction's server is gone; 'E' until the client ends it
+	read        bool // the lease serves one proven read, whose request is held
+	fresh       bool // the lease has not been used yet
+	settling    bool // the session's settings are being applied
+	delivered   bool // a byte of its answer has reached the client
+	exclude     uint64
+	noReplica   bool // the read failed on a replica: the primary decides
+	wrote       bool // something not proven to read ran since the last idle
+	mark        uint64
+	cancelled   bool
+	timedOut    bool
+	tries       int // how often the request at hand was tried in vain
+	triedSince  time.Time
+	settingsErr *wire.Error
+
+	// Session state.
+	base        *pool.Settings // of the start-up packet
+	settings    *pool.Settings // in force when the transaction commits
+	txBase      *pool.Settings // in force when it rolls back
+	leaseBase   *pool.Settings // what the lease has set when it rolls back
+	savepoints  []savepoint
+	route       query.Route
+	searchPath  string
+	statements  map[string]*preparedStatement
+	portals     map[string]*router.Plan
+	portal      *router.Plan // of the unnamed portal
+	unnamed     []byte       // what Parse made the unnamed statement, behind the name
+	unnamedAs   *router.Plan
+	unnamedTok  uint64                 // 0: there is none
+	nonStandard bool                   // standard_conforming_strings is off
+	suspect     query.Effect           // effects since the last audit that it must look at
+	pinned      string                 // why the lease is kept, "" when it is not
+	settlingTo  *pool.Settings         // what applying makes of the settings of the lease
+	pinnedWhy   atomic.Pointer[string] // pinned, for SHOW
+	timeouts    Timeouts
+	cancels     cancelWaiters
+	audit       auditAnswer
+	greeted     *welcome          // what the client was told at login
+	learning    map[string]string // what a server reports while the first of its kind logs in
+
+	scratch []byte
+}
+
+type savepoint struct {
+	name             string
+	settings, leased *pool.Settings
+}
+
+// errEnded ends a session without a word to the client.
+var errEnded = errors.New("proxy: session ended")
+
+// serve runs the session until it ends.
+func (s *session) serve() {
+	err := s.run()
+	if err != nil && !errors.Is(err, errEnded) && !errors.Is(err, io.EOF) {
+		s.farewell(err)
+	}
+	s.end()
+}
+
+func (s *session) run() error {
+	for {
+		if err := s.idle(); err != nil {
+			return err
+		}
+		if err := s.exchange(); err != nil {
+			return err
+		}
+	}
+}
+
+// idle waits, without a lease, for the client's next bytes.
+func (s *session) idle() error {
+	for len(s.client.Buffered()) == 0 {
+		s.setPhase(phaseIdle)
+		s.client.Shrink()
+		if err := s.obeyIdle(); err != nil {
+			return err
+		}
+		err := s.client.Fill(0)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, wire.ErrWouldBlock) {
+			return s.clientError(err)
+		}
+		s.task.await(interest{socket: s.client.Socket(), read: true, write: s.client.Pending() > 0}, interest{})
+		if s.client.Pending() > 0 {
+			if err := s.client.Flush(); err != nil {
+				return s.clientError(err)
+			}
+		}
+	}
+	return nil
+}
+
+// exchange moves requests and replies until the session holds no lease and
+// has nothing more to do.
+func (s *session) exchange() error {
+	for {
+		before := s.steps
+		if err := s.pumpClient(); err != nil {
+			return err
+		}
+		if s.lease != nil {
+			if err := s.pumpServer(); err != nil {
+				return err
+			}
+		}
+		if err := s.flush(); err != nil {
+			return err
+		}
+		if s.settled() {
+			if err := s.settle(); err != nil {
+				return err
+			}
+			if s.lease == nil {
+				if s.idleReady() {
+					return nil
+				}
+				continue
+			}
+		}
+		if s.steps != before {
+			continue
+		}
+		if err := s.obey(); err != nil {
+			return err
+		}
+		if err := s.park(); err != nil {
+			return err
+		}
+	}
+}
+
+// idleReady reports whether nothing of a request is buffered that exchange could act on.
+func (s *session) idleReady() bool {
+	return len(s.client.Buffered()) == 0 && s.upload == 0
+}
+
+// park waits for either side.
+func (s *session) park() error {
+	c := interest{socket: s.client.Socket(), write: s.client.Pending() > 0}
+	c.read = s.wantClient()
+	var sv interest
+	if s.lease != nil {
+		sv = interest{socket: s.lease.Socket(), write: s.lease.Pending() > 0, read: s.client.Pending() < highWater}
+	}
+	readClient, readServer := s.task.await(c, sv)
+	if readClient {
+		if err := s.fillClient(); err != nil {
+			return err
+		}
+	}
+	if readServer && s.lease != nil {
+		return s.fillServer()
+	}
+	return nil
+}
+
+// wantClient reports whether more of the client's bytes are of use now.
+func (s *session) wantClient() bool {
+	if s.lease != nil && s.lease.Pending() > highWater {
+		return false
+	}
+	return len(s.client.Buffered()) < highWater || s.needMore()
+}
+
+// needMore reports whether the buffered frame is incomplete.
+func (s *session) needMore() bool {
+	_, size, ok, err := s.client.Header(s.db.Policy().MessageMax)
+	return err == nil && (!ok || size > len(s.client.Buffered()))
+}
+
+func (s *session) fillClient() error {
+	err := s.client.Fill(0)
+	if err == nil || errors.Is(err, wire.ErrWouldBlock) {
+		return nil
+	}
+	return s.clientError(err)
+}
+
+// fillServer reads from the lease; its end is a lost connection.
+func (s *session) fillServer() error {
+	err := s.lease.Fill(0)
+	if err == nil || errors.Is(err, wire.ErrWouldBlock) {
+		return nil
+	}
+	return s.serverLost(err)
+}
+
+// flush offers what both sides have to send.
+func (s *session) flush() error {
+	if s.lease != nil && s.lease.Pending() > 0 {
+		if err := s.lease.Flush(); err != nil {
+			// What the server said before it went may still be there to read.
+			return s.serverLost(err)
+		}
+	}
+	if s.client.Pending() > 0 {
+		if err := s.client.Flush(); err != nil {
+			return s.clientError(err)
+		}
+	}
+	return nil
+}
+
+// clientError turns a failed read or write of the client's socket into the
+// session's end: there is nobody left to tell.
+func (s *session) clientError(err error) error {
+	s.server.opt.Logger.Debug("client gone", "session", s.id, "client", s.addr, "error", err)
+	return errEnded
+}
+
+// farewell sends the error that ends the session, as far as the socket takes it.
+func (s *session) farewell(err error) {
+	e := wire.AsError(err)
+	if !e.IsFatal() {
+		c := *e
+		c.Severity = "FATAL"
+		e = &c
+	}
+	if e.Code == "XX000" {
+		s.server.opt.Logger.Error("session failed", "session", s.id, "client", s.addr, "error", err)
+	}
+	if s.download > 0 {
+		return // in the middle of a frame no error can be said
+	}
+	if s.client.Queue(e.Append(nil)) == nil {
+		_ = s.client.Flush() // the client may be gone; nothing more can be done
+	}
+}
+
+// end gives everything back.
+func (s *session) end() {
+	s.setPhase(phaseEnded)
+	if s.lease != nil {
+		fate := pool.Dirty
+		if !s.owed.empty() || s.upload > 0 || s.download > 0 || s.copyIn {
+			s.lease.Cancel(nil)
+			fate = pool.Dead
+		}
+		s.giveBack(fate)
+	}
+	for _, st := range s.statements {
+		s.db.Statements.Release(st.shared)
+	}
+	s.statements = nil
+	s.db.stats.received.Add(int64(s.client.Received()))
+	s.db.stats.sent.Add(int64(s.client.Sent()))
+	s.client.Drop()
+	_ = s.client.Close() // the peer may have closed first
+	s.server.forget(s)
+}
+
+// setPhase publishes what the session does, from when on.
+func (s *session) setPhase(p phase) {
+	if phase(s.phase.Load()) != p {
+		s.phase.Store(uint32(p))
+		s.since.Store(s.server.clock.Load())
+	}
+}
+
+// giveBack ends the lease.
+func (s *session) giveBack(f pool.Fate) {
+	l := s.lease
+	s.lease = nil
+	s.leased.Store(nil)
+	l.Release(f)
+}

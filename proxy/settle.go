@@ -1,0 +1,297 @@
+package proxy
+
+import (
+	"errors"
+	"strings"
+
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/wire"
+)
+
+// settled reports whether the lease has nothing more to do for now: all
+// replies are in, no request is half sent, no transaction is open.
+func (s *session) settled() bool {
+	return s.lease != nil && !s.fresh && s.owed.empty() && !s.open && !s.skipping && !s.copyIn &&
+		s.upload == 0 && s.download == 0
+}
+
+// settle gives the lease back when nothing ties the session to it.
+func (s *session) settle() error {
+	s.client.Release()
+	if s.tx != 'I' {
+		s.setPhase(phaseIdleInTx)
+		if s.mode == ModeStatement {
+			return wire.Fatal("0A000", "transaction blocks are not allowed in statement pooling").
+				WithHint("Use pool mode transaction for this database or user.")
+		}
+		return s.reapply()
+	}
+	s.exclude, s.tries = 0, 0
+	s.cancelled, s.timedOut = false, false
+	if s.suspect != 0 && s.mode != ModeSession {
+		s.startAudit()
+		return nil
+	}
+	if s.pinned != "" || s.mode == ModeSession {
+		s.setPhase(phaseIdle)
+		s.suspect = 0
+		return s.reapply()
+	}
+	s.giveBack(pool.Clean)
+	s.steps++
+	return nil
+}
+
+// reapply puts back what RESET took away although the client's start-up packet
+// asked for it, on a lease that is kept.
+func (s *session) reapply() error {
+	if s.tx == 'E' || s.lease.Settings.Equal(s.effective()) {
+		return nil
+	}
+	return s.applySettings()
+}
+
+// tracked are the reported settings that decide how values look. Where a
+// server's own default differs from what the client was told at login, the
+// session sets it.
+var tracked = [...]struct{ reported, setting string }{
+	{"client_encoding", "client_encoding"}, {"DateStyle", "datestyle"}, {"TimeZone", "timezone"},
+	{"IntervalStyle", "intervalstyle"}, {"standard_conforming_strings", "standard_conforming_strings"},
+}
+
+// effective returns the settings that the lease must have: the session's, and
+// what makes its server look as the one that the client was told of.
+func (s *session) effective() *pool.Settings {
+	want := s.settings
+	if s.greeted == nil || s.lease.Reported == s.greeted.server {
+		return want
+	}
+	for _, t := range tracked {
+		told := s.greeted.values[t.reported]
+		if _, set := want.Get(t.setting); !set && told != s.lease.Reported.Values[t.reported] {
+			want = want.With(pool.Setting{Name: t.setting, Text: told, Literal: true})
+		}
+	}
+	return want
+}
+
+// applySettings sends what makes the lease's settings the session's. Settings
+// that servers of the node have accepted before travel in one write with the
+// request; others, and changes of identity, are waited for first.
+func (s *session) applySettings() error {
+	want := s.effective()
+	sql := want.AppendChange(s.scratch[:0], s.lease.Settings)
+	s.scratch = sql
+	if len(sql) == 0 {
+		return nil
+	}
+	s.settlingTo = want
+	s.settling = true
+	s.settingsErr = nil
+	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), string(sql)))
+	s.lease.Unnamed = 0
+	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSettings})
+	s.steps++
+	if !changesIdentity(want, s.lease.Settings) && s.db.isProven(s.lease.Node, want) {
+		s.settling = false // the request may follow at once
+		return nil
+	}
+	return nil
+}
+
+func changesIdentity(a, b *pool.Settings) bool {
+	for _, n := range [...]string{"role", "session_authorization"} {
+		x, _ := a.Get(n)
+		y, _ := b.Get(n)
+		if x != y {
+			return true
+		}
+	}
+	return false
+}
+
+// settingsApplied deals with the end of the query that applied the settings.
+func (s *session) settingsApplied() error {
+	waited := s.settling
+	s.settling = false
+	if e := s.settingsErr; e != nil {
+		s.settingsErr = nil
+		if !waited {
+			// The request is already running under other settings than it
+			// should; its connection and the session end before it is answered.
+			s.giveBack(pool.Dead)
+			e.Severity = "FATAL"
+			return e.WithHint("A setting of the session is no longer accepted by the server.")
+		}
+		return s.settingsRefused(e)
+	}
+	s.lease.Settings = s.settlingTo
+	if s.tx == 'I' {
+		s.leaseBase = s.lease.Settings
+	}
+	s.db.prove(s.lease.Node, s.settlingTo)
+	return nil
+}
+
+// settingsRefused answers the request that needed settings the server refuses.
+func (s *session) settingsRefused(e *wire.Error) error {
+	if s.tx != 'I' || s.pinned != "" || s.mode == ModeSession || !s.fresh {
+		e.Severity = "FATAL"
+		return e
+	}
+	s.giveBack(pool.Clean)
+	s.fresh = false
+	s.client.Rewind()
+	kind, size, ok, err := s.client.Header(s.db.Policy().MessageMax)
+	if err != nil || !ok {
+		return e
+	}
+	s.refuse(kind, size, e)
+	return nil
+}
+
+// setSettings makes st the session's settings.
+func (s *session) setSettings(st *pool.Settings) {
+	if s.settings == st {
+		return
+	}
+	s.settings = st
+	s.route = routeOf(st)
+	it, _ := st.Get("search_path")
+	s.searchPath = it.Text
+	it, _ = st.Get("standard_conforming_strings")
+	v := strings.Trim(strings.ToLower(it.Text), "' ")
+	s.nonStandard = v == "off" || v == "false" || v == "0" || v == "no"
+	if it, ok := st.Get("application_name"); ok {
+		name := strings.Trim(it.Text, "'")
+		s.appName.Store(&name)
+	}
+}
+
+// completed deals with the CommandComplete of a statement of the client.
+func (s *session) completed(e *expect, tag string) {
+	if e.plan == nil || e.plan.Simple {
+		return
+	}
+	c := e.plan.Single
+	if c == nil {
+		return
+	}
+	switch c.Kind {
+	case query.KindSet, query.KindReset, query.KindSelect:
+		for _, st := range c.Settings {
+			s.applySetting(st)
+		}
+	case query.KindRollback:
+		s.rolledBack()
+	case query.KindCommit:
+		if tag == "ROLLBACK" {
+			s.rolledBack()
+		} else if c.Chain {
+			s.txBase, s.leaseBase = s.settings, s.lease.Settings
+		}
+		s.savepoints = s.savepoints[:0]
+	case query.KindSavepoint:
+		s.savepoints = append(s.savepoints, savepoint{c.Target, s.settings, s.lease.Settings})
+	case query.KindRollbackTo:
+		if i := s.savepoint(c.Target); i >= 0 {
+			s.setSettings(s.savepoints[i].settings)
+			s.lease.Settings = s.savepoints[i].leased
+			s.savepoints = s.savepoints[:i+1]
+		}
+	case query.KindRelease:
+		if i := s.savepoint(c.Target); i >= 0 {
+			s.savepoints = s.savepoints[:i]
+		}
+	case query.KindDeallocate:
+		if c.All {
+			s.forgetStatements()
+		}
+	case query.KindDiscard:
+		if c.Target == "ALL" {
+			s.forgetStatements()
+			s.setSettings(s.base)
+			s.lease.Settings = nil
+		}
+	case query.KindDDL:
+	}
+	if e.plan.Effects&query.EffectCatalog != 0 && s.db.Refresh != nil {
+		s.db.Refresh()
+	}
+}
+
+func (s *session) rolledBack() {
+	s.setSettings(s.txBase)
+	s.lease.Settings = s.leaseBase
+	s.savepoints = s.savepoints[:0]
+}
+
+func (s *session) savepoint(name string) int {
+	for i := len(s.savepoints) - 1; i >= 0; i-- {
+		if s.savepoints[i].name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// applySetting notes a SET or RESET that the server has executed.
+func (s *session) applySetting(st query.Setting) {
+	switch {
+	case st.Local:
+		return // gone with the transaction, which the lease outlives
+	case st.ResetAll:
+		// RESET ALL leaves the identity alone.
+		kept := identityOf(s.settings)
+		next := s.base
+		for _, it := range kept {
+			next = next.With(it)
+		}
+		s.setSettings(next)
+		s.lease.Settings = pool.NewSettings(kept)
+	case st.Default:
+		next := s.settings.Without(st.Name)
+		if it, ok := s.base.Get(st.Name); ok {
+			next = next.With(it)
+		}
+		s.setSettings(next)
+		s.lease.Settings = s.lease.Settings.Without(st.Name)
+	default:
+		it := pool.Setting{Name: st.Name, Text: st.Value}
+		if st.IsLiteral {
+			it.Text, it.Literal = st.Literal, true
+		}
+		next, leased := s.settings, s.lease.Settings
+		if st.Name == "session_authorization" {
+			next, leased = next.Without("role"), leased.Without("role")
+		}
+		s.setSettings(next.With(it))
+		s.lease.Settings = leased.With(it)
+	}
+}
+
+func identityOf(st *pool.Settings) (items []pool.Setting) {
+	for _, n := range [...]string{"role", "session_authorization"} {
+		if it, ok := st.Get(n); ok {
+			items = append(items, it)
+		}
+	}
+	return items
+}
+
+// deallocatesOwn reports whether an Execute ran the stand-in of a DEALLOCATE.
+func (s *session) deallocatesOwn(e *expect) bool {
+	return e.plan != nil && e.plan.Single != nil && e.plan.Single.Kind == query.KindDeallocate && s.ownStatement(e.plan.Single)
+}
+
+// deallocated removes the statement that a DEALLOCATE named.
+func (s *session) deallocated(e *expect) {
+	name := e.plan.Single.Target
+	if st := s.statements[name]; st != nil {
+		s.db.Statements.Release(st.shared)
+		delete(s.statements, name)
+	}
+}
+
+var errAuditShape = errors.New("proxy: the state audit returned an unexpected row")

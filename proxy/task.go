@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"sync/atomic"
+
+	"shardproxy/wire"
+)
+
+// interest says what a parked session waits for on one socket.
+type interest struct {
+	socket      *wire.Socket
+	read, write bool
+}
+
+// task is what drives a session: it parks it and lets others wake it.
+type task interface {
+	// await parks the session until a socket is ready for what is asked of it,
+	// or wake was called since the last await returned. It may return early.
+	// client and server tell which side is worth a read.
+	await(c, s interest) (client, server bool)
+	// wake makes the running or the next await return. Any goroutine may call it.
+	wake()
+	// adopt makes the readiness of a socket wake the session.
+	adopt(*wire.Socket)
+}
+
+// threadTask drives a session by a goroutine of its own. With one thing to
+// wait for, the goroutine itself waits on the socket; with several, one watch
+// goroutine a socket wakes it.
+type threadTask struct {
+	signal      chan struct{} // one slot, so that a wake between awaits is kept
+	inline      atomic.Pointer[wire.Socket]
+	interrupted atomic.Bool
+	notify      func()
+}
+
+func newThreadTask() *threadTask {
+	t := &threadTask{signal: make(chan struct{}, 1)}
+	t.notify = t.post
+	return t
+}
+
+func (t *threadTask) adopt(s *wire.Socket) { s.SetNotify(&t.notify) }
+
+func (t *threadTask) post() {
+	select {
+	case t.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (t *threadTask) wake() {
+	t.post()
+	if s := t.inline.Load(); s != nil {
+		t.interrupted.Store(true)
+		s.Interrupt()
+	}
+}
+
+func (t *threadTask) await(c, s interest) (client, server bool) {
+	if !c.write && !s.write && c.read != s.read {
+		sock := c.socket
+		if s.read {
+			sock = s.socket
+		}
+		t.awaitInline(sock)
+		return c.read, s.read
+	}
+	for _, i := range [...]interest{c, s} {
+		if i.read {
+			i.socket.Watch(false)
+		}
+		if i.write {
+			i.socket.Watch(true)
+		}
+	}
+	<-t.signal
+	return c.read, s.read
+}
+
+func (t *threadTask) awaitInline(sock *wire.Socket) {
+	t.inline.Store(sock)
+	select {
+	case <-t.signal:
+	default:
+		// A wake from here on interrupts the await; its error says no more.
+		_ = sock.AwaitReadable()
+	}
+	t.inline.Store(nil)
+	if t.interrupted.Swap(false) {
+		sock.ResetInterrupt()
+	}
+	select {
+	case <-t.signal:
+	default:
+	}
+}

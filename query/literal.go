@@ -1,0 +1,196 @@
+package query
+
+import "bytes"
+
+// stringToken reads a quoted literal whose first quote is at quote, with every
+// continuation of it on later lines.
+func stringToken(s []byte, start, quote int, kind tokenKind) token {
+	t := token{kind: kind, start: start}
+	for {
+		end, ok := quotedStringEnd(s, quote+1, kind == tokEscape, &t.backslash)
+		if !ok {
+			return token{kind: tokBad, start: start, end: len(s)}
+		}
+		t.end = end
+		var comment bool
+		if quote, comment, ok = continuation(s, end); !ok {
+			return t
+		}
+		if comment {
+			// Servers and the grammar library disagree on these.
+			t.kind = tokBad
+		}
+	}
+}
+
+// quotedStringEnd returns the position after the quote that ends the string
+// whose body begins at pos.
+func quotedStringEnd(s []byte, pos int, escapes bool, backslash *bool) (int, bool) {
+	for pos < len(s) {
+		switch s[pos] {
+		case '\'':
+			if pos+1 >= len(s) || s[pos+1] != '\'' {
+				return pos + 1, true
+			}
+			pos++
+		case '\\':
+			if escapes {
+				pos++
+			} else {
+				*backslash = true
+			}
+		case 0:
+			return 0, false
+		}
+		pos++
+	}
+	return 0, false
+}
+
+// continuation returns the position of the quote that continues a string
+// ended at pos: only white space with a line break, and line comments, may
+// stand between. It says whether there was a comment.
+func continuation(s []byte, pos int) (quote int, comment, ok bool) {
+	newline := false
+	for pos < len(s) {
+		switch c := s[pos]; {
+		case c == '\n' || c == '\r':
+			newline = true
+			pos++
+		case charClass[c]&chSpace != 0:
+			pos++
+		case c == '-' && pos+1 < len(s) && s[pos+1] == '-':
+			comment = true
+			pos = lineEnd(s, pos+2)
+		default:
+			return pos, comment, c == '\'' && newline
+		}
+	}
+	return pos, comment, false
+}
+
+// quotedToken reads a quoted identifier whose first quote is at quote. An
+// empty one is refused by PostgreSQL.
+func quotedToken(s []byte, start, quote int, kind tokenKind) token {
+	pos := quote + 1
+	for pos < len(s) && s[pos] != 0 {
+		if s[pos] == '"' {
+			if pos+1 >= len(s) || s[pos+1] != '"' {
+				if pos == quote+1 {
+					kind = tokBad
+				}
+				return token{kind: kind, start: start, end: pos + 1}
+			}
+			pos++
+		}
+		pos++
+	}
+	return token{kind: tokBad, start: start, end: len(s)}
+}
+
+// dollarToken reads a dollar-quoted string.
+func dollarToken(s []byte, pos int) token {
+	end := pos + 1
+	for end < len(s) && charClass[s[end]]&chIdent != 0 &&
+		(end > pos+1 || charClass[s[end]]&chDigit == 0) {
+		end++
+	}
+	if end >= len(s) || s[end] != '$' {
+		return token{kind: tokBad, start: pos, end: pos + 1}
+	}
+	tag := s[pos : end+1]
+	at := bytes.Index(s[end+1:], tag)
+	if at < 0 {
+		return token{kind: tokBad, start: pos, end: len(s)}
+	}
+	return token{kind: tokDollar, start: pos, end: end + 1 + at + len(tag)}
+}
+
+// paramToken reads $n. Letters right behind it are junk.
+func paramToken(s []byte, pos int) token {
+	end := pos + 1
+	for end < len(s) && charClass[s[end]]&chDigit != 0 {
+		end++
+	}
+	return junkChecked(s, token{kind: tokParam, start: pos, end: end})
+}
+
+// numberToken reads a number of any base. Letters right behind it are junk:
+// older servers read them as an alias, newer ones refuse, we do not vouch.
+func numberToken(s []byte, pos int) token {
+	if s[pos] == '0' && pos+1 < len(s) {
+		if end := basedEnd(s, pos); end > pos {
+			return junkChecked(s, token{kind: tokInt, start: pos, end: end})
+		}
+	}
+	t := token{kind: tokInt, start: pos, end: decimalEnd(s, pos)}
+	if t.end < len(s) && s[t.end] == '.' && (t.end+1 >= len(s) || s[t.end+1] != '.') {
+		t.kind = tokFloat
+		t.end = decimalEnd(s, t.end+1)
+	}
+	if t.end < len(s) && s[t.end]|0x20 == 'e' {
+		exp := t.end + 1
+		if exp < len(s) && (s[exp] == '+' || s[exp] == '-') {
+			exp++
+		}
+		if exp < len(s) && charClass[s[exp]]&chDigit != 0 {
+			t.kind = tokFloat
+			t.end = decimalEnd(s, exp)
+		}
+	}
+	return junkChecked(s, t)
+}
+
+// basedEnd returns the end of the 0x, 0o or 0b integer at pos, or pos.
+func basedEnd(s []byte, pos int) int {
+	var digit func(byte) bool
+	switch s[pos+1] | 0x20 {
+	case 'x':
+		digit = func(c byte) bool { return charClass[c]&chHexDigit != 0 }
+	case 'o':
+		digit = func(c byte) bool { return c >= '0' && c <= '7' }
+	case 'b':
+		digit = func(c byte) bool { return c == '0' || c == '1' }
+	default:
+		return pos
+	}
+	end := pos + 2
+	for end < len(s) {
+		next := end
+		if s[next] == '_' {
+			next++
+		}
+		if next >= len(s) || !digit(s[next]) {
+			break
+		}
+		end = next + 1
+	}
+	if end == pos+2 {
+		return pos
+	}
+	return end
+}
+
+// decimalEnd returns the end of the run of digits at pos; single underscores
+// may stand between two digits.
+func decimalEnd(s []byte, pos int) int {
+	for first := pos; pos < len(s); pos++ {
+		c := s[pos]
+		if charClass[c]&chDigit != 0 {
+			continue
+		}
+		if c != '_' || pos == first || pos+1 >= len(s) || charClass[s[pos+1]]&chDigit == 0 {
+			break
+		}
+	}
+	return pos
+}
+
+// junkChecked returns t, or a bad token over the same span when an identifier
+// follows without a space.
+func junkChecked(s []byte, t token) token {
+	if t.end < len(s) && charClass[s[t.end]]&chIdentStart != 0 {
+		t.kind = tokBad
+	}
+	return t
+}

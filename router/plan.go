@@ -1,0 +1,42 @@
+package router
+
+import "shardproxy/query"
+
+// Intent says which node may run a statement.
+type Intent uint8
+
+const (
+	// Write: only the primary. Also everything that is not proven to read.
+	Write Intent = iota
+	// Read: proven to read only; any node that is fresh enough.
+	Read
+)
+
+// Plan is what is known of one statement text under one catalog. It is
+// immutable, cached and shared by all sessions.
+type Plan struct {
+	// Statement is the analysed text. Byte spans in it belong to the exact text
+	// only when Exact is set; a plan shared by a normalised text has no use for them.
+	Statement *query.Statement
+	Intent    Intent
+	// Effects is the union over the commands, with EffectUnknown added when a
+	// function is called that the catalog cannot vouch for.
+	Effects query.Effect
+	// Single is the only command, nil when there are none or several.
+	Single *query.Command
+	// Simple is set when the statement neither touches transaction state nor
+	// has effects: the relay need not look at it further.
+	Simple bool
+	// Why says in a few words why Intent is Write for a statement that looks
+	// like a read ("calls volatile function f"); for EXPLAIN ROUTE and logs.
+	Why string
+}
+
+// Context is what else the meaning of a text depends on.
+type Context struct {
+	// SearchPath is the session's search_path as its text; "" when it is the
+	// server's default or unknown.
+	SearchPath string
+	// NonStandardStrings is set when standard_conforming_strings is off.
+	NonStandardStrings bool
+}

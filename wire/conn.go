@@ -1,0 +1,277 @@
+package wire
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"sync"
+)
+
+// Sizes of a Conn's buffers, in bytes.
+const (
+	// readSize is what one read asks for. Large pieces are what makes bulk
+	// results cheap: PgBouncer's 4 KiB reads cost it a quarter of its CPU there.
+	readSize = 64 << 10
+	// directSize is the span from which Write bypasses the output buffer: one
+	// copy less is worth more than one system call less only for large spans.
+	directSize = 16 << 10
+	headerSize = 5
+)
+
+// Buffers lends the read buffers of connections that have bytes in flight; an
+// idle connection holds none. Safe for concurrent use; the zero value is ready.
+type Buffers struct{ free sync.Pool }
+
+func (b *Buffers) get() []byte {
+	if p, ok := b.free.Get().(*[]byte); ok {
+		return *p
+	}
+	return make([]byte, readSize)
+}
+
+func (b *Buffers) put(p []byte) {
+	if cap(p) == readSize {
+		p = p[:readSize]
+		b.free.Put(&p)
+	}
+}
+
+// Conn is a Socket, perhaps under TLS, with a read buffer that can be looked
+// into before it is consumed and an output buffer that gathers small pieces
+// into one write. It never waits.
+type Conn struct {
+	socket  *Socket
+	tls     *tls.Conn
+	buffers *Buffers
+
+	in    []byte // nil when nothing is buffered
+	r, w  int    // in[r:w] is unread
+	start int    // in[start:r] is kept for Rewind while held
+	held  bool
+
+	out []byte
+
+	received, sent uint64 // bytes, for statistics
+}
+
+// NewConn returns a Conn over socket, which must be in non-blocking mode by
+// the first Fill or Write; tlsConn is the TLS layer over that socket or nil.
+func NewConn(socket *Socket, tlsConn *tls.Conn, buffers *Buffers) *Conn {
+	return &Conn{socket: socket, tls: tlsConn, buffers: buffers}
+}
+
+// Socket returns the socket below, for waiting on it.
+func (c *Conn) Socket() *Socket { return c.socket }
+
+// TLS returns the TLS layer, nil when the connection is not encrypted.
+func (c *Conn) TLS() *tls.Conn { return c.tls }
+
+// Received and Sent count the bytes read from and accepted for the peer.
+func (c *Conn) Received() uint64 { return c.received }
+
+// Sent returns how many bytes were accepted for the peer.
+func (c *Conn) Sent() uint64 { return c.sent }
+
+// Buffered returns the bytes read and not yet consumed. The slice is valid
+// until the next Fill, Discard, Release or Rewind.
+func (c *Conn) Buffered() []byte { return c.in[c.r:c.w] }
+
+// Fill reads once from the peer into the buffer, which grows up to atLeast
+// unread bytes when one frame needs that. It returns ErrWouldBlock when
+// nothing is there and io.EOF at the end of the stream.
+func (c *Conn) Fill(atLeast int) error {
+	c.makeRoom(atLeast)
+	var n int
+	var err error
+	if c.tls != nil {
+		n, err = c.tls.Read(c.in[c.w:])
+	} else {
+		n, err = c.socket.Read(c.in[c.w:])
+	}
+	c.w += n
+	c.received += uint64(n)
+	if n > 0 {
+		return nil
+	}
+	c.dropEmpty()
+	return err
+}
+
+// makeRoom makes sure that there is space behind w, and in all for atLeast
+// unread bytes, moving or growing the buffer when needed.
+func (c *Conn) makeRoom(atLeast int) {
+	if c.in == nil {
+		c.in = c.buffers.get()
+		c.r, c.w, c.start = 0, 0, 0
+	}
+	keep := c.r
+	if c.held {
+		keep = c.start
+	}
+	if len(c.in)-c.r >= atLeast && c.w < len(c.in) {
+		return
+	}
+	need := c.r - keep + max(atLeast, c.w-c.r+1)
+	if need <= len(c.in) {
+		copy(c.in, c.in[keep:c.w])
+	} else {
+		grown := make([]byte, max(need, min(2*len(c.in), need+readSize)))
+		copy(grown, c.in[keep:c.w])
+		c.buffers.put(c.in)
+		c.in = grown
+	}
+	c.r, c.w, c.start = c.r-keep, c.w-keep, 0
+}
+
+// Discard consumes n buffered bytes.
+func (c *Conn) Discard(n int) {
+	c.r += n
+	c.dropEmpty()
+}
+
+func (c *Conn) dropEmpty() {
+	if c.r == c.w && !c.held && c.in != nil {
+		c.buffers.put(c.in)
+		c.in = nil
+		c.r, c.w = 0, 0
+	}
+}
+
+// Hold keeps the bytes consumed from now on, so that Rewind can bring them back.
+func (c *Conn) Hold() {
+	c.held = true
+	c.start = c.r
+}
+
+// Held returns the number of consumed bytes that are being kept.
+func (c *Conn) Held() int {
+	if !c.held {
+		return 0
+	}
+	return c.r - c.start
+}
+
+// Rewind makes the kept bytes unread again and ends the hold.
+func (c *Conn) Rewind() {
+	if c.held {
+		c.r, c.held = c.start, false
+	}
+}
+
+// Release forgets the kept bytes.
+func (c *Conn) Release() {
+	c.held = false
+	c.dropEmpty()
+}
+
+// Header looks at the next frame. ok is false when fewer than five bytes are
+// buffered; size is the whole frame's length with its header. A length word
+// under 4 or a frame over limit bytes is a protocol violation (08P01).
+func (c *Conn) Header(limit int) (kind byte, size int, ok bool, err error) {
+	b := c.in[c.r:c.w]
+	if len(b) < headerSize {
+		return 0, 0, false, nil
+	}
+	n := binary.BigEndian.Uint32(b[1:])
+	if n < 4 || uint64(n)+1 > uint64(limit) {
+		return b[0], 0, false, Fatal("08P01", "invalid message length").
+			WithDetail("Message type %q claims %d bytes; the limit is %d.", b[0], n, limit)
+	}
+	return b[0], int(n) + 1, true, nil
+}
+
+// Queue appends p to the output; Flush sends it. A large p may be written at
+// once. The caller keeps p.
+func (c *Conn) Queue(p []byte) error {
+	c.sent += uint64(len(p))
+	if len(p) < directSize {
+		c.out = append(c.out, p...)
+		if len(c.out) < readSize {
+			return nil
+		}
+		return c.drainOut()
+	}
+	if err := c.drainOut(); err != nil {
+		return err
+	}
+	return c.write(p)
+}
+
+// Output returns the output buffer for appending whole frames to it; the
+// result of appending must be given back with SetOutput at once.
+func (c *Conn) Output() []byte { return c.out }
+
+// SetOutput gives back what Output returned, with frames appended.
+func (c *Conn) SetOutput(p []byte) {
+	c.sent += uint64(len(p) - len(c.out))
+	c.out = p
+}
+
+// Flush offers all output to the kernel without waiting.
+func (c *Conn) Flush() error {
+	if len(c.out) > 0 {
+		if err := c.drainOut(); err != nil {
+			return err
+		}
+	}
+	if c.socket.Pending() > 0 {
+		return c.socket.Flush()
+	}
+	return nil
+}
+
+// Unflushed reports whether output waits for a Flush.
+func (c *Conn) Unflushed() bool { return len(c.out) > 0 }
+
+// Pending returns the bytes that wait for the peer to read.
+func (c *Conn) Pending() int { return len(c.out) + c.socket.Pending() }
+
+func (c *Conn) drainOut() error {
+	err := c.write(c.out)
+	if cap(c.out) > readSize*2 {
+		c.out = nil
+	}
+	c.out = c.out[:0]
+	return err
+}
+
+func (c *Conn) write(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	var err error
+	if c.tls != nil {
+		_, err = c.tls.Write(p)
+	} else {
+		_, err = c.socket.Write(p)
+	}
+	return err
+}
+
+// Shrink gives back the output buffer of a connection that goes idle.
+func (c *Conn) Shrink() {
+	if len(c.out) == 0 {
+		c.out = nil
+	}
+}
+
+// Close closes the socket, telling a TLS peer first. Pending output is lost.
+func (c *Conn) Close() error {
+	if c.tls != nil && c.socket.Pending() == 0 {
+		// The alert is a courtesy; the socket is closed either way.
+		_ = c.tls.CloseWrite()
+	}
+	if err := c.socket.Close(); err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
+}
+
+// Drop gives back the read buffer; for a connection that is not used again.
+func (c *Conn) Drop() {
+	c.held = false
+	if c.in != nil {
+		c.buffers.put(c.in)
+		c.in, c.r, c.w = nil, 0, 0
+	}
+}
