@@ -99,14 +99,23 @@ func TestHugeFile(t *testing.T) {
 	}
 }
 
-// TestAliases makes sure that aliases of aliases end at a bound.
-func TestAliases(t *testing.T) {
-	many := func(alias string) string { return "[" + strings.TrimSuffix(strings.Repeat(alias+", ", 1000), ", ") + "]" }
-	var b strings.Builder
-	b.WriteString("auth:\n  rules:\n    - &r {method: trust, users: &u " + many("app") + ", databases: *u}\n")
-	b.WriteString(strings.Repeat("    - *r\n", 1000))
-	_, err := parse([]byte(b.String()), "aliases.yaml", testOptions)
-	if err == nil || !strings.Contains(err.Error(), "more than 500000 values") {
-		t.Errorf("got %.200v", err)
+// TestBounds makes sure that aliases of aliases, and mistakes, end at a bound.
+func TestBounds(t *testing.T) {
+	many := func(n int, alias string) string {
+		return "[" + strings.TrimSuffix(strings.Repeat(alias+", ", n), ", ") + "]"
+	}
+	for _, c := range []struct{ text, want string }{
+		{"auth:\n  rules:\n    - &r {method: trust, users: " + many(1000, "app") + "}\n" + strings.Repeat("    - *r\n", 1000),
+			"the file has more than 200000 values, aliases counted each time"},
+		{"users:\n  - &u {" + strings.Repeat("x: 1, y: 2, ", 20) + "}\n" + strings.Repeat("  - *u\n", 1000),
+			"aliases.yaml: has 1000 problems or more; the rest is not shown"},
+		{"log: &l {<<: " + many(1000, "*l") + "}\n", "<< goes too deep"},
+		{smallest + "auth:\n  rules:\n" + strings.Repeat("    - {method: trust}\n", 1001), "auth.rules: are more than 1000"},
+	} {
+		_, err := parse([]byte(c.text), "aliases.yaml", testOptions)
+		var p *Problems
+		if !errors.As(err, &p) || !strings.Contains(err.Error(), c.want) || len(p.List) > maxProblems {
+			t.Errorf("want %s, got %.500v", c.want, err)
+		}
 	}
 }

@@ -12,7 +12,12 @@ import (
 const (
 	// maxSteps bounds the nodes looked at, since an alias of an alias of a
 	// list multiplies. A user with three settings takes four.
-	maxSteps = 500_000
+	maxSteps = 200_000
+	// maxProblems is where reading ends: nobody reads so many, and an alias
+	// multiplies those too.
+	maxProblems = 1000
+	// maxRules bounds the rule list, each of which is held against all before.
+	maxRules = 1000
 	// maxMerges bounds the depth of << in <<, which may be circular.
 	maxMerges = 16
 )
@@ -33,10 +38,24 @@ type decoder struct {
 
 // problem reports what is wrong with the node n.
 func (d *decoder) problem(n *yaml.Node, path, message, hint string) {
+	d.report(position{n.Line, n.Column}, path, message, hint)
+}
+
+// report adds a problem up to the bound.
+func (d *decoder) report(at position, path, message, hint string) {
+	switch len(d.problems) {
+	case maxProblems:
+		return
+	case maxProblems - 1:
+		at, path, message, hint = position{}, "", fmt.Sprintf("has %d problems or more; the rest is not shown", maxProblems), ""
+	}
 	d.problems = append(d.problems, Problem{
-		File: d.file, Line: n.Line, Column: n.Column, Path: path, Message: message, Hint: hint,
+		File: d.file, Line: at.line, Column: at.column, Path: path, Message: message, Hint: hint,
 	})
 }
+
+// over reports whether the file is to be read no further.
+func (d *decoder) over() bool { return d.steps >= maxSteps || len(d.problems) >= maxProblems }
 
 // warn reports what is probably not meant.
 func (d *decoder) warn(path, message, hint string) {
@@ -56,8 +75,8 @@ func (d *decoder) at(path string) position {
 	}
 }
 
-// step follows aliases and counts; false when the bound is reached, which is
-// reported once.
+// step follows aliases and counts; false when a bound is reached, which has
+// been reported.
 func (d *decoder) step(n *yaml.Node) (*yaml.Node, bool) {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -66,7 +85,7 @@ func (d *decoder) step(n *yaml.Node) (*yaml.Node, bool) {
 	if d.steps == maxSteps {
 		d.problem(n, "", fmt.Sprintf("the file has more than %d values, aliases counted each time", maxSteps), "")
 	}
-	return n, d.steps < maxSteps
+	return n, !d.over()
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
@@ -113,7 +132,7 @@ func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
 
 // requireAll reports the required keys of the section v that are not seen.
 func (d *decoder) requireAll(n *yaml.Node, v reflect.Value, path string, seen map[string]bool) {
-	if d.steps >= maxSteps {
+	if d.over() {
 		return
 	}
 	for _, f := range fieldsOf(v.Type()) {
@@ -168,6 +187,9 @@ func (d *decoder) namedElements(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	for _, p := range d.pairs(n, path) {
+		if d.over() {
+			return
+		}
 		e := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(e)
 		e.FieldByName("Name").SetString(p.key.Value)
@@ -189,6 +211,9 @@ func (d *decoder) listedElements(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	for i, c := range n.Content {
+		if d.over() {
+			return
+		}
 		e := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(e)
 		child := path + "[" + strconv.Itoa(i) + "]"

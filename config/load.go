@@ -84,7 +84,9 @@ func parse(data []byte, name string, opts Options) (*Config, error) {
 		return nil, &Problems{List: d.problems}
 	}
 	d.section(root, v, "")
-	(&validator{decoder: d, c: c, decoded: len(d.problems)}).validate()
+	if !d.over() {
+		(&validator{decoder: d, c: c, decoded: len(d.problems)}).validate()
+	}
 	if len(d.problems) > 0 {
 		sortProblems(d.problems)
 		return nil, &Problems{List: d.problems}

@@ -44,10 +44,7 @@ func (v *validator) add(path, message, hint string) {
 	if !v.clean(path) {
 		return
 	}
-	at := v.at(path)
-	v.problems = append(v.problems, Problem{
-		File: v.file, Line: at.line, Column: at.column, Path: path, Message: message, Hint: hint,
-	})
+	v.report(v.at(path), path, message, hint)
 }
 
 // clean reports whether everything in the setting could be read.

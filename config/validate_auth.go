@@ -49,6 +49,10 @@ func (v *validator) auth() {
 	if len(a.Rules) == 0 && v.clean("auth.rules") {
 		a.Rules = []Rule{{Databases: []string{All}, Users: []string{All}, Transport: TransportAny, TLS: RuleTLSAny, Method: MethodSCRAM}}
 	}
+	if len(a.Rules) > maxRules {
+		v.add("auth.rules", fmt.Sprintf("are more than %d", maxRules), "")
+		return
+	}
 	for i := range a.Rules {
 		path := "auth.rules[" + strconv.Itoa(i) + "]"
 		v.ruleNames(&a.Rules[i], path)

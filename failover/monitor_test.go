@@ -151,6 +151,15 @@ func TestSuspicion(t *testing.T) {
 		if h := m.Nodes()[1].Health; h != Down {
 			t.Fatalf("node 1 is %v", h)
 		}
+		// Down is settled: it is asked no more often than others.
+		c.change(1, func(s *fakeServer) { s.hang, s.err, s.probeN = false, syscall.ECONNREFUSED, 0 })
+		settle(10 * time.Second)
+		c.change(1, func(s *fakeServer) {
+			s.err = nil
+			if s.probeN > 12 {
+				t.Errorf("a node that is down was asked %d times in 10 s", s.probeN)
+			}
+		})
 		c.change(1, func(s *fakeServer) { s.hang = false })
 		settle(4 * time.Second)
 		if p := picks(m, 0, false, 0, 10); p[1] != 5 {
@@ -178,6 +187,23 @@ func TestBrokenControlConnection(t *testing.T) {
 			t.Fatal("not picked after it answered")
 		}
 		if m.Fresh(1, 1) {
+			t.Fatal("covers survived the restart")
+		}
+	})
+}
+
+func TestSilentRestartOfAReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeCluster(2)
+		m, _ := open(t, c, Options{Rules: Rules{MaxLag: -1}})
+		settle(2500 * time.Millisecond)
+		if !m.Fresh(1, 1) {
+			t.Fatal("not fresh")
+		}
+		// No end of the connection came through, only a new one is answered.
+		c.change(1, func(s *fakeServer) { s.obs.Replay = 50; s.conn = 99 })
+		settle(time.Second)
+		if _, ok := m.PickRead(0, false, 0); !ok || m.Fresh(1, 1) {
 			t.Fatal("covers survived the restart")
 		}
 	})

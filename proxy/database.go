@@ -78,7 +78,6 @@ type Database struct {
 	mu       sync.Mutex
 	welcomes map[welcomeKey]*welcome
 	proven   map[provenKey]struct{}
-	retired  atomic.Bool
 }
 
 // databaseStats are the counters of one database.

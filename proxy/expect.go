@@ -3,7 +3,6 @@ package proxy
 import (
 	"shardproxy/pool"
 	"shardproxy/router"
-	"shardproxy/wire"
 )
 
 // expectKind says which request a reply answers.
@@ -18,6 +17,9 @@ const (
 	expectSync
 	expectQuery
 	expectFunction
+	// expectCopyEnd is no reply: it marks where a CopyDone or CopyFail was sent
+	// before the server had asked for the data.
+	expectCopyEnd
 )
 
 // expectMode says what happens to the reply.
@@ -48,9 +50,8 @@ type expect struct {
 	name      string
 	// injected is the server statement that a swallowed Parse makes.
 	injected *pool.Statement
-	// tag is the command tag of a local answer; err replaces the answer.
+	// tag replaces the command tag of the server's answer.
 	tag string
-	err *wire.Error
 }
 
 // purpose distinguishes the queries that the session itself sends.
@@ -72,8 +73,6 @@ type expects struct {
 }
 
 func (q *expects) empty() bool { return q.head == len(q.items) }
-
-func (q *expects) len() int { return len(q.items) - q.head }
 
 func (q *expects) push(e expect) {
 	if q.head > 0 && q.head == len(q.items) {
@@ -145,16 +144,22 @@ func (q *expects) pop() expect {
 	return e
 }
 
-// dropSyncs removes the Syncs that follow the front entry directly: a server
-// in copy-in mode ignores them.
-func (q *expects) dropSyncs() {
+// enterCopy removes the Syncs behind the front entry that a server in copy-in
+// mode ignores. It reports whether the end of the data has been sent already;
+// then only the Syncs ahead of that end go, and its mark.
+func (q *expects) enterCopy() (ended bool) {
 	at := q.head + 1
-	n := 0
-	for at+n < len(q.items) && q.items[at+n].kind == expectSync {
+	n := at
+	for n < len(q.items) && q.items[n].kind == expectSync {
 		n++
 	}
-	q.items = append(q.items[:at], q.items[at+n:]...)
-	q.syncs -= n
+	q.syncs -= n - at
+	if n < len(q.items) && q.items[n].kind == expectCopyEnd {
+		ended = true
+		n++
+	}
+	q.items = append(q.items[:at], q.items[n:]...)
+	return ended
 }
 
 // ends reports whether the reply is a ReadyForQuery in the end.

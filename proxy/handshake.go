@@ -197,24 +197,15 @@ func (srv *Server) answerSSL(c *stream, set *Settings) error {
 // startTLS runs the handshake; a direct one must name the protocol by ALPN, so
 // that no other protocol's traffic can be steered here.
 func (srv *Server) startTLS(c *stream, set *Settings, direct bool) error {
-	cfg := set.TLS.Clone()
-	cfg.NextProtos = []string{"postgresql"}
-	choose := cfg.GetCertificate
-	cfg.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		cert, err := choose(h)
-		if err == nil && cert.Leaf != nil {
-			c.cert = cert.Leaf
-		}
-		return cert, err
-	}
-	t := tls.Server(c.socket, cfg)
+	side := set.TLS()
+	t := tls.Server(c.socket, side.Config)
 	if err := t.HandshakeContext(srv.ctx); err != nil {
 		return err
 	}
 	if direct && t.ConnectionState().NegotiatedProtocol != "postgresql" {
 		return wire.Fatal("08P01", "received direct SSL connection request without ALPN protocol negotiation extension")
 	}
-	c.tls = t
+	c.tls, c.cert = t, side.Certificate
 	return nil
 }
 
@@ -273,12 +264,11 @@ func (srv *Server) console(c *stream, id auth.Identity, start *wire.Startup) err
 // run makes the session and serves it.
 func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Database, id auth.Identity, base *pool.Settings) error {
 	pol := set.Policy(db.Name, id.User)
-	su, sp := set.ServerLogin(db.Name, id)
 	t := newThreadTask()
 	s := &session{
 		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: c.socket.RemoteAddr().String(),
 		started: time.Now(), protocol: start.Protocol, task: t, timeouts: pol.Timeouts, tx: 'I',
-		base: base, user: db.Pools.For(id.User, su, sp, pol.Pool),
+		base: base, user: db.Pools.For(id.User, id.ServerUser, id.ServerPassword.Reveal(), pol.Pool),
 	}
 	s.setSettings(base)
 	s.txBase = base

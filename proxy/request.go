@@ -33,8 +33,12 @@ func (s *session) pumpClient() error {
 			return nil
 		}
 		going, err := s.request(kind, size)
-		if err != nil || !going {
+		if err != nil {
 			return err
+		}
+		s.answerLocal() // if nothing is owed before it
+		if !going {
+			return nil
 		}
 	}
 }
@@ -99,14 +103,17 @@ func (s *session) request(kind byte, size int) (bool, error) {
 	return s.send(kind, size)
 }
 
-// copyFrame passes copy data on; outside of a copy the server would ignore it
-// (it still comes after a copy that failed).
+// copyFrame passes copy data on. It may come before the server has asked for
+// it, and after a copy has failed; the server tells these cases apart.
 func (s *session) copyFrame(kind byte, size int) bool {
-	if !s.copyIn || s.lease == nil {
+	if s.lease == nil || (!s.copyIn && s.owed.empty()) {
 		s.drop(size)
 		return true
 	}
 	if kind != wire.MsgCopyData {
+		if !s.copyIn {
+			s.owed.push(expect{kind: expectCopyEnd})
+		}
 		s.copyIn = false
 	}
 	s.forward(size)

@@ -239,7 +239,7 @@ func (s *session) queryReply(front *expect, kind byte, body []byte, size int) er
 			}
 		}
 	case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
-		s.copyIn = true
+		s.copyIn = !s.owed.enterCopy()
 	case wire.MsgEmptyQueryResponse, wire.MsgCopyOutResponse, wire.MsgCopyDone:
 	case wire.MsgNoData:
 	default:
@@ -267,11 +267,11 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 			s.pass(front.mode, size)
 			return nil
 		case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
-			s.copyIn = true
 			// A Sync sent ahead is ignored by the server; the one that ends this
 			// request comes after the data.
-			s.owed.dropSyncs()
-			s.open = true
+			if s.copyIn = !s.owed.enterCopy(); s.copyIn {
+				s.open = true
+			}
 			s.pass(front.mode, size)
 			return nil
 		case wire.MsgCommandComplete:
@@ -306,6 +306,10 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 func (s *session) answerLocal() {
 	for {
 		e := s.owed.front()
+		if e != nil && e.kind == expectCopyEnd {
+			s.owed.pop()
+			continue
+		}
 		if e == nil || e.mode != local {
 			return
 		}

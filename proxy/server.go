@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -49,9 +48,8 @@ type UserPolicy struct {
 
 // Settings is what a reload may change of a Server. It is read-only.
 type Settings struct {
-	// TLS returns the configuration for one client's handshake and the
-	// certificate it shows; nil when clients cannot encrypt.
-	TLS *tls.Config
+	// TLS returns what the next handshake shows; nil when clients cannot encrypt.
+	TLS func() *auth.ServerTLS
 	// RequireTLS refuses clients over TCP that do not encrypt.
 	RequireTLS   bool
 	StartupMax   int // bytes of the first packet
@@ -60,8 +58,6 @@ type Settings struct {
 	Databases    map[string]*Database
 	// Policy returns what the user may take of the database.
 	Policy func(db, user string) UserPolicy
-	// ServerLogin returns the role and password for the servers.
-	ServerLogin func(db string, id auth.Identity) (user, password string)
 	// ConsoleNames are the names of the virtual database.
 	ConsoleNames map[string]bool
 }

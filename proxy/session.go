@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"sync/atomic"
 	"time"
 
@@ -137,12 +136,13 @@ var errEnded = errors.New("proxy: session ended")
 // serve runs the session until it ends.
 func (s *session) serve() {
 	err := s.run()
-	if err != nil && !errors.Is(err, errEnded) && !errors.Is(err, io.EOF) {
+	if !errors.Is(err, errEnded) {
 		s.farewell(err)
 	}
 	s.end()
 }
 
+// run returns why the session ends; it never returns nil.
 func (s *session) run() error {
 	for {
 		if err := s.idle(); err != nil {

@@ -28,10 +28,9 @@ type task interface {
 // wait for, the goroutine itself waits on the socket; with several, one watch
 // goroutine a socket wakes it.
 type threadTask struct {
-	signal      chan struct{} // one slot, so that a wake between awaits is kept
-	inline      atomic.Pointer[wire.Socket]
-	interrupted atomic.Bool
-	notify      func()
+	signal chan struct{} // one slot, so that a wake between awaits is kept
+	inline atomic.Pointer[wire.Socket]
+	notify func()
 }
 
 func newThreadTask() *threadTask {
@@ -52,7 +51,6 @@ func (t *threadTask) post() {
 func (t *threadTask) wake() {
 	t.post()
 	if s := t.inline.Load(); s != nil {
-		t.interrupted.Store(true)
 		s.Interrupt()
 	}
 }
@@ -63,8 +61,11 @@ func (t *threadTask) await(c, s interest) (client, server bool) {
 		if s.read {
 			sock = s.socket
 		}
-		t.awaitInline(sock)
-		return c.read, s.read
+		// A watch from an earlier await would take the interrupt for itself.
+		if !sock.Watched() {
+			t.awaitInline(sock)
+			return c.read, s.read
+		}
 	}
 	for _, i := range [...]interest{c, s} {
 		if i.read {
@@ -87,9 +88,6 @@ func (t *threadTask) awaitInline(sock *wire.Socket) {
 		_ = sock.AwaitReadable()
 	}
 	t.inline.Store(nil)
-	if t.interrupted.Swap(false) {
-		sock.ResetInterrupt()
-	}
 	select {
 	case <-t.signal:
 	default:

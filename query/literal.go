@@ -7,7 +7,7 @@ import "bytes"
 func stringToken(s []byte, start, quote int, kind tokenKind) token {
 	t := token{kind: kind, start: start}
 	for {
-		end, ok := quotedStringEnd(s, quote+1, kind == tokEscape, &t.backslash)
+		end, ok := stringEnd(s, quote+1, kind, &t.backslash)
 		if !ok {
 			return token{kind: tokBad, start: start, end: len(s)}
 		}
@@ -23,18 +23,19 @@ func stringToken(s []byte, start, quote int, kind tokenKind) token {
 	}
 }
 
-// quotedStringEnd returns the position after the quote that ends the string
-// whose body begins at pos.
-func quotedStringEnd(s []byte, pos int, escapes bool, backslash *bool) (int, bool) {
+// stringEnd returns the position after the quote that ends the string whose
+// body begins at pos. In bit strings two quotes do not stand for one.
+func stringEnd(s []byte, pos int, kind tokenKind, backslash *bool) (int, bool) {
+	bits := kind == tokBits || kind == tokHexBits
 	for pos < len(s) {
 		switch s[pos] {
 		case '\'':
-			if pos+1 >= len(s) || s[pos+1] != '\'' {
+			if bits || pos+1 >= len(s) || s[pos+1] != '\'' {
 				return pos + 1, true
 			}
 			pos++
 		case '\\':
-			if escapes {
+			if kind == tokEscape {
 				pos++
 			} else {
 				*backslash = true

@@ -45,8 +45,9 @@ type Socket struct {
 	sent        int    // how much of pending the kernel has taken
 
 	// One closure per direction is made once, so that a system call through
-	// RawConn allocates nothing; the operands travel in the fields.
-	readFn, writeFn func(fd uintptr) bool
+	// RawConn allocates nothing; the operands travel in the fields. They go
+	// through Control, which does not wait for an await that holds RawConn.Read.
+	readFn, writeFn func(fd uintptr)
 	buf             []byte
 	n               int
 	err             error
@@ -74,8 +75,8 @@ func NewSocket(nc net.Conn) (*Socket, error) {
 		return nil, fmt.Errorf("wire: %w", err)
 	}
 	s := &Socket{nc: nc, raw: raw}
-	s.readFn = func(fd uintptr) bool { s.n, s.err = unix.Read(int(fd), s.buf); return true }
-	s.writeFn = func(fd uintptr) bool { s.n, s.err = unix.Write(int(fd), s.buf); return true }
+	s.readFn = func(fd uintptr) { s.n, s.err = unix.Read(int(fd), s.buf) }
+	s.writeFn = func(fd uintptr) { s.n, s.err = unix.Write(int(fd), s.buf) }
 	return s, nil
 }
 
@@ -101,14 +102,9 @@ func (s *Socket) Read(p []byte) (int, error) {
 	}
 	for {
 		s.buf = p
-		err := s.raw.Read(s.readFn)
+		err := s.raw.Control(s.readFn)
 		s.buf = nil
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			// A late Interrupt of an await that had already ended.
-			if err := s.nc.SetReadDeadline(time.Time{}); err != nil {
-				return 0, s.deadError(err)
-			}
 		case err != nil:
 			return 0, s.deadError(err)
 		case s.err == unix.EINTR:
@@ -177,7 +173,7 @@ func (s *Socket) tryWrite(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
 		s.buf = p[done:]
-		err := s.raw.Write(s.writeFn)
+		err := s.raw.Control(s.writeFn)
 		s.buf = nil
 		switch {
 		case err != nil:
@@ -202,9 +198,14 @@ func (s *Socket) deadError(err error) error {
 }
 
 // AwaitReadable blocks until the socket has bytes to read, is at its end, has
-// failed, or is closed. It may run beside other calls; it reads nothing.
+// failed, is closed, or Interrupt was called. It may run beside other calls; it
+// reads nothing.
 func (s *Socket) AwaitReadable() error {
-	return s.raw.Read(func(fd uintptr) bool { return ready(fd, unix.POLLIN) })
+	err := s.raw.Read(func(fd uintptr) bool { return ready(fd, unix.POLLIN) })
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return s.nc.SetReadDeadline(time.Time{})
+	}
+	return err
 }
 
 // AwaitWritable blocks until the kernel would take bytes, the connection has
@@ -213,12 +214,9 @@ func (s *Socket) AwaitWritable() error {
 	return s.raw.Write(func(fd uintptr) bool { return ready(fd, unix.POLLOUT) })
 }
 
-// Interrupt makes an AwaitReadable that runs now, or the next one, return
-// early; ResetInterrupt ends its effect. A Read is not disturbed.
+// Interrupt makes the AwaitReadable that runs now, or the next one, return
+// early. Reads are not disturbed.
 func (s *Socket) Interrupt() { _ = s.nc.SetReadDeadline(time.Unix(1, 0)) }
-
-// ResetInterrupt undoes Interrupt.
-func (s *Socket) ResetInterrupt() { _ = s.nc.SetReadDeadline(time.Time{}) }
 
 // SetNotify sets what watches call; nil for nothing. fn must not block.
 func (s *Socket) SetNotify(fn *func()) { s.notify.Store(fn) }
@@ -242,6 +240,9 @@ func (s *Socket) Watch(write bool) {
 		}
 	}()
 }
+
+// Watched reports whether a read watch is under way.
+func (s *Socket) Watched() bool { return s.watchesRead.Load() }
 
 // ready asks without waiting. RawConn resets its edge-triggered readiness
 // before the first call, so the kernel must be asked each time.

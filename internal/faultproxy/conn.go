@@ -82,8 +82,8 @@ func (c *conn) end(reset bool) {
 // send RST, so what still comes from the client is read until it has gone.
 func (c *conn) hangUp() error {
 	c.hanging.Store(true)
+	_ = c.server.CloseWrite() // first: nothing more may reach it
 	_ = c.client.CloseWrite()
-	_ = c.server.CloseWrite()
 	_, _ = io.Copy(io.Discard, c.client)
 	c.end(false)
 	return errOver

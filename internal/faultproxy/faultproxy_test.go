@@ -171,7 +171,7 @@ func TestHold(t *testing.T) {
 	<-trigger.Fired()
 	select {
 	case err := <-answer:
-		t.Errorf("answered (%v) while its message was held", err)
+		t.Fatalf("answered (%v) while its message was held", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	trigger.Release()
@@ -294,7 +294,7 @@ func TestStall(t *testing.T) {
 	}
 	select {
 	case err := <-answer:
-		t.Errorf("answered (%v) while stalled", err)
+		t.Fatalf("answered (%v) while stalled", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	f.Unstall()

@@ -160,3 +160,43 @@ func FuzzExpectations(f *testing.F) {
 		}
 	})
 }
+
+// TestCloseIsPolite: a client that goes on sending after CloseConn sees the end
+// of the stream and no reset.
+func TestCloseIsPolite(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p := Start(t, Options{Target: l.Addr().String()})
+	p.On(Rule{From: FromServer, Kind: 'Z', Do: CloseConn()})
+	client, err := net.Dial("tcp", p.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	for to, frame := range map[net.Conn]string{client: "\x00\x00\x00\x09\x00\x03\x00\x00\x00", server: "Z\x00\x00\x00\x05I"} {
+		if _, err := io.WriteString(to, frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rest, err := io.ReadAll(client); err != nil || len(rest) > 0 {
+		t.Errorf("read %q, %v; want the end of the stream", rest, err)
+	}
+	// More than the sockets can hold.
+	frames := strings.Repeat("S\x00\x00\x00\x04", 20000)
+	for range 200 {
+		if _, err := io.WriteString(client, frames); err != nil {
+			t.Fatalf("write: %v", err)
+		}
+	}
+	if rest, err := io.ReadAll(server); err != nil || len(rest) != 9 {
+		t.Errorf("the server read %q, %v; want the startup message alone", rest, err)
+	}
+}

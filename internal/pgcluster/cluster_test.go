@@ -141,7 +141,7 @@ func TestPause(t *testing.T) {
 	}()
 	select {
 	case err := <-answer:
-		t.Errorf("a paused server answered (%v)", err)
+		t.Fatalf("a paused server answered (%v)", err)
 	case <-time.After(100 * time.Millisecond):
 	}
 	must(t, n.Resume())

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"shardproxy/internal/pgcluster"
+	"shardproxy/testdata/sql"
 )
 
 // Node is one server of a test. A failing call ends the test, so that calls
@@ -88,20 +89,20 @@ func (n *Node) WaitReplayed(lsn string) {
 
 // Exec runs SQL as the superuser in a database. Without arguments the text
 // may hold many statements, which then run as one transaction.
-func (n *Node) Exec(database, sql string, args ...any) {
+func (n *Node) Exec(database, statements string, args ...any) {
 	n.t.Helper()
 	n.do(func(ctx context.Context) error {
-		return onConn(ctx, n.Engine, database, func(conn *pgx.Conn) error { return exec(ctx, conn, sql, args) })
+		return onConn(ctx, n.Engine, database, func(conn *pgx.Conn) error { return exec(ctx, conn, statements, args) })
 	})
 }
 
 // Rows runs a query as the superuser in a database and returns its rows as
 // PostgreSQL prints them; NULL is "NULL".
-func (n *Node) Rows(database, sql string, args ...any) (rows [][]string) {
+func (n *Node) Rows(database, statement string, args ...any) (rows [][]string) {
 	n.t.Helper()
 	n.do(func(ctx context.Context) error {
 		return onConn(ctx, n.Engine, database, func(conn *pgx.Conn) (err error) {
-			rows, err = query(ctx, conn, sql, args)
+			rows, err = query(ctx, conn, statement, args)
 			return err
 		})
 	})
@@ -109,13 +110,22 @@ func (n *Node) Rows(database, sql string, args ...any) (rows [][]string) {
 }
 
 // Value returns the first column of the only row of a query, as Rows does.
-func (n *Node) Value(database, sql string, args ...any) string {
+func (n *Node) Value(database, statement string, args ...any) string {
 	n.t.Helper()
-	rows := n.Rows(database, sql, args...)
+	rows := n.Rows(database, statement, args...)
 	if len(rows) != 1 || len(rows[0]) == 0 {
-		n.t.Fatalf("%s on %s: %d rows, want one value", sql, n.Name(), len(rows))
+		n.t.Fatalf("%s on %s: %d rows, want one value", statement, n.Name(), len(rows))
 	}
 	return rows[0][0]
+}
+
+// LoadOrders creates and fills the order-processing schema of testdata/sql in a
+// database, owned by the role "app".
+func (n *Node) LoadOrders(database string) {
+	n.t.Helper()
+	const asApp = "SET LOCAL ROLE app;"
+	n.Exec(database, asApp+sql.Schema())
+	n.Exec(database, asApp+sql.Seed())
 }
 
 func (n *Node) check(err error) {

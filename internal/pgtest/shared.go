@@ -81,6 +81,10 @@ func (d *Database) Connect(user string) *pgx.Conn {
 	return Connect(d.Node.t, d.DSN(user))
 }
 
+// LoadOrders creates and fills the order-processing schema of testdata/sql,
+// owned by the role "app".
+func (d *Database) LoadOrders() { d.Node.t.Helper(); d.Node.LoadOrders(d.Name) }
+
 // Lines joins the columns of each row with "|", as psql -At prints them.
 func Lines(rows [][]string) []string {
 	lines := make([]string, 0, len(rows))

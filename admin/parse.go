@@ -1,0 +1,202 @@
+package admin
+
+import (
+	"strings"
+
+	"shardproxy/wire"
+)
+
+// request is one parsed command. The zero request is the empty one.
+type request struct {
+	verb string // lower case: show, set, pause, ...; "" for an empty text
+	// name is what SHOW shows and what SET and RESET set, in lower case.
+	name string
+	// arg is the database, the value or the mode, as written.
+	arg    string
+	hasArg bool
+}
+
+// parse reads one command: words in any case, names that may be quoted,
+// comments, and any number of semicolons at the end. It knows the forms, not
+// which SHOW or which database there is.
+func parse(sql string) (request, *wire.Error) {
+	tokens, err := scan(sql)
+	if err != nil {
+		return request{}, err
+	}
+	for len(tokens) > 0 && tokens[len(tokens)-1].kind == tokenSemicolon {
+		tokens = tokens[:len(tokens)-1]
+	}
+	for _, t := range tokens {
+		if t.kind == tokenSemicolon {
+			return request{}, wire.Errorf("42601", "one command at a time").
+				WithHint("Send each command as a statement of its own.")
+		}
+	}
+	if len(tokens) == 0 {
+		return request{}, nil
+	}
+	p := &parser{sql: sql, rest: tokens}
+	r, ok := p.command()
+	if !ok || len(p.rest) > 0 {
+		return request{}, invalidCommand(sql)
+	}
+	return r, nil
+}
+
+// invalidCommand is PgBouncer's answer, word for word: tools look for it.
+func invalidCommand(sql string) *wire.Error {
+	const most = 200
+	sql = strings.ToValidUTF8(sql, "?")
+	if len(sql) > most {
+		sql = strings.ToValidUTF8(sql[:most], "") + "..."
+	}
+	return wire.Errorf("42601", "invalid command '%s', use SHOW HELP;", sql).
+		WithHint("SHOW HELP lists the commands.")
+}
+
+type parser struct {
+	sql  string
+	rest []token
+}
+
+func (p *parser) next() (token, bool) {
+	if len(p.rest) == 0 {
+		return token{}, false
+	}
+	t := p.rest[0]
+	p.rest = p.rest[1:]
+	return t, true
+}
+
+// accept takes the next token if it is one of the words, which are in lower case.
+func (p *parser) accept(words ...string) bool {
+	if len(p.rest) == 0 {
+		return false
+	}
+	for _, w := range words {
+		if p.rest[0].is(w) {
+			p.rest = p.rest[1:]
+			return true
+		}
+	}
+	return false
+}
+
+// command parses what begins with a verb; what it leaves is an error.
+func (p *parser) command() (request, bool) {
+	t, _ := p.next()
+	if t.kind != tokenWord {
+		return request{}, false
+	}
+	r := request{verb: strings.ToLower(t.text)}
+	switch r.verb {
+	case "show", "select":
+		r.verb = "show"
+		return p.show(r)
+	case "set":
+		return p.set(r)
+	case "reset":
+		return p.name(r)
+	case "pause", "resume", "kill", "reconnect", "shutdown":
+		return p.optional(r)
+	case "reload":
+		return r, true
+	case "begin", "commit", "end", "rollback", "abort":
+		p.accept("transaction", "work")
+		if r.verb == "begin" {
+			p.rest = nil // isolation and access modes mean nothing here
+		}
+		return r, true
+	case "start":
+		r.verb = "begin"
+		ok := p.accept("transaction")
+		p.rest = nil
+		return r, ok
+	case "discard":
+		return r, p.accept("all")
+	case "deallocate":
+		p.accept("prepare")
+		return p.optional(r)
+	}
+	return request{}, false
+}
+
+// name takes one name, which is folded to lower case as PostgreSQL folds it.
+func (p *parser) name(r request) (request, bool) {
+	t, ok := p.next()
+	if !ok || t.kind != tokenWord && t.kind != tokenQuoted {
+		return r, false
+	}
+	r.name = t.text
+	if t.kind == tokenWord {
+		r.name = strings.ToLower(r.name)
+	}
+	return r, true
+}
+
+func (p *parser) show(r request) (request, bool) {
+	switch {
+	case p.accept("transaction"):
+		r.name = "transaction_isolation"
+		return r, p.accept("isolation") && p.accept("level")
+	case p.accept("time"):
+		r.name = "timezone"
+		return r, p.accept("zone")
+	}
+	return p.name(r)
+}
+
+// set parses SET [SESSION | LOCAL] name {= | TO} value and SET TIME ZONE value.
+func (p *parser) set(r request) (request, bool) {
+	if !p.accept("session") {
+		p.accept("local")
+	}
+	if p.accept("time") {
+		if !p.accept("zone") {
+			return r, false
+		}
+		r.name = "timezone"
+		return p.value(r)
+	}
+	r, ok := p.name(r)
+	if !ok {
+		return r, false
+	}
+	if t, more := p.next(); !more || t.kind != tokenEquals && !t.is("to") {
+		return r, false
+	}
+	return p.value(r)
+}
+
+// value takes a list of values, kept as one text.
+func (p *parser) value(r request) (request, bool) {
+	var parts []string
+	for {
+		t, ok := p.next()
+		if !ok || t.kind == tokenEquals || t.kind == tokenComma {
+			return r, false
+		}
+		parts = append(parts, t.text)
+		if len(p.rest) == 0 || p.rest[0].kind != tokenComma {
+			break
+		}
+		p.rest = p.rest[1:]
+	}
+	r.arg, r.hasArg = strings.Join(parts, ", "), true
+	return r, true
+}
+
+// optional takes one name as it is written, or none: databases are told apart
+// by case, and PgBouncer folds nothing.
+func (p *parser) optional(r request) (request, bool) {
+	t, ok := p.next()
+	if !ok {
+		return r, true
+	}
+	if t.kind == tokenEquals || t.kind == tokenComma {
+		return r, false
+	}
+	r.arg, r.hasArg = t.text, true
+	return r, true
+}

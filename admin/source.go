@@ -1,0 +1,189 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"shardproxy/config"
+	"shardproxy/failover"
+	"shardproxy/gate"
+	"shardproxy/pool"
+	"shardproxy/proxy"
+)
+
+// Source gives what there is to see. Each call returns a fresh picture that
+// the caller owns; it must be safe for concurrent use, must not wait for a
+// server, and answers in any state of the process.
+type Source interface {
+	// Process describes the proxy as a whole.
+	Process() Process
+	// Databases lists the databases of the configuration in force.
+	Databases() []Database
+	// Pools lists the pools that were ever used: one for each database, user and node.
+	Pools() []Pool
+	// Clients lists the clients that are logged in to a database.
+	Clients() []Client
+	// Servers lists the connections to servers.
+	Servers() []Server
+}
+
+// Configuration gives the settings in force; (*config.Config).Settings does it.
+type Configuration interface {
+	Settings() []config.Setting
+}
+
+// Errors of a Steerer.
+var (
+	// ErrUnknownDatabase: the configuration has no such database.
+	ErrUnknownDatabase = errors.New("admin: no such database")
+	// ErrResumed: Resume ended a Pause that still waited.
+	ErrResumed = errors.New("admin: resumed while pausing")
+)
+
+// Steerer carries out what operators order. Databases are named as clients name
+// them; a name that is not there is ErrUnknownDatabase. Methods must be safe for
+// concurrent use.
+type Steerer interface {
+	// Reload reads the configuration file and puts it in force, or changes
+	// nothing and returns why, one problem per line.
+	Reload(ctx context.Context) error
+	// Pause lends no more connections of the database and waits until those on
+	// loan have come back and all are closed. When ctx ends first, its error is
+	// returned and the database stays paused; ErrResumed when Resume came first.
+	Pause(ctx context.Context, database string) error
+	// Resume undoes Pause and Kill.
+	Resume(database string) error
+	// Kill pauses the database without waiting, ends its clients and closes its
+	// server connections. It returns how many clients it ended; who comes after
+	// waits for Resume.
+	Kill(database string) (clients int, err error)
+	// Reconnect lets every server connection of the database end as soon as it
+	// is not on loan; new ones take their place.
+	Reconnect(database string) error
+	// Shutdown begins to end the process and does not wait. A harder mode may
+	// follow a milder one.
+	Shutdown(mode proxy.ShutdownMode)
+}
+
+// Process is the proxy as a whole.
+type Process struct {
+	Started   time.Time
+	Listening bool // for clients
+	Draining  bool // a shutdown has begun
+	// MaxClients is limits.max_clients.
+	MaxClients int
+	Totals     proxy.Totals
+	// ConfiguredAt is when the configuration in force was loaded; zero when
+	// none is yet.
+	ConfiguredAt time.Time
+	// Reloads and ReloadFailures count since start, whoever asked for them;
+	// ReloadError is why the last reload failed, empty when it did not.
+	Reloads, ReloadFailures int64
+	ReloadError             string
+}
+
+// Database is one logical database.
+type Database struct {
+	Name string
+	// ServerName is the database's name on the servers, ServerUser the login
+	// that every client gets there; empty when each has its own.
+	ServerName, ServerUser string
+	// Pool holds the limits of a user's pool without overrides, Mode the pool
+	// mode: transaction, session or statement.
+	Pool pool.Policy
+	Mode string
+	// MaxServers and MaxClients bound all users together; 0 is no bound.
+	MaxServers, MaxClients int
+	Clients                int // logged in
+	Paused                 bool
+	Totals                 proxy.DatabaseTotals
+	PoolTotals             pool.Totals
+	Shards                 []Shard
+}
+
+// Shard is one shard of a database.
+type Shard struct {
+	Name  string
+	Nodes *failover.Snapshot
+	Gate  gate.Stats
+}
+
+// Pool is one user's pool to one node.
+type Pool struct {
+	Database, Shard string
+	// ServerUser is the role on the server, Mode the user's pool mode.
+	ServerUser, Mode string
+	pool.Stat
+}
+
+// ClientState says what a client does.
+type ClientState uint8
+
+// The states of a client.
+const (
+	ClientIdle     ClientState = iota // no statement and no transaction
+	ClientActive                      // a statement runs
+	ClientWaiting                     // a statement waits for a server connection
+	ClientHeld                        // a statement waits at the gate for a safe node
+	ClientIdleInTx                    // no statement, in a transaction
+)
+
+// String returns the state as SHOW CLIENTS and the state label print it.
+func (s ClientState) String() string {
+	return [...]string{"idle", "active", "waiting", "held", "idle_in_transaction"}[s]
+}
+
+// Client is one client that is logged in.
+type Client struct {
+	ID  uint64
+	PID uint32 // as the client knows it from BackendKeyData
+	// User and Database are what it logged in as and to.
+	User, Database  string
+	ApplicationName string
+	State           ClientState
+	// Addr and LocalAddr are host:port pairs; of a Unix-domain socket "unix" or empty.
+	Addr, LocalAddr string
+	Connected       time.Time
+	Since           time.Time // when State was entered
+	// TLS names version and cipher suite; empty without.
+	TLS string
+	// Server is the ID of the server connection it holds, ServerPID the process
+	// there; 0 for none.
+	Server    uint64
+	ServerPID uint32
+	Prepared  int    // its named prepared statements
+	Pinned    string // why it keeps its server connection; empty when it does not
+}
+
+// ServerState says what a server connection does.
+type ServerState uint8
+
+// The states of a server connection.
+const (
+	ServerIdle   ServerState = iota // nobody borrows it
+	ServerActive                    // on loan
+	ServerParked                    // being reset, or waiting for a cancel request to land
+	ServerLogin                     // being dialled
+)
+
+// String returns the state as SHOW SERVERS and the state label print it.
+func (s ServerState) String() string {
+	return [...]string{"idle", "active", "parked", "login"}[s]
+}
+
+// Server is one connection to a server.
+type Server struct {
+	ID             uint64
+	PID            uint32
+	User, Database string // of the pool
+	// Node is the address as configured, LocalAddr the near end, where known.
+	Node, LocalAddr string
+	State           ServerState
+	Created         time.Time
+	Used            time.Time // when it was last lent or given back
+	TLS             string    // version and cipher suite where known, "on" where not; empty without
+	Client          uint64    // the ID of the client that holds it; 0 for none
+	Prepared        int
+	ApplicationName string
+}

@@ -1,0 +1,141 @@
+package catalog
+
+import "slices"
+
+// Catalog is what is known of one database at one moment. It is immutable.
+type Catalog struct {
+	version   uint64
+	functions map[string][]function
+	operators map[string][]object
+	relations map[string][]relation
+	// attributes holds the functions that a.b may call, by name.
+	attributes map[string]Verdict
+	// roleSchemas are the schemas that $user may stand for.
+	roleSchemas []string
+}
+
+// function is one overload of a function as it is called.
+type function struct {
+	object
+	minArgs, maxArgs int // maxArgs < 0: any number
+}
+
+// object is anything found by schema and name.
+type object struct {
+	schema  string
+	verdict Verdict
+}
+
+// relation holds one verdict for reading and one for writing.
+type relation struct {
+	schema      string
+	read, write Verdict
+}
+
+// Version grows with every snapshot that a Refresher publishes; 0 for one that
+// was loaded by Load alone.
+func (c *Catalog) Version() uint64 { return c.version }
+
+// Function judges a call of schema.name with so many arguments, -1 when that
+// is not known. An empty schema means the search path. A function that is not
+// found is Unsafe.
+func (c *Catalog) Function(schema, name string, args int, path Path) Verdict {
+	var v Verdict
+	for _, f := range c.functions[name] {
+		fits := args < 0 || args >= f.minArgs && (f.maxArgs < 0 || args <= f.maxArgs)
+		if fits && path.reaches(schema, f.schema) {
+			v = v.worse(f.verdict)
+		}
+	}
+	if !v.Found {
+		return Verdict{Fitness: Unsafe, Why: "calls function " + name + ", which the catalog does not know"}
+	}
+	return v
+}
+
+// Operator judges an operator of any operand types. One that is not found is
+// Unsafe.
+func (c *Catalog) Operator(schema, name string, path Path) Verdict {
+	if name == "!=" {
+		name = "<>" // as PostgreSQL's lexer does
+	}
+	var v Verdict
+	for _, o := range c.operators[name] {
+		if path.reaches(schema, o.schema) {
+			v = v.worse(o.verdict)
+		}
+	}
+	if !v.Found {
+		return Verdict{Fitness: Unsafe, Why: "uses operator " + name + ", which the catalog does not know"}
+	}
+	return v
+}
+
+// Read judges reading a table, view or other relation. One that is not found
+// is assumed to be new or temporary: Writes.
+func (c *Catalog) Read(schema, name string, path Path) Verdict {
+	var v Verdict
+	for _, r := range c.relations[name] {
+		if path.reaches(schema, r.schema) {
+			v = v.worse(r.read)
+		}
+	}
+	if !v.Found {
+		return Verdict{Fitness: Writes, Why: "reads relation " + name + ", which the catalog does not know"}
+	}
+	return v
+}
+
+// Write judges writing to a relation by what fires or is called then:
+// triggers, rules, defaults, constraints, also of partitions, of tables under
+// a view and of tables that a foreign key reaches. It is at least Writes.
+func (c *Catalog) Write(schema, name string, path Path) Verdict {
+	v := Verdict{Fitness: Writes}
+	for _, r := range c.relations[name] {
+		if path.reaches(schema, r.schema) {
+			v = v.worse(r.write)
+		}
+	}
+	return v
+}
+
+// Attribute judges a.name, which PostgreSQL reads as name(a) when the row a
+// has no such column. Nothing found means that it can only be a column.
+func (c *Catalog) Attribute(name string) Verdict {
+	return c.attributes[name]
+}
+
+// Path is a search path as far as names are looked up in it. The zero value is
+// an unknown path: every schema is in reach.
+type Path struct {
+	known   bool
+	schemas []string
+}
+
+// Path reads the value of search_path as SHOW gives it. $user stands for every
+// schema that is named like a role. A value that cannot be read is like an
+// unknown path.
+func (c *Catalog) Path(value string) Path {
+	names, ok := SplitNames(value)
+	if !ok {
+		return Path{}
+	}
+	p := Path{known: true, schemas: []string{"pg_catalog"}}
+	for _, n := range names {
+		if n == "$user" {
+			p.schemas = append(p.schemas, c.roleSchemas...)
+			continue
+		}
+		p.schemas = append(p.schemas, n)
+	}
+	return p
+}
+
+// reaches says whether a thing in schema have is meant by a name with schema
+// want.
+func (p Path) reaches(want, have string) bool {
+	if want != "" {
+		return want == have
+	}
+	return !p.known || slices.Contains(p.schemas, have)
+}

@@ -1,0 +1,50 @@
+package catalog
+
+// Fitness says where something may run and what it may leave behind. The
+// values are ordered: of several, the worst one counts.
+type Fitness uint8
+
+const (
+	// Anywhere: reads only and answers alike on every node.
+	Anywhere Fitness = iota
+	// Local: reads only, but the answer belongs to the node or the session it
+	// runs in, or replicas cannot give one (unlogged tables).
+	Local
+	// Writes: may write, leaves nothing behind in the session.
+	Writes
+	// Unsafe: may change the session in a way that nobody sees.
+	Unsafe
+)
+
+// String returns the name of f.
+func (f Fitness) String() string {
+	switch f {
+	case Anywhere:
+		return "anywhere"
+	case Local:
+		return "local"
+	case Writes:
+		return "writes"
+	}
+	return "unsafe"
+}
+
+// Verdict is what the catalog says of one name.
+type Verdict struct {
+	Fitness Fitness
+	// Why says in a few words why Fitness is not Anywhere.
+	Why string
+	// Found is false when nothing of that name is in reach: the catalog may be
+	// older than the thing. Fitness then holds what must be assumed.
+	Found bool
+}
+
+// worse returns the worse of two verdicts.
+func (v Verdict) worse(o Verdict) Verdict {
+	found := v.Found || o.Found
+	if o.Fitness > v.Fitness || !v.Found && o.Found {
+		v = o
+	}
+	v.Found = found
+	return v
+}

@@ -1,0 +1,95 @@
+package catalog
+
+import (
+	"cmp"
+	"slices"
+)
+
+// settle makes each node as bad as the worst of what it uses, until nothing
+// changes. Circles are fine: verdicts only grow. What a node uses and the
+// catalog does not show (a relation of another kind) adds nothing.
+func (g *graph) settle() {
+	users := make(map[nodeID][]nodeID, len(g.nodes))
+	var work []nodeID
+	for id, n := range g.nodes {
+		for _, u := range n.uses {
+			users[u] = append(users[u], id)
+		}
+		if n.verdict.Fitness > Anywhere {
+			work = append(work, id)
+		}
+	}
+	// The order decides which of several equal reasons is told.
+	slices.SortFunc(work, func(a, b nodeID) int {
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.oid, b.oid))
+	})
+	for len(work) > 0 {
+		used := g.nodes[work[0]]
+		for _, id := range users[work[0]] {
+			n := g.nodes[id]
+			if n.verdict.Fitness < used.verdict.Fitness {
+				n.judge(used.verdict.Fitness, reason(n.what, used.verdict.Why))
+				work = append(work, id)
+			}
+		}
+		work = work[1:]
+	}
+}
+
+// reason chains two reasons, short enough for a log line.
+func reason(what, why string) string {
+	const most = 160
+	s := what + ", which " + why
+	if len(s) > most {
+		return what + ", which is not safe there"
+	}
+	return s
+}
+
+// fill condenses the settled graph into the snapshot.
+func (g *graph) fill(c *Catalog) {
+	c.functions = make(map[string][]function)
+	c.operators = make(map[string][]object)
+	c.relations = make(map[string][]relation)
+	c.attributes = make(map[string]Verdict)
+	for id, n := range g.nodes {
+		switch id.kind {
+		case nodeFunction:
+			g.fillFunction(c, n)
+		case nodeOperator:
+			c.operators[n.name] = mergeObject(c.operators[n.name], object{n.schema, n.verdict})
+		case nodeRead:
+			c.relations[n.name] = append(c.relations[n.name], relation{
+				schema: n.schema, read: n.verdict, write: g.nodes[nodeID{nodeWrite, id.oid}].verdict,
+			})
+		}
+	}
+}
+
+func (g *graph) fillFunction(c *Catalog, n *node) {
+	f := function{object{n.schema, n.verdict}, n.minArgs, n.maxArgs}
+	if n.direct != nil {
+		f.verdict = *n.direct
+	}
+	if n.attribute && f.verdict.Fitness > Anywhere {
+		c.attributes[n.name] = c.attributes[n.name].worse(f.verdict)
+	}
+	list := c.functions[n.name]
+	for i, o := range list {
+		if o.schema == f.schema && o.minArgs == f.minArgs && o.maxArgs == f.maxArgs {
+			list[i].verdict = o.verdict.worse(f.verdict)
+			return
+		}
+	}
+	c.functions[n.name] = append(list, f)
+}
+
+func mergeObject(list []object, o object) []object {
+	for i := range list {
+		if list[i].schema == o.schema {
+			list[i].verdict = list[i].verdict.worse(o.verdict)
+			return list
+		}
+	}
+	return append(list, o)
+}

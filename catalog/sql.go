@@ -1,0 +1,98 @@
+package catalog
+
+// The queries run with search_path = pg_catalog, pg_temp. They work from
+// PostgreSQL 13 on.
+
+// roleSchemasSQL finds the schemas that $user may stand for.
+const roleSchemasSQL = `SELECT n.nspname FROM pg_namespace n JOIN pg_roles r ON r.rolname = n.nspname ORDER BY 1`
+
+// functionsSQL reads functions, aggregates, window functions and procedures.
+// The last column says whether a.f can be a call of f: it can be called with
+// one argument and that may be a row.
+const functionsSQL = `
+SELECT p.oid, n.nspname, p.proname, p.provolatile::text, l.lanname, e.extname,
+       p.pronargs - p.pronargdefaults, CASE WHEN p.provariadic <> 0 THEN -1 ELSE p.pronargs END,
+       CASE WHEN p.oid >= 16384 AND p.provolatile = 'v' AND l.lanname IN ('sql', 'plpgsql') THEN p.prosrc END,
+       p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1 AND
+       (t.typtype = 'c' OR t.typname IN ('record', 'anyelement', 'anycompatible', 'any', 'anynonarray', 'anycompatiblenonarray')
+        OR t.typtype = 'd' AND EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype IN ('c', 'd')))
+FROM pg_proc p
+JOIN pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_language l ON l.oid = p.prolang
+LEFT JOIN pg_type t ON t.oid = p.proargtypes[0]
+LEFT JOIN (pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid)
+       ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+WHERE n.nspname !~ '^pg_temp_'`
+
+const operatorsSQL = `
+SELECT o.oid, n.nspname, o.oprname, o.oprcode::oid
+FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+WHERE n.nspname !~ '^pg_temp_'`
+
+const relationsSQL = `
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_(toast|temp_)' AND c.relpersistence <> 't'`
+
+// edgesSQL reads what uses what: a kind of user, the user, a kind of what it
+// uses, and that. Kinds: f function, o operator, r reading a relation, w
+// writing to a relation. Stored expressions are read as text, for pg_depend
+// does not list PostgreSQL's own functions.
+const edgesSQL = `
+WITH expressions (kind, oid, expression) AS (
+    SELECT 'r', ev_class, ev_action::text FROM pg_rewrite WHERE ev_type = '1'
+    UNION ALL
+    SELECT 'w', ev_class, ev_action::text || ev_qual::text FROM pg_rewrite WHERE ev_type <> '1'
+    UNION ALL
+    SELECT 'r', polrelid, concat(polqual::text, polwithcheck::text)
+    FROM pg_policy JOIN pg_class c ON c.oid = polrelid WHERE c.relrowsecurity
+    UNION ALL
+    SELECT 'w', adrelid, adbin::text FROM pg_attrdef
+    UNION ALL
+    SELECT 'w', conrelid, conbin::text FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0
+    UNION ALL
+    SELECT 'w', tgrelid, tgqual::text FROM pg_trigger WHERE tgqual IS NOT NULL
+    UNION ALL
+    SELECT 'f', oid, proargdefaults::text FROM pg_proc WHERE pronargdefaults > 0 AND oid >= 16384
+), mentions AS (
+    SELECT DISTINCT x.kind, x.oid, m[1] AS field, m[2]::oid AS target
+    FROM expressions x, regexp_matches(x.expression,
+         ':(funcid|opfuncid|opno|aggfnoid|winfnoid|tsmhandler|relid) (\d+)', 'g') m
+    WHERE m[2] <> '0'
+)
+SELECT kind, oid, CASE field WHEN 'opno' THEN 'o' WHEN 'relid' THEN 'r' ELSE 'f' END, target FROM mentions
+UNION ALL -- writing to a view writes to what it shows; rules write to what they name
+SELECT 'w', oid, 'w', target FROM mentions WHERE field = 'relid' AND kind IN ('r', 'w')
+UNION ALL
+SELECT 'w', tgrelid, 'f', tgfoid FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL
+SELECT k.kind, inhparent, k.kind, inhrelid FROM pg_inherits, (VALUES ('r'), ('w')) k (kind)
+UNION ALL
+SELECT 'w', confrelid, 'w', conrelid FROM pg_constraint
+WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+UNION ALL
+SELECT 'f', a.aggfnoid::oid, 'f', s.fn::oid FROM pg_aggregate a,
+       unnest(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
+                    a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]) s (fn)
+WHERE s.fn::oid <> 0`
+
+// fingerprintSQL condenses the versions of all rows that the other queries read.
+const fingerprintSQL = `
+SELECT string_agg(n || ':' || s, ' ' ORDER BY k) FROM (
+    SELECT 1 AS k, count(*) AS n, coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) AS s FROM pg_proc
+    UNION ALL SELECT 2, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_operator
+    UNION ALL SELECT 3, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_class
+              WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
+    UNION ALL SELECT 4, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_rewrite
+    UNION ALL SELECT 5, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_policy
+    UNION ALL SELECT 6, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_trigger
+    UNION ALL SELECT 7, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_namespace
+              WHERE nspname !~ '^pg_(toast_)?temp_'
+    UNION ALL SELECT 8, count(*), coalesce(sum(hashint8extended(xmin::text::int8, aggfnoid::oid::int8)), 0) FROM pg_aggregate
+    UNION ALL SELECT 9, count(*), coalesce(sum(hashint8extended(xmin::text::int8, inhrelid::int8)), 0) FROM pg_inherits
+    UNION ALL SELECT 10, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_constraint
+    UNION ALL SELECT 11, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_attrdef
+    UNION ALL SELECT 12, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_extension
+    UNION ALL SELECT 13, count(*), coalesce(sum(hashtextextended(rolname, 0)), 0)
+              FROM pg_roles JOIN pg_namespace ON nspname = rolname
+) x`

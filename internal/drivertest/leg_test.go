@@ -1,0 +1,124 @@
+package drivertest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"shardproxy/internal/pgcluster"
+)
+
+// directSuffix ends the name of a client's database that is reached directly.
+const directSuffix = "_direct"
+
+// leg is one of the two ways to a database.
+type leg struct {
+	name     string // "direct" or "proxy"
+	port     int    // on localhost
+	database string // as a client asks for it and as the servers call it
+	caFile   string
+	wrongCA  string
+	observer int // port of the primary, where the superuser needs no password
+}
+
+// legs returns both ways for a client.
+func legs(client string) []leg {
+	s := theStage
+	l := leg{caFile: s.cluster.TLS().CAFile, wrongCA: s.wrongCA, observer: s.cluster.Primary().Port()}
+	direct, proxied := l, l
+	direct.name, direct.port, direct.database = "direct", l.observer, client+directSuffix
+	proxied.name, proxied.port, proxied.database = "proxy", s.proxy.port, client
+	return []leg{direct, proxied}
+}
+
+// environment tells a script where to connect to. libpq reads most of it by
+// itself. Nothing of the caller's own PG variables gets through.
+func (l leg) environment() []string {
+	var env []string
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "PG") {
+			env = append(env, e)
+		}
+	}
+	return append(env,
+		"PGHOST=localhost", "PGPORT="+strconv.Itoa(l.port), "PGDATABASE="+l.database,
+		"PGUSER="+pgcluster.AppUser, "PGPASSWORD="+pgcluster.AppPassword,
+		"PGSSLMODE=verify-full", "PGSSLROOTCERT="+l.caFile, "PGCHANNELBINDING=require", "PGCONNECT_TIMEOUT=20",
+		"WRONG_CA="+l.wrongCA, "OBSERVER_PORT="+strconv.Itoa(l.observer), "OBSERVER_DATABASE="+l.database,
+		"LC_ALL=C.UTF-8", "TZ=UTC",
+	)
+}
+
+// dsn is how a Go driver connects; more is appended to it.
+func (l leg) dsn(more string) string {
+	return fmt.Sprintf("host=localhost port=%d dbname=%s user=%s password=%s sslmode=verify-full sslrootcert=%s connect_timeout=20 %s",
+		l.port, l.database, pgcluster.AppUser, pgcluster.AppPassword, l.caFile, more)
+}
+
+// observerDSN leads to the same database, on the primary, as the superuser.
+func (l leg) observerDSN() string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=%s sslmode=disable", l.observer, l.database, pgcluster.Superuser)
+}
+
+// compare runs one client's script over both legs at once and reports each
+// section that differs. The script returns what it printed.
+func compare(t *testing.T, client string, script func(leg) (string, error)) {
+	t.Helper()
+	both := legs(client)
+	texts, errs := make([]string, len(both)), make([]error, len(both))
+	done := make(chan int, len(both))
+	for i, l := range both {
+		go func() {
+			texts[i], errs[i] = script(l)
+			done <- i
+		}()
+	}
+	for range both {
+		<-done
+	}
+	want, got := readTranscript(texts[0]), readTranscript(texts[1])
+	if len(want) == 0 && errs[0] == nil {
+		t.Error("the script printed nothing")
+	}
+	for _, section := range want {
+		t.Run(section.name, func(t *testing.T) {
+			if failures := section.failures(); failures != "" {
+				t.Fatalf("against PostgreSQL itself:\n%s", failures)
+			}
+			section.judge(t, got.find(section.name))
+		})
+	}
+	for i, err := range errs {
+		if err != nil {
+			t.Errorf("%s: %v", both[i].name, err)
+		}
+	}
+}
+
+// writeAuthority writes the certificate of an authority that signed nothing.
+func writeAuthority(path string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "another authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
+}

@@ -1,0 +1,197 @@
+package proxy_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+
+	"shardproxy/auth"
+	"shardproxy/config"
+	"shardproxy/gate"
+	"shardproxy/internal/pgcluster"
+	"shardproxy/internal/pgtest"
+	"shardproxy/pool"
+	"shardproxy/proxy"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixedNodes is a shard whose roles never change.
+type fixedNodes struct{ replicas int }
+
+func (n fixedNodes) Primary() (int, bool) { return 0, true }
+func (n fixedNodes) PickRead(_ uint64, consistent bool, exclude uint64) (int, bool) {
+	for i := 1; i <= n.replicas; i++ {
+		if !consistent && exclude>>i&1 == 0 {
+			return i, true
+		}
+	}
+	return 0, false
+}
+func (n fixedNodes) Mark() uint64       { return 1 }
+func (n fixedNodes) Want()              {}
+func (n fixedNodes) Suspect(int, error) {}
+
+// trustAll lets everybody in.
+type trustAll struct{}
+
+func (trustAll) Authenticate(_ context.Context, c auth.Conversation, user, _ string) (auth.Identity, error) {
+	if err := c.Send([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}); err != nil {
+		return auth.Identity{}, err
+	}
+	return auth.Identity{User: user, ServerUser: user, ServerPassword: config.NewSecret(pgcluster.AppPassword)}, nil
+}
+
+// testPlanner plans as the router does, without a catalog.
+type testPlanner struct{}
+
+func (testPlanner) Plan(sql []byte, _ router.Context) *router.Plan {
+	st := query.Analyze(string(sql), query.Options{})
+	p := &router.Plan{Statement: st, Intent: router.Read}
+	if st.Opaque {
+		p.Intent, p.Effects = router.Write, query.EffectUnknown
+		return p
+	}
+	for i := range st.Commands {
+		c := &st.Commands[i]
+		p.Effects |= c.Effects
+		if !c.Reads || c.Effects != 0 {
+			p.Intent = router.Write
+		}
+	}
+	if len(st.Commands) == 1 {
+		p.Single = &st.Commands[0]
+	}
+	return p
+}
+
+// fixture is a proxy in this process over real servers.
+type fixture struct {
+	t    testing.TB
+	srv  *proxy.Server
+	db   *proxy.Database
+	addr string
+	pol  *proxy.UserPolicy
+}
+
+type fixtureOptions struct {
+	replicas int
+	size     int
+	mode     proxy.Mode
+	policy   func(*proxy.DatabasePolicy)
+	user     func(*proxy.UserPolicy)
+	nodes    []string
+}
+
+func start(t testing.TB, o fixtureOptions) *fixture {
+	t.Helper()
+	nodes, database := o.nodes, "app"
+	if nodes == nil {
+		if o.replicas == 0 {
+			d := pgtest.Shared(t)
+			nodes, database = []string{d.Node.Addr()}, d.Name
+		} else {
+			c := pgtest.Start(t, pgtest.Options{Replicas: o.replicas})
+			for _, n := range c.Nodes() {
+				nodes = append(nodes, n.Addr())
+			}
+		}
+	}
+	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if os.Getenv("SHARDPROXY_TEST_LOG") == "" {
+		logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	buffers := &wire.Buffers{}
+	pools := pool.New(pool.Options{
+		Nodes: nodes, Buffers: buffers, Logger: logger,
+		Target: pool.Target{Database: database, ConnectTimeout: 5 * time.Second, TLS: pool.TLS{Mode: "disable"}},
+	})
+	pools.Open()
+	db := &proxy.Database{
+		Name: "app", Shard: "s0", Pools: pools, Statements: pool.NewStatements(),
+		Nodes: fixedNodes{o.replicas}, Gate: gate.New(gate.Options{}), Planner: testPlanner{},
+	}
+	dp := proxy.DatabasePolicy{Consistent: true, Split: true, WaitTimeout: 10 * time.Second, ParsedMax: 1 << 20, MessageMax: 1 << 30}
+	if o.policy != nil {
+		o.policy(&dp)
+	}
+	db.SetPolicy(dp)
+	if o.size == 0 {
+		o.size = 5
+	}
+	up := proxy.UserPolicy{Mode: o.mode, Pool: pool.Policy{
+		Size: o.size, MaxDialing: 4, LifeTime: time.Hour, IdleTimeout: time.Minute, PreparedStatements: 10,
+	}}
+	if o.user != nil {
+		o.user(&up)
+	}
+	srv := proxy.New(proxy.Options{Auth: trustAll{}, Logger: logger, Buffers: buffers}, &proxy.Settings{
+		StartupMax: 10000, LoginTimeout: 10 * time.Second, Databases: map[string]*proxy.Database{"app": db},
+		Policy: func(string, string) proxy.UserPolicy { return up },
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Open(l)
+	t.Cleanup(func() {
+		srv.Close()
+		pools.Close()
+	})
+	return &fixture{t: t, srv: srv, db: db, addr: l.Addr().String(), pol: &up}
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Logf("%s", p)
+	return len(p), nil
+}
+
+func (f *fixture) dsn(extra string) string {
+	return "postgres://app@" + f.addr + "/app?sslmode=disable" + extra
+}
+
+func (f *fixture) connect(extra string) *pgx.Conn {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, f.dsn(extra))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = c.Close(context.Background()) })
+	return c
+}
+
+func ctx10(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestModes(t *testing.T) {
+	f := start(t, fixtureOptions{})
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe,
+		pgx.QueryExecModeDescribeExec, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
+		t.Run(mode.String(), func(t *testing.T) {
+			c := f.connect("")
+			for i := range 20 {
+				var got int
+				if err := c.QueryRow(ctx10(t), "SELECT $1::int + 1", mode, i).Scan(&got); err != nil || got != i+1 {
+					t.Fatalf("got %d, %v", got, err)
+				}
+			}
+		})
+	}
+}
