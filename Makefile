@@ -11,6 +11,10 @@ build: ## compile everything; programs land in bin/
 	go build ./...
 	@if [ -d cmd ]; then mkdir -p bin && go build -o bin/ ./cmd/...; fi
 
+demo: build ## start a real cluster in a temporary folder with the proxy in front of it; Ctrl-C ends it
+	scripts/need-postgres.sh
+	bin/shardproxy demo
+
 need: ## install what the tests use and this machine lacks (PostgreSQL, drivers)
 	scripts/need-postgres.sh
 	scripts/need-drivers.sh
@@ -33,9 +37,6 @@ fmt: ## format all Go files
 fuzz-short: ## run every fuzz target for FUZZTIME (10s)
 	scripts/fuzz.sh $(FUZZTIME)
 
-bench-smoke: ## run every Go benchmark once, to see that it works
-	go test -run '^$$' -bench . -benchtime 1x -p 1 -timeout $(TIMEOUT) ./...
-
 nightly: need build lint ## the long way: all tests five times with the race detector, every fuzz target for ten minutes
 	go test -race -count 5 -p $(PARALLEL) -timeout 2h ./...
 	scripts/fuzz.sh 10m
@@ -45,4 +46,4 @@ help: ## print this list
 
 # The steps of "test" build on each other.
 .NOTPARALLEL:
-.PHONY: build need test race lint fmt fuzz-short bench-smoke nightly help
+.PHONY: build demo need test race lint fmt fuzz-short nightly help

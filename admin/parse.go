@@ -117,7 +117,8 @@ func (p *parser) command() (request, bool) {
 		return r, p.accept("all")
 	case "deallocate":
 		p.accept("prepare")
-		return p.optional(r)
+		r, ok := p.optional(r)
+		return r, ok && r.hasArg
 	}
 	return request{}, false
 }

@@ -80,7 +80,7 @@ func scan(sql string) ([]token, *wire.Error) {
 // isWordByte is wider than in SQL: a database name such as my-db.v2 needs no quotes.
 func isWordByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-		c == '_' || c == '-' || c == '.' || c == '+' || c == '*' || c >= 0x80
+		c == '_' || c == '-' || c == '.' || c == '+' || c >= 0x80
 }
 
 func wordLength(s string) int {

@@ -20,7 +20,8 @@ type Source interface {
 	Process() Process
 	// Databases lists the databases of the configuration in force.
 	Databases() []Database
-	// Pools lists the pools that were ever used: one for each database, user and node.
+	// Pools lists the pools that were ever used: one for each database, user and
+	// node, or more when a user's login on the servers has changed.
 	Pools() []Pool
 	// Clients lists the clients that are logged in to a database.
 	Clients() []Client
@@ -71,6 +72,7 @@ type Process struct {
 	Started   time.Time
 	Listening bool // for clients
 	Draining  bool // a shutdown has begun
+	LoggingIn int  // clients that have not logged in yet
 	// MaxClients is limits.max_clients.
 	MaxClients int
 	Totals     proxy.Totals
@@ -99,21 +101,44 @@ type Database struct {
 	Paused                 bool
 	Totals                 proxy.DatabaseTotals
 	PoolTotals             pool.Totals
-	Shards                 []Shard
+	// Times and Prepared are nil when the proxy does not measure or count them.
+	Times    *Times
+	Prepared *Prepared
+	Shards   []Shard
+}
+
+// Times are sums since start.
+type Times struct {
+	Transactions time.Duration // from a transaction's first byte to its end
+	Statements   time.Duration // from a request to the end of its answer
+}
+
+// Prepared are counts of prepared statements since start.
+type Prepared struct {
+	ClientParses int64 // Parse messages of clients
+	ServerParses int64 // Parse messages sent to servers
+	Binds        int64 // Bind messages of clients
 }
 
 // Shard is one shard of a database.
 type Shard struct {
 	Name  string
-	Nodes *failover.Snapshot
+	Nodes *failover.Snapshot // never nil
 	Gate  gate.Stats
+}
+
+// Primary returns the node that takes writes, nil when there is none.
+func (s *Shard) Primary() *failover.NodeStatus {
+	if s.Nodes.Primary == failover.NoNode {
+		return nil
+	}
+	return &s.Nodes.Nodes[s.Nodes.Primary]
 }
 
 // Pool is one user's pool to one node.
 type Pool struct {
 	Database, Shard string
-	// ServerUser is the role on the server, Mode the user's pool mode.
-	ServerUser, Mode string
+	Mode            string // the user's pool mode
 	pool.Stat
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -17,12 +18,6 @@ type columnType struct {
 	size int16 // as pg_type.typlen has it
 }
 
-// The types that columns of the console have.
-func typeText() columnType    { return columnType{"text", pgtype.TextOID, -1} }
-func typeInt4() columnType    { return columnType{"int4", pgtype.Int4OID, 4} }
-func typeInt8() columnType    { return columnType{"int8", pgtype.Int8OID, 8} }
-func typeNumeric() columnType { return columnType{"numeric", pgtype.NumericOID, -1} }
-
 // column is one column of a SHOW with what docs/console.md says of it.
 type column struct {
 	name string
@@ -30,10 +25,18 @@ type column struct {
 	doc  string
 }
 
-func text(name, doc string) column    { return column{name, typeText(), doc} }
-func int4(name, doc string) column    { return column{name, typeInt4(), doc} }
-func int8(name, doc string) column    { return column{name, typeInt8(), doc} }
-func numeric(name, doc string) column { return column{name, typeNumeric(), doc} }
+func textColumn(name, doc string) column {
+	return column{name, columnType{"text", pgtype.TextOID, -1}, doc}
+}
+func int4Column(name, doc string) column {
+	return column{name, columnType{"int4", pgtype.Int4OID, 4}, doc}
+}
+func int8Column(name, doc string) column {
+	return column{name, columnType{"int8", pgtype.Int8OID, 8}, doc}
+}
+func numericColumn(name, doc string) column {
+	return column{name, columnType{"numeric", pgtype.NumericOID, -1}, doc}
+}
 
 // table is the result of a SHOW. A value is nil (NULL), a string in a text
 // column, or an int64 in the others.
@@ -81,7 +84,9 @@ func encode(c column, v any, format int16) []byte {
 		return nil
 	}
 	if c.typ.oid == pgtype.TextOID {
-		return append([]byte{}, v.(string)...) // not nil when empty: that would be NULL
+		// Names come from clients and servers, in whatever encoding. Not nil when
+		// empty: that would be NULL.
+		return append([]byte{}, strings.ToValidUTF8(v.(string), "\uFFFD")...)
 	}
 	n := v.(int64)
 	if format == pgproto3.TextFormat {
@@ -136,9 +141,7 @@ func orNull(s string) any {
 	return s
 }
 
-func count[N ~int | ~int32 | ~int64 | ~uint32 | ~uint64](n N) int64 { return int64(n) }
-
-func flag(b bool) int64 {
+func bit(b bool) int64 {
 	if b {
 		return 1
 	}
@@ -152,9 +155,9 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-// split returns a wait as PgBouncer does: whole seconds, and the microseconds
+// splitWait returns a wait as PgBouncer does: whole seconds, and the microseconds
 // beyond them.
-func split(d time.Duration) (seconds, micros int64) {
+func splitWait(d time.Duration) (seconds, micros int64) {
 	d = max(d, 0)
 	return int64(d / time.Second), int64(d % time.Second / time.Microsecond)
 }

@@ -32,6 +32,4 @@
 // belongs to the one call of Authenticate that was given it. Rules and users
 // are an immutable value behind an atomic pointer: an attempt that has begun
 // ends under the rules it began with.
-//
-// Design page: docs/design/authentication.md.
 package auth

@@ -17,8 +17,7 @@ var localPrefixes = []string{
 var localNames = []string{
 	"pg_is_in_recovery", "pg_is_in_backup", "pg_backup_start_time", "pg_backend_pid", "pg_postmaster_start_time",
 	"pg_conf_load_time", "pg_blocking_pids", "pg_safe_snapshot_blocking_pids",
-	"pg_isolation_test_session_is_blocked", "pg_cursor", "pg_listening_channels", "pg_my_temp_schema",
-	"pg_is_other_temp_schema", "pg_config", "pg_settings_get_flags", "pg_available_wal_summaries",
+	"pg_isolation_test_session_is_blocked", "pg_cursor", "pg_listening_channels", "pg_config", "pg_settings_get_flags", "pg_available_wal_summaries",
 	"pg_xact_status", "pg_xact_commit_timestamp", "pg_xact_commit_timestamp_origin", "pg_snapshot_xip",
 	"pg_notification_queue_usage", "pg_jit_available", "pg_export_snapshot", "pg_trigger_depth",
 	"pg_tablespace_location", "pg_available_extensions", "pg_available_extension_versions",
@@ -30,7 +29,8 @@ var localNames = []string{
 // harmlessNames are volatile but read only and alike on every node.
 var harmlessNames = []string{
 	"random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday",
-	"pg_sleep", "pg_sleep_for", "pg_sleep_until", "bernoulli", "system", // the last two: TABLESAMPLE
+	"pg_sleep", "pg_sleep_for", "pg_sleep_until", "current_query", "pg_partition_tree", "pg_partition_ancestors",
+	"bernoulli", "system", // TABLESAMPLE
 }
 
 // unsafeNames change their session, or run SQL given as text, whatever their

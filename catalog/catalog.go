@@ -10,6 +10,8 @@ type Catalog struct {
 	relations map[string][]relation
 	// attributes holds the functions that a.b may call, by name.
 	attributes map[string]Verdict
+	// command is the verdict on commands that change the catalog.
+	command Verdict
 	// roleSchemas are the schemas that $user may stand for.
 	roleSchemas []string
 }
@@ -97,6 +99,12 @@ func (c *Catalog) Write(schema, name string, path Path) Verdict {
 		}
 	}
 	return v
+}
+
+// Command judges a command that changes the catalog by the event triggers it
+// fires. It is at least Writes.
+func (c *Catalog) Command() Verdict {
+	return c.command.worse(Verdict{Fitness: Writes, Found: true})
 }
 
 // Attribute judges a.name, which PostgreSQL reads as name(a) when the row a

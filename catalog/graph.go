@@ -49,8 +49,15 @@ type graph struct {
 	userOperators []nodeID
 }
 
+// commandNode stands for any command that changes the catalog and so fires
+// event triggers.
+var commandNode = nodeID{nodeWrite, 0}
+
 func newGraph() *graph {
-	return &graph{nodes: make(map[nodeID]*node, 8192), byName: make(map[string][]nodeID, 8192)}
+	g := &graph{nodes: make(map[nodeID]*node, 8192), byName: make(map[string][]nodeID, 8192)}
+	g.nodes[commandNode] = &node{what: "fires an event trigger"}
+	g.nodes[commandNode].judge(Writes, "changes the catalog")
+	return g
 }
 
 func (g *graph) add(id nodeID, n *node) {

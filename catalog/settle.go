@@ -52,6 +52,7 @@ func (g *graph) fill(c *Catalog) {
 	c.operators = make(map[string][]object)
 	c.relations = make(map[string][]relation)
 	c.attributes = make(map[string]Verdict)
+	c.command = g.nodes[commandNode].verdict
 	for id, n := range g.nodes {
 		switch id.kind {
 		case nodeFunction:

@@ -40,7 +40,8 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_(toast|t
 // does not list PostgreSQL's own functions.
 const edgesSQL = `
 WITH expressions (kind, oid, expression) AS (
-    SELECT 'r', ev_class, ev_action::text FROM pg_rewrite WHERE ev_type = '1'
+    SELECT 'r', ev_class, ev_action::text FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class
+    WHERE ev_type = '1' AND c.relkind = 'v'
     UNION ALL
     SELECT 'w', ev_class, ev_action::text || ev_qual::text FROM pg_rewrite WHERE ev_type <> '1'
     UNION ALL
@@ -65,6 +66,8 @@ UNION ALL -- writing to a view writes to what it shows; rules write to what they
 SELECT 'w', oid, 'w', target FROM mentions WHERE field = 'relid' AND kind IN ('r', 'w')
 UNION ALL
 SELECT 'w', tgrelid, 'f', tgfoid FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL -- event triggers: under number 0, writing to no relation
+SELECT 'w', 0::oid, 'f', evtfoid FROM pg_event_trigger WHERE evtenabled <> 'D'
 UNION ALL
 SELECT k.kind, inhparent, k.kind, inhrelid FROM pg_inherits, (VALUES ('r'), ('w')) k (kind)
 UNION ALL
@@ -93,6 +96,7 @@ SELECT string_agg(n || ':' || s, ' ' ORDER BY k) FROM (
     UNION ALL SELECT 10, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_constraint
     UNION ALL SELECT 11, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_attrdef
     UNION ALL SELECT 12, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_extension
+    UNION ALL SELECT 14, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_event_trigger
     UNION ALL SELECT 13, count(*), coalesce(sum(hashtextextended(rolname, 0)), 0)
               FROM pg_roles JOIN pg_namespace ON nspname = rolname
 ) x`

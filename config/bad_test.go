@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -112,6 +113,11 @@ func TestBounds(t *testing.T) {
 		{"log: &l {<<: " + many(1000, "*l") + "}\n", "<< goes too deep"},
 		{smallest + "auth:\n  rules:\n" + strings.Repeat("    - {method: trust}\n", 1001), "auth.rules: are more than 1000"},
 	} {
+		d := &decoder{file: "aliases.yaml", opts: testOptions.withDefaults(), positions: map[string]position{}}
+		d.section(d.document([]byte(c.text)), reflect.ValueOf(&Config{}).Elem(), "")
+		if d.steps > maxSteps+10_000 {
+			t.Errorf("%.40s... took %d steps", c.text, d.steps)
+		}
 		_, err := parse([]byte(c.text), "aliases.yaml", testOptions)
 		var p *Problems
 		if !errors.As(err, &p) || !strings.Contains(err.Error(), c.want) || len(p.List) > maxProblems {

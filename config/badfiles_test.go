@@ -162,5 +162,6 @@ var badFiles = map[string][]string{
 	"verifier_damaged":        {`1:21: users[0].verifier: is no verifier: its ServerKey is damaged (as in pg_authid.rolpassword: SCRAM-SHA-256$... or md5...)`},
 	"verifier_form":           {`1:21: users[0].verifier: is no verifier: it has the form of none (as in pg_authid.rolpassword: SCRAM-SHA-256$... or md5...)`},
 	"verifier_iterations":     {`1:21: users[0].verifier: is no verifier: its iteration count is out of range (as in pg_authid.rolpassword: SCRAM-SHA-256$... or md5...)`},
+	"verifier_short_key":      {`1:21: users[0].verifier: is no verifier: its ServerKey is damaged (as in pg_authid.rolpassword: SCRAM-SHA-256$... or md5...)`},
 	"zero_byte":               {`1:31: users[0].password: holds a zero byte`},
 }

@@ -189,10 +189,20 @@ func TestSecretNeverShows(t *testing.T) {
 
 // TestRoundTrip reads a printed configuration back.
 func TestRoundTrip(t *testing.T) {
-	c := mustLoad(t, "testdata/minimal.yaml")
-	again := mustParse(t, c.String())
-	if diff := cmp.Diff(c, again, sameConfig); diff != "" {
-		t.Errorf("(-first +again):\n%s", diff)
+	odd := `
+users:
+  - {name: "true", password_file: files/password, server_user: "$${PASSWORD}", certificate_names: ["$${x}", "#", "1"]}
+databases:
+  "a.b ${LEVEL}": {shards: [{name: "null", nodes: a}], tables: {'"x.y"."~"': {key: "0"}}}
+listen: {address: [], unix_socket_directory: /run}
+admin: {address: ""}
+auth: {rules: [{addresses: [all, 10.0.0.1], method: trust}]}
+`
+	for _, c := range []*Config{mustLoad(t, "testdata/minimal.yaml"), mustParse(t, odd)} {
+		again := mustParse(t, c.String())
+		if diff := cmp.Diff(c, again, sameConfig); diff != "" {
+			t.Errorf("(-first +again):\n%s", diff)
+		}
 	}
 }
 

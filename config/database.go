@@ -27,56 +27,56 @@ type Database struct {
 // Shard is one PostgreSQL primary with its replicas.
 type Shard struct {
 	// Name is unique within the database.
-	Name string `yaml:"name" required:"true"`
+	Name string `yaml:"name" required:"true" apply:"restart"`
 	// Nodes are host:port pairs in any order, or the directory of a
 	// Unix-domain socket with the port (/run/postgresql:5432); Load adds port
 	// 5432 where the file gives none. Roles are found, not declared.
-	Nodes []string `yaml:"nodes" form:"one" required:"true"`
+	Nodes []string `yaml:"nodes" form:"one" required:"true" apply:"restart"`
 }
 
 // Server says how to connect to a database's nodes.
 type Server struct {
 	// Database is the name on the servers. Default: the database's name, which
 	// Load fills in.
-	Database string `yaml:"database"`
+	Database string `yaml:"database" apply:"restart"`
 	// User logs in for every client user that has no ServerUser of its own.
 	// Default: none; each client user logs in under its own name.
-	User string `yaml:"user"`
+	User string `yaml:"user" apply:"restart"`
 	// Password is User's.
-	Password Secret `yaml:"password"`
+	Password Secret `yaml:"password" apply:"restart"`
 	// PasswordFile holds Password; Load reads it into Password.
-	PasswordFile string `yaml:"password_file" path:"true"`
+	PasswordFile string `yaml:"password_file" path:"true" apply:"restart"`
 	// Control is the login of the proxy's own connections; see
 	// Config.ControlLogin for what holds without it.
 	Control Login `yaml:"control"`
 	// TLS encrypts the connections.
 	TLS ClientTLS `yaml:"tls"`
 	// ConnectTimeout bounds one dial with its login. Default: 5 s.
-	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"5s" min:"100ms" max:"5m"`
+	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"5s" min:"100ms" max:"5m" apply:"restart"`
 }
 
 // Login is a user of the servers.
 type Login struct {
 	// User is the role's name.
-	User string `yaml:"user"`
+	User string `yaml:"user" apply:"restart"`
 	// Password is empty when the servers do not ask for one.
-	Password Secret `yaml:"password"`
+	Password Secret `yaml:"password" apply:"restart"`
 	// PasswordFile holds Password; Load reads it into Password.
-	PasswordFile string `yaml:"password_file" path:"true"`
+	PasswordFile string `yaml:"password_file" path:"true" apply:"restart"`
 }
 
 // ClientTLS is the proxy as a TLS client of the servers.
 type ClientTLS struct {
 	// Mode is disable, allow, prefer, require, verify-ca or verify-full, as in
 	// libpq. Default: prefer.
-	Mode string `yaml:"mode" enum:"disable|allow|prefer|require|verify-ca|verify-full" default:"prefer"`
+	Mode string `yaml:"mode" enum:"disable|allow|prefer|require|verify-ca|verify-full" default:"prefer" apply:"restart"`
 	// CA is the PEM file of the authorities a server's certificate is checked
 	// against. Default: none; verify-full takes the system's then.
-	CA string `yaml:"ca" path:"true"`
+	CA string `yaml:"ca" path:"true" apply:"restart"`
 	// Certificate is the PEM file of the proxy's own certificate. Default: none.
-	Certificate string `yaml:"certificate" path:"true"`
+	Certificate string `yaml:"certificate" path:"true" apply:"restart"`
 	// Key is the PEM file of the certificate's key, not encrypted.
-	Key string `yaml:"key" path:"true"`
+	Key string `yaml:"key" path:"true" apply:"restart"`
 }
 
 // Table places the rows of one table. Either Key is set or Reference.
@@ -84,9 +84,9 @@ type Table struct {
 	// Name is the table's, with or without its schema; its key in the file.
 	Name string `yaml:"-"`
 	// Key is the column that places a row of a sharded table.
-	Key string `yaml:"key"`
+	Key string `yaml:"key" apply:"restart"`
 	// Reference is set for a table that has the same rows on every shard.
-	Reference bool `yaml:"reference" default:"false"`
+	Reference bool `yaml:"reference" default:"false" apply:"restart"`
 }
 
 // Consistency of reads on replicas.
@@ -100,10 +100,10 @@ const (
 // Reads says which reads go to replicas.
 type Reads struct {
 	// MaxLag is the age from which a replica is not read from. Default: 1 s.
-	MaxLag time.Duration `yaml:"max_lag" default:"1s" min:"10ms" max:"1d"`
+	MaxLag time.Duration `yaml:"max_lag" default:"1s" min:"10ms" max:"1d" apply:"restart"`
 	// MaxLagBytes is the distance behind the primary, in bytes of WAL, from
 	// which a replica is not read from. Default: 0, not looked at.
-	MaxLagBytes Size `yaml:"max_lag_bytes" default:"0" min:"0" max:"1TiB"`
+	MaxLagBytes Size `yaml:"max_lag_bytes" default:"0" min:"0" max:"1TiB" apply:"restart"`
 	// Consistency is session or eventual. Default: session.
 	Consistency string `yaml:"consistency" enum:"session|eventual" default:"session"`
 	// Split sends proven reads to replicas. When false everything goes to the
@@ -111,7 +111,7 @@ type Reads struct {
 	Split bool `yaml:"split" default:"true"`
 	// ReadOnlyFunctions are volatile functions known to write nothing, with or
 	// without their schema. Default: none.
-	ReadOnlyFunctions []string `yaml:"read_only_functions" form:"one"`
+	ReadOnlyFunctions []string `yaml:"read_only_functions" form:"one" apply:"restart"`
 }
 
 // PoolMode says when a server connection goes back to its pool.
@@ -149,7 +149,7 @@ type Pool struct {
 	MaxClients int `yaml:"max_clients" default:"0" min:"0" max:"1000000"`
 	// MaxServers bounds the connections of all users to all nodes, 0: no
 	// limit. Default: 0.
-	MaxServers int `yaml:"max_servers" default:"0" min:"0" max:"1000000"`
+	MaxServers int `yaml:"max_servers" default:"0" min:"0" max:"1000000" apply:"restart"`
 	// MaxWaiting bounds the queue of each user and node; who comes then fails
 	// with 53300 at once. 0: no limit. Default: 0.
 	MaxWaiting int `yaml:"max_waiting" default:"0" min:"0" max:"1000000"`
@@ -163,23 +163,23 @@ type Pool struct {
 // Failover says how nodes are watched and how long statements wait for one.
 type Failover struct {
 	// ProbeInterval is the time between two probes of a node. Default: 1 s.
-	ProbeInterval time.Duration `yaml:"probe_interval" default:"1s" min:"50ms" max:"1m"`
+	ProbeInterval time.Duration `yaml:"probe_interval" default:"1s" min:"50ms" max:"1m" apply:"restart"`
 	// ProbeTimeout bounds one probe. Default: 2 s.
-	ProbeTimeout time.Duration `yaml:"probe_timeout" default:"2s" min:"50ms" max:"1m"`
+	ProbeTimeout time.Duration `yaml:"probe_timeout" default:"2s" min:"50ms" max:"1m" apply:"restart"`
 	// FailAfter is how many probes in a row must fail to leave a node out. Default: 3.
-	FailAfter int `yaml:"fail_after" default:"3" min:"1" max:"100"`
+	FailAfter int `yaml:"fail_after" default:"3" min:"1" max:"100" apply:"restart"`
 	// RecoverAfter is how many probes in a row must succeed to take it back. Default: 2.
-	RecoverAfter int `yaml:"recover_after" default:"2" min:"1" max:"100"`
+	RecoverAfter int `yaml:"recover_after" default:"2" min:"1" max:"100" apply:"restart"`
 	// HoldTimeout bounds the wait of a statement for a safe node. 0: no
 	// statement waits. Default: 10 s.
-	HoldTimeout time.Duration `yaml:"hold_timeout" default:"10s" min:"0" max:"1h"`
+	HoldTimeout time.Duration `yaml:"hold_timeout" default:"10s" min:"0" max:"1h" apply:"restart"`
 	// HoldStatements bounds how many wait for each shard. Default: 1000.
-	HoldStatements int `yaml:"hold_statements" default:"1000" min:"0" max:"1000000"`
+	HoldStatements int `yaml:"hold_statements" default:"1000" min:"0" max:"1000000" apply:"restart"`
 }
 
 // Catalog says how a database's schema is followed.
 type Catalog struct {
 	// Refresh is the time between two looks at the schema; one that the proxy
 	// sees changed is read at once. Default: 30 s.
-	Refresh time.Duration `yaml:"refresh" default:"30s" min:"1s" max:"1d"`
+	Refresh time.Duration `yaml:"refresh" default:"30s" min:"1s" max:"1d" apply:"restart"`
 }

@@ -26,6 +26,12 @@ type Change struct {
 func Diff(old, next *Config) []Change {
 	var d differ
 	d.section("", reflect.ValueOf(old).Elem(), reflect.ValueOf(next).Elem())
+	for i, c := range d.changes {
+		// The listener learns once whether it encrypts.
+		if c.Path == "listen.tls.mode" && (c.Old == TLSDisable || c.New == TLSDisable) {
+			d.changes[i].Restart = true
+		}
+	}
 	return d.changes
 }
 
@@ -61,13 +67,7 @@ func (d *differ) section(path string, a, b reflect.Value) {
 	}
 }
 
-// same treats an empty list as one that is not there.
-func same(x, y reflect.Value) bool {
-	if x.Kind() == reflect.Slice && x.Len() == 0 && y.Len() == 0 {
-		return true
-	}
-	return reflect.DeepEqual(x.Interface(), y.Interface())
-}
+func same(x, y reflect.Value) bool { return reflect.DeepEqual(x.Interface(), y.Interface()) }
 
 // presence shows a whole section or element.
 func presence(there bool) string {

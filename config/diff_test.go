@@ -35,6 +35,7 @@ func TestDiff(t *testing.T) {
 	}{
 		{"nothing", "", "", nil},
 		{"default written out", "pool: {size: 10}", "pool: {size: 10, min: 0}", nil},
+		{"empty list written out", "auth:\n", "admin: {admin_users: []}\nauth:\n", nil},
 		{"listen", "127.0.0.1:6432", "127.0.0.1:6433",
 			[]Change{{"listen.address", "[127.0.0.1:6432]", "[127.0.0.1:6433]", true}}},
 		{"secret", "password: one", "password: three", []Change{{"users[app].password", "***", "***", false}}},
@@ -47,7 +48,7 @@ func TestDiff(t *testing.T) {
 		{"pool", "size: 10", "size: 11, mode: session",
 			[]Change{{"databases.shop.pool.mode", "transaction", "session", false}, {"databases.shop.pool.size", "10", "11", false}}},
 		{"node", `["10.0.0.2:5432"]`, `["10.0.0.2:5432", "10.0.0.3"]`,
-			[]Change{{"databases.shop.shards[s1].nodes", "[10.0.0.2:5432]", "[10.0.0.2:5432, 10.0.0.3:5432]", false}}},
+			[]Change{{"databases.shop.shards[s1].nodes", "[10.0.0.2:5432]", "[10.0.0.2:5432, 10.0.0.3:5432]", true}}},
 		{"shard added", `["10.0.0.2:5432"]}`, "[\"10.0.0.2:5432\"]}\n      - {name: s2, nodes: \"10.0.0.9\"}",
 			[]Change{{"databases.shop.shards[s2]", "", "(set)", true}}},
 		{"shards swapped", "      - {name: s0, nodes: [\"10.0.0.1:5432\"]}\n      - {name: s1, nodes: [\"10.0.0.2:5432\"]}\n",
@@ -61,7 +62,11 @@ func TestDiff(t *testing.T) {
 			[]Change{{"auth.rules", "2 entries", "3 entries", false}}},
 		{"section added", "auth:\n", "auth:\n  auth_query: {user: q}\n", []Change{{"auth.auth_query", "", "(set)", false}}},
 		{"tls", "address: 127.0.0.1:6432", "address: 127.0.0.1:6432, tls: {mode: disable}",
-			[]Change{{"listen.tls", "", "(set)", false}}},
+			[]Change{{"listen.tls", "", "(set)", true}}},
+		{"tls off", "address: 127.0.0.1:6432", "address: 127.0.0.1:6432, tls: {mode: disable, min_version: 1.3}",
+			[]Change{{"listen.tls.mode", "require", "disable", true}, {"listen.tls.min_version", "1.2", "1.3", false}}},
+		{"tls mode", "address: 127.0.0.1:6432", "address: 127.0.0.1:6432, tls: {mode: allow}",
+			[]Change{{"listen.tls.mode", "require", "allow", false}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !strings.Contains(diffBase, c.old) {
@@ -71,7 +76,13 @@ func TestDiff(t *testing.T) {
 			if c.name == "user gone" {
 				changed = strings.Replace(changed, "users: app,", "users: app2,", 1)
 			}
-			before, after := mustParse(t, diffBase), mustParse(t, changed)
+			base := diffBase
+			if c.name == "tls off" || c.name == "tls mode" {
+				const pair = ", certificate: files/server.crt, key: files/server.key}"
+				base = strings.Replace(base, "6432}", "6432, tls: {mode: require"+pair+"}", 1)
+				changed = strings.Replace(changed, "}}", pair+"}", 1)
+			}
+			before, after := mustParse(t, base), mustParse(t, changed)
 			if diff := cmp.Diff(c.want, Diff(before, after)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -13,8 +13,9 @@ type Listen struct {
 	UnixSocketDirectory string `yaml:"unix_socket_directory" path:"true" apply:"restart"`
 	// UnixSocketMode holds the socket's permission bits. Default: 0777.
 	UnixSocketMode FileMode `yaml:"unix_socket_mode" default:"0777" apply:"restart"`
-	// TLS is nil when the file has no such section: clients cannot encrypt.
-	TLS *ServerTLS `yaml:"tls"`
+	// TLS is nil when the file has no such section: clients cannot encrypt. Its
+	// settings can change by a reload; whether there is TLS at all cannot.
+	TLS *ServerTLS `yaml:"tls" apply:"restart"`
 }
 
 // UnixSocketPort is the port in the Unix-domain socket's name when no address
@@ -35,7 +36,8 @@ const (
 // ServerTLS is the proxy as a TLS server towards its clients.
 type ServerTLS struct {
 	// Mode is disable, allow (the client chooses) or require (a connection
-	// over TCP without TLS is refused). Default: allow.
+	// over TCP without TLS is refused). Default: allow. To or from disable
+	// takes a restart.
 	Mode string `yaml:"mode" enum:"disable|allow|require" default:"allow"`
 	// Certificate is the PEM file of the certificate chain, the proxy's first.
 	Certificate string `yaml:"certificate" path:"true"`
@@ -74,12 +76,12 @@ type Limits struct {
 	MessageSize Size `yaml:"message_size" default:"1GiB" min:"64KiB" max:"1GiB"`
 	// ParsedStatement is the longest statement text, in bytes, that is parsed.
 	// Default: 1 MiB.
-	ParsedStatement Size `yaml:"parsed_statement" default:"1MiB" min:"1KiB" max:"64MiB"`
+	ParsedStatement Size `yaml:"parsed_statement" default:"1MiB" min:"1KiB" max:"64MiB" apply:"restart"`
 	// StartupPacket bounds a client's first packet, in bytes. Default: 10000,
 	// PostgreSQL's own bound.
 	StartupPacket Size `yaml:"startup_packet" default:"10000B" min:"512B" max:"1MiB"`
 	// PlanCache bounds the plans kept for all clients, in bytes. Default: 64 MiB.
-	PlanCache Size `yaml:"plan_cache" default:"64MiB" min:"1MiB" max:"64GiB"`
+	PlanCache Size `yaml:"plan_cache" default:"64MiB" min:"1MiB" max:"64GiB" apply:"restart"`
 	// SessionStatements bounds the prepared statements one client may hold.
 	// Default: 10000.
 	SessionStatements int `yaml:"session_statements" default:"10000" min:"1" max:"1000000"`
@@ -111,7 +113,7 @@ type Log struct {
 	// Level is debug, info, warn or error. Default: info.
 	Level string `yaml:"level" enum:"debug|info|warn|error" default:"info"`
 	// Format is text or json. Default: text.
-	Format string `yaml:"format" enum:"text|json" default:"text"`
+	Format string `yaml:"format" enum:"text|json" default:"text" apply:"restart"`
 	// SlowStatement is the time from which a statement is logged, its literals
 	// left out. Default: 0, none is.
 	SlowStatement time.Duration `yaml:"slow_statement" default:"0" min:"0" max:"30d"`

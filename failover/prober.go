@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -42,9 +43,6 @@ const probeColumns = 14
 // probeName is the name of the prepared statement.
 const probeName = "shardproxy_probe"
 
-// closeTimeout bounds how long a control connection takes to say goodbye.
-const closeTimeout = time.Second
-
 // ProberOptions say how nodes are reached.
 type ProberOptions struct {
 	Nodes int // how many
@@ -66,6 +64,26 @@ type PgProber struct {
 type control struct {
 	conn *pgconn.PgConn
 	id   uint64
+	raw  net.Conn // under conn
+
+	// connected is set when connecting is over: pgconn answers a timeout with
+	// a cancel request over a second connection and, for up to 15 seconds, with
+	// waiting for the server's last bytes. A stopped server gives neither, and
+	// its replacement is to be found meanwhile.
+	connected atomic.Bool
+}
+
+var errNoSecondConnection = errors.New("failover: a control connection sends no cancel requests")
+
+// close ends the connection at once and waits for pgconn to be done with it.
+func (c *control) close() {
+	if !c.conn.IsClosed() {
+		// A Terminate that does not fit into the socket's buffer is not waited for.
+		_ = c.raw.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		_ = c.conn.Close(context.Background()) // there is nobody left to tell
+	}
+	_ = c.raw.Close()
+	<-c.conn.CleanupDone()
 }
 
 // NewPgProber returns a prober without connections.
@@ -92,7 +110,7 @@ func (p *PgProber) Probe(ctx context.Context, id NodeID) (Observation, error) {
 	}
 	o, err := c.ask(ctx)
 	if err != nil {
-		closeConn(c.conn)
+		c.close()
 		return Observation{}, fmt.Errorf("failover: probe: %w", err)
 	}
 	p.conns[id] = c
@@ -126,19 +144,8 @@ func (p *PgProber) Close() {
 func (p *PgProber) drop(id NodeID) {
 	if c := p.conns[id]; c != nil {
 		p.conns[id] = nil
-		closeConn(c.conn)
+		c.close()
 	}
-}
-
-// closeConn ends a connection; one that already failed is closed by pgconn.
-func closeConn(conn *pgconn.PgConn) {
-	if conn.IsClosed() {
-		<-conn.CleanupDone()
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	_ = conn.Close(ctx) // there is nobody left to tell
 }
 
 func (p *PgProber) connect(ctx context.Context, id NodeID) (*control, error) {
@@ -152,15 +159,26 @@ func (p *PgProber) connect(ctx context.Context, id NodeID) (*control, error) {
 	}
 	config.RuntimeParams["application_name"] = "shardproxy monitor"
 	config.RuntimeParams["search_path"] = "pg_catalog"
-	conn, err := pgconn.ConnectConfig(ctx, config)
+	c := &control{id: p.lastConn.Add(1)}
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if c.connected.Load() {
+			return nil, errNoSecondConnection
+		}
+		raw, err := dial(ctx, network, address)
+		c.raw = raw
+		return raw, err
+	}
+	c.conn, err = pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Prepare(ctx, probeName, probeSQL, nil); err != nil {
-		closeConn(conn)
+	c.connected.Store(true)
+	if _, err := c.conn.Prepare(ctx, probeName, probeSQL, nil); err != nil {
+		c.close()
 		return nil, err
 	}
-	return &control{conn: conn, id: p.lastConn.Add(1)}, nil
+	return c, nil
 }
 
 func (c *control) ask(ctx context.Context) (Observation, error) {

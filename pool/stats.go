@@ -33,17 +33,19 @@ func (p *Pools) Totals() Totals {
 
 // Stat describes one user's pool to one node.
 type Stat struct {
-	User     string
-	Node     int
-	Address  string
-	Size     int // allowed
-	Total    int // all connections, dials under way included
-	Idle     int
-	Lent     int
-	Dialling int
-	Parked   int // being reset, or waiting for a cancel request to land
-	Waiting  int
-	MaxWait  time.Duration // of the first in the queue
+	User string
+	// ServerUser is the role under which statements run.
+	ServerUser string
+	Node       int
+	Address    string
+	Size       int // allowed
+	Total      int // all connections, dials under way included
+	Idle       int
+	Lent       int
+	Dialling   int
+	Parked     int // being reset, or waiting for a cancel request to land
+	Waiting    int
+	MaxWait    time.Duration // of the first in the queue
 }
 
 // Stats returns one Stat for each pool that was ever used.
@@ -54,7 +56,7 @@ func (p *Pools) Stats() []Stat {
 		pol := n.user.policy()
 		n.mu.Lock()
 		s := Stat{
-			User: n.user.Name, Node: n.node, Address: n.target.Address, Size: pol.Size, Total: n.total,
+			User: n.user.Name, ServerUser: n.target.User, Node: n.node, Address: n.target.Address, Size: pol.Size, Total: n.total,
 			Idle: len(n.idle), Lent: n.lent, Dialling: n.dialling, Waiting: n.waiting.Len(),
 		}
 		s.Parked = s.Total - s.Idle - s.Lent - s.Dialling

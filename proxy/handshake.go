@@ -267,6 +267,7 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 	t := newThreadTask()
 	s := &session{
 		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: c.socket.RemoteAddr().String(),
+		localAddr: c.socket.LocalAddr().String(), tlsName: tlsName(c.tls),
 		started: time.Now(), protocol: start.Protocol, task: t, timeouts: pol.Timeouts, tx: 'I',
 		base: base, user: db.Pools.For(id.User, id.ServerUser, id.ServerPassword.Reveal(), pol.Pool),
 	}

@@ -13,13 +13,13 @@ import (
 	"go.uber.org/goleak"
 
 	"shardproxy/auth"
+	"shardproxy/catalog"
 	"shardproxy/config"
 	"shardproxy/gate"
 	"shardproxy/internal/pgcluster"
 	"shardproxy/internal/pgtest"
 	"shardproxy/pool"
 	"shardproxy/proxy"
-	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
 )
@@ -50,29 +50,6 @@ func (trustAll) Authenticate(_ context.Context, c auth.Conversation, user, _ str
 		return auth.Identity{}, err
 	}
 	return auth.Identity{User: user, ServerUser: user, ServerPassword: config.NewSecret(pgcluster.AppPassword)}, nil
-}
-
-// testPlanner plans as the router does, without a catalog.
-type testPlanner struct{}
-
-func (testPlanner) Plan(sql []byte, _ router.Context) *router.Plan {
-	st := query.Analyze(string(sql), query.Options{})
-	p := &router.Plan{Statement: st, Intent: router.Read}
-	if st.Opaque {
-		p.Intent, p.Effects = router.Write, query.EffectUnknown
-		return p
-	}
-	for i := range st.Commands {
-		c := &st.Commands[i]
-		p.Effects |= c.Effects
-		if !c.Reads || c.Effects != 0 {
-			p.Intent = router.Write
-		}
-	}
-	if len(st.Commands) == 1 {
-		p.Single = &st.Commands[0]
-	}
-	return p
 }
 
 // fixture is a proxy in this process over real servers.
@@ -119,7 +96,7 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 	pools.Open()
 	db := &proxy.Database{
 		Name: "app", Shard: "s0", Pools: pools, Statements: pool.NewStatements(),
-		Nodes: fixedNodes{o.replicas}, Gate: gate.New(gate.Options{}), Planner: testPlanner{},
+		Nodes: fixedNodes{o.replicas}, Gate: gate.New(gate.Options{}), Planner: newRouter(t, nodes[0], database),
 	}
 	dp := proxy.DatabasePolicy{Consistent: true, Split: true, WaitTimeout: 10 * time.Second, ParsedMax: 1 << 20, MessageMax: 1 << 30}
 	if o.policy != nil {
@@ -149,6 +126,21 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 		pools.Close()
 	})
 	return &fixture{t: t, srv: srv, db: db, addr: l.Addr().String(), pol: &up}
+}
+
+// newRouter returns a router that knows the database's catalog as it is now.
+func newRouter(t testing.TB, node, database string) *router.Router {
+	t.Helper()
+	conn, err := pgx.Connect(ctx10(t), "postgres://postgres@"+node+"/"+database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	c, err := catalog.Load(ctx10(t), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return router.New(router.Options{Catalog: func() *catalog.Catalog { return c }})
 }
 
 type testWriter struct{ t testing.TB }

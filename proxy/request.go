@@ -360,7 +360,9 @@ func beginsReadOnly(p *router.Plan) bool {
 
 // plan plans one text under the session's state.
 func (s *session) plan(text []byte) *router.Plan {
-	return s.db.Planner.Plan(text, router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard})
+	return s.db.Planner.Plan(text, router.Context{
+		SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding,
+	})
 }
 
 // nextPlan returns the plan that scan made for the text, or makes it.

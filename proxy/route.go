@@ -193,7 +193,10 @@ func (s *session) waitTurn(p phase) error {
 		return err
 	}
 	read := len(s.client.Buffered()) < highWater
-	readable, _ := s.task.await(interest{socket: s.client.Socket(), read: read, write: s.client.Pending() > 0}, interest{})
+	readable := read && s.client.More()
+	if !readable {
+		readable, _ = s.task.await(interest{socket: s.client.Socket(), read: read, write: s.client.Pending() > 0}, interest{})
+	}
 	if s.client.Pending() > 0 {
 		if err := s.client.Flush(); err != nil {
 			return s.clientError(err)

@@ -43,17 +43,18 @@ type preparedStatement struct {
 
 // session is one logged-in client.
 type session struct {
-	server   *Server
-	db       *Database
-	user     *pool.User
-	userName string
-	mode     Mode
-	id       uint64
-	key      wire.CancelKey
-	appName  atomic.Pointer[string]
-	addr     string
-	started  time.Time
-	protocol uint32
+	server             *Server
+	db                 *Database
+	user               *pool.User
+	userName           string
+	mode               Mode
+	id                 uint64
+	key                wire.CancelKey
+	appName            atomic.Pointer[string]
+	addr               string
+	started            time.Time
+	localAddr, tlsName string
+	protocol           uint32
 
 	task    task
 	control atomic.Uint32
@@ -98,29 +99,30 @@ type session struct {
 	settingsErr *wire.Error
 
 	// Session state.
-	base        *pool.Settings // of the start-up packet
-	settings    *pool.Settings // in force when the transaction commits
-	txBase      *pool.Settings // in force when it rolls back
-	leaseBase   *pool.Settings // what the lease has set when it rolls back
-	savepoints  []savepoint
-	route       query.Route
-	searchPath  string
-	statements  map[string]*preparedStatement
-	portals     map[string]*router.Plan
-	portal      *router.Plan // of the unnamed portal
-	unnamed     []byte       // what Parse made the unnamed statement, behind the name
-	unnamedAs   *router.Plan
-	unnamedTok  uint64                 // 0: there is none
-	nonStandard bool                   // standard_conforming_strings is off
-	suspect     query.Effect           // effects since the last audit that it must look at
-	pinned      string                 // why the lease is kept, "" when it is not
-	settlingTo  *pool.Settings         // what applying makes of the settings of the lease
-	pinnedWhy   atomic.Pointer[string] // pinned, for SHOW
-	timeouts    Timeouts
-	cancels     cancelWaiters
-	audit       auditAnswer
-	greeted     *welcome          // what the client was told at login
-	learning    map[string]string // what a server reports while the first of its kind logs in
+	base           *pool.Settings // of the start-up packet
+	settings       *pool.Settings // in force when the transaction commits
+	txBase         *pool.Settings // in force when it rolls back
+	leaseBase      *pool.Settings // what the lease has set when it rolls back
+	savepoints     []savepoint
+	route          query.Route
+	searchPath     string
+	statements     map[string]*preparedStatement
+	portals        map[string]*router.Plan
+	portal         *router.Plan // of the unnamed portal
+	unnamed        []byte       // what Parse made the unnamed statement, behind the name
+	unnamedAs      *router.Plan
+	unnamedTok     uint64                 // 0: there is none
+	nonStandard    bool                   // standard_conforming_strings is off
+	unsafeEncoding bool                   // of the client: see router.Context
+	suspect        query.Effect           // effects since the last audit that it must look at
+	pinned         string                 // why the lease is kept, "" when it is not
+	settlingTo     *pool.Settings         // what applying makes of the settings of the lease
+	pinnedWhy      atomic.Pointer[string] // pinned, for SHOW
+	timeouts       Timeouts
+	cancels        cancelWaiters
+	audit          auditAnswer
+	greeted        *welcome          // what the client was told at login
+	learning       map[string]string // what a server reports while the first of its kind logs in
 
 	scratch []byte
 }
@@ -231,7 +233,10 @@ func (s *session) park() error {
 	if s.lease != nil {
 		sv = interest{socket: s.lease.Socket(), write: s.lease.Pending() > 0, read: s.client.Pending() < highWater}
 	}
-	readClient, readServer := s.task.await(c, sv)
+	readClient, readServer := c.read && s.client.More(), sv.read && s.lease.More()
+	if !readClient && !readServer {
+		readClient, readServer = s.task.await(c, sv)
+	}
 	if readClient {
 		if err := s.fillClient(); err != nil {
 			return err

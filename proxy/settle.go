@@ -163,10 +163,29 @@ func (s *session) setSettings(st *pool.Settings) {
 	it, _ = st.Get("standard_conforming_strings")
 	v := strings.Trim(strings.ToLower(it.Text), "' ")
 	s.nonStandard = v == "off" || v == "false" || v == "0" || v == "no"
+	it, _ = st.Get("client_encoding")
+	s.unsafeEncoding = isUnsafeEncoding(strings.Trim(it.Text, "' "))
 	if it, ok := st.Get("application_name"); ok {
 		name := strings.Trim(it.Text, "'")
 		s.appName.Store(&name)
 	}
+}
+
+// isUnsafeEncoding reports whether a byte below 128 may be part of a character
+// (PostgreSQL's client-only encodings): such texts cannot be scanned bytewise.
+func isUnsafeEncoding(name string) bool {
+	n := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, strings.ToLower(name))
+	switch n {
+	case "sjis", "shiftjis", "mskanji", "win932", "windows932", "big5", "win950", "windows950", "gbk", "win936",
+		"windows936", "uhc", "win949", "windows949", "johab", "gb18030", "shiftjis2004", "shiftx20213":
+		return true
+	}
+	return false
 }
 
 // completed deals with the CommandComplete of a statement of the client.

@@ -37,28 +37,27 @@ func Analyze(sql string, opts Options) *Statement {
 
 // Analyze is like the function Analyze and scans with the buffers of n.
 func (n *Normal) Analyze(sql string, opts Options) *Statement {
+	limit := opts.MaxBytes
+	if limit <= 0 {
+		limit = DefaultMaxBytes
+	}
+	if len(sql) > limit {
+		return &Statement{Opaque: true, Hint: leadingHint([]byte(sql[:min(len(sql), maxHintBytes)]))}
+	}
 	n.Scan([]byte(sql))
-	st := &Statement{Hint: n.Hint}
+	st := &Statement{Hint: n.Hint, Opaque: true}
 	if n.refuses(sql, opts) {
-		st.Opaque = true
 		return st
 	}
-	commands, ok := parse(sql, opts)
-	if !ok {
-		st.Opaque = true
-		return st
+	if commands, ok := parse(sql, opts); ok {
+		st.Commands, st.Opaque = commands, false
 	}
-	st.Commands = commands
 	return st
 }
 
 // refuses says whether the scanned text must not be shown to the grammar.
 func (n *Normal) refuses(sql string, opts Options) bool {
-	limit := opts.MaxBytes
-	if limit <= 0 {
-		limit = DefaultMaxBytes
-	}
-	return len(sql) > limit || n.Depth > MaxDepth || n.broken || slowComments(sql) ||
+	return n.Depth > MaxDepth || n.broken || slowComments(sql) ||
 		opts.BackslashStrings && n.Backslashes ||
 		opts.UnsafeEncoding && n.NonASCII ||
 		strings.IndexByte(sql, 0) >= 0

@@ -2,6 +2,10 @@ package query
 
 import "bytes"
 
+// maxHintBytes is how far into a text that is not read as a whole a hint is
+// looked for.
+const maxHintBytes = 1024
+
 // leadingHint reads a comment /* shardproxy: route=primary|replica|auto */ that
 // is the first thing in the text, white space aside. Anything else is no hint.
 func leadingHint(sql []byte) Route {

@@ -24,6 +24,9 @@ type Plan struct {
 	Effects query.Effect
 	// Single is the only command, nil when there are none or several.
 	Single *query.Command
+	// Exact is set when the plan was made for this very text, so that the byte
+	// spans in Statement are valid in it.
+	Exact bool
 	// Simple is set when the statement neither touches transaction state nor
 	// has effects: the relay need not look at it further.
 	Simple bool
@@ -39,4 +42,7 @@ type Context struct {
 	SearchPath string
 	// NonStandardStrings is set when standard_conforming_strings is off.
 	NonStandardStrings bool
+	// UnsafeEncoding is set when in the session's client_encoding a byte below
+	// 128 may be part of a character; see query.Options.
+	UnsafeEncoding bool
 }

@@ -36,7 +36,7 @@ without_services() (
 	drop_in=/etc/postgresql-common/createcluster.d/shardproxy.conf
 	made=("$drop_in")
 	[ -e "$policy" ] || made+=("$policy")
-	trap 'as_root rm -f "${made[@]}"' EXIT
+	trap 'as_root rm -f "${made[@]}"; as_root rmdir -p "${drop_in%/*}" 2>/dev/null || true' EXIT
 	if [ "${#made[@]}" = 2 ]; then
 		printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
 		as_root chmod 755 "$policy"

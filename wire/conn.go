@@ -49,6 +49,10 @@ type Conn struct {
 	start int    // in[start:r] is kept for Rewind while held
 	held  bool
 
+	// more is set while the TLS layer may hold decrypted or raw bytes that no
+	// wait on the socket would tell of.
+	more bool
+
 	out []byte
 
 	received, sent uint64 // bytes, for statistics
@@ -85,6 +89,7 @@ func (c *Conn) Fill(atLeast int) error {
 	var err error
 	if c.tls != nil {
 		n, err = c.tls.Read(c.in[c.w:])
+		c.more = n > 0
 	} else {
 		n, err = c.socket.Read(c.in[c.w:])
 	}
@@ -96,6 +101,10 @@ func (c *Conn) Fill(atLeast int) error {
 	c.dropEmpty()
 	return err
 }
+
+// More reports whether a Fill may find bytes although the socket has none: one
+// that has not said ErrWouldBlock since the last bytes under TLS.
+func (c *Conn) More() bool { return c.more }
 
 // makeRoom makes sure that there is space behind w, and in all for atLeast
 // unread bytes, moving or growing the buffer when needed.

@@ -29,6 +29,7 @@ func Floors() map[string]int {
 		"internal/pgcluster":  testFloor,
 		"internal/pgtest":     testFloor,
 		"internal/faultproxy": testFloor,
+		"internal/drivertest": testFloor,
 		"internal/archtest":   testFloor,
 	}
 }

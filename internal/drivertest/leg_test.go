@@ -95,6 +95,9 @@ func compare(t *testing.T, client string, script func(leg) (string, error)) {
 			if failures := section.failures(); failures != "" {
 				t.Fatalf("against PostgreSQL itself:\n%s", failures)
 			}
+			if testing.Verbose() {
+				t.Log("PostgreSQL:\n" + strings.Join(section.lines, "\n"))
+			}
 			section.judge(t, got.find(section.name))
 		})
 	}

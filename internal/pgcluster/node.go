@@ -45,6 +45,13 @@ func (n *Node) Port() int {
 	return n.port.port
 }
 
+// PID returns the process ID of the postmaster, 0 when it does not run.
+func (n *Node) PID() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.pid
+}
+
 // Addr returns "127.0.0.1:port".
 func (n *Node) Addr() string { return fmt.Sprintf("127.0.0.1:%d", n.Port()) }
 

@@ -1,0 +1,264 @@
+package admin
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collector reads the Source at each scrape: nothing is counted twice, and
+// nothing is counted here. What a node, a gate or a login has to tell, its own
+// package exports.
+//
+// Labels are names of the configuration, roles of users and fixed words; what
+// a client can choose freely, such as its address or application_name, is none.
+type collector struct {
+	source  Source
+	version string
+	now     func() time.Time
+	descs   map[string]*prometheus.Desc
+}
+
+// MetricsOptions are what NewCollector needs; Source is required.
+type MetricsOptions struct {
+	Source  Source
+	Version string           // of the program
+	Clock   func() time.Time // time.Now when nil
+}
+
+// NewCollector returns the metric families of the proxy as a whole, its
+// databases and its pools, for a registry.
+func NewCollector(o MetricsOptions) prometheus.Collector {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	c := &collector{source: o.Source, version: o.Version, now: o.Clock, descs: map[string]*prometheus.Desc{}}
+	for _, f := range families() {
+		c.descs[f.name] = prometheus.NewDesc("shardproxy_"+f.name, f.help, f.labels, nil)
+	}
+	return c
+}
+
+// family describes what the collector exports.
+type family struct {
+	name, help string
+	labels     []string
+}
+
+// families are all of the collector's, in the order of docs/metrics.md.
+func families() []family {
+	var all []family
+	add := func(labels []string, pairs ...string) {
+		for i := 0; i < len(pairs); i += 2 {
+			all = append(all, family{pairs[i], pairs[i+1], labels})
+		}
+	}
+	add([]string{"version", "go_version"}, "build_info", "Always 1; the labels say what runs.")
+	add(nil,
+		"uptime_seconds", "Time since the process started.",
+		"listening", "1 while new clients are accepted, else 0.",
+		"draining", "1 once a shutdown has begun, else 0.",
+		"clients_limit", "Clients allowed in all (limits.max_clients).",
+		"clients_logging_in", "Connections that have not logged in yet, and sessions of the console.",
+		"client_connections_total", "Connections accepted.",
+		"client_connections_refused_total", "Connections turned away before a session began.",
+		"client_logins_total", "Sessions begun.",
+		"config_reload_failures_total", "Reloads that failed and changed nothing.",
+		"config_reloads_total", "Reloads, failed ones included.",
+		"config_last_reload_successful", "1 when the last reload succeeded or there was none, else 0.",
+		"config_loaded_timestamp_seconds", "When the configuration in force was loaded, in seconds since 1970; 0 when none is.",
+	)
+	add([]string{"database", "state"}, "clients", "Clients logged in, by what they do.")
+	add([]string{"database"},
+		"database_clients_limit", "Clients allowed; 0 is no bound of the database's own.",
+		"database_servers_limit", "Server connections of all users to all nodes allowed; 0 is no bound.",
+		"database_paused", "1 while PAUSE or KILL is in force, else 0.",
+		"database_statements_total", "Statements.",
+		"database_transactions_total", "Transactions; a statement outside a block is one.",
+		"database_reads_total", "Statements proven to read.",
+		"database_replica_reads_total", "Statements proven to read that ran on a replica.",
+		"database_errors_total", "Errors that clients were told of.",
+		"database_retries_total", "Statements tried again without the client seeing it.",
+		"database_pins_total", "Times a session began to keep its server connection between transactions.",
+		"database_audits_total", "Times a server connection was asked what state it holds.",
+		"database_received_bytes_total", "Bytes received from clients.",
+		"database_sent_bytes_total", "Bytes sent to clients.",
+		"database_transaction_seconds_total", "Time spent in transactions; missing when not measured.",
+		"database_statement_seconds_total", "Time spent on statements; missing when not measured.",
+		"database_client_parses_total", "Prepared statements that clients created; missing when not counted.",
+		"database_server_parses_total", "Prepared statements created on servers; missing when not counted.",
+		"database_binds_total", "Prepared statements made ready to run; missing when not counted.",
+		"pool_leases_total", "Times a server connection was lent.",
+		"pool_wait_seconds_total", "Time that clients waited for a server connection.",
+		"pool_refused_total", "Statements refused because the queue was full.",
+		"servers_opened_total", "Server connections opened.",
+		"servers_closed_total", "Server connections closed.",
+		"server_dial_errors_total", "Server connections that could not be opened.",
+		"server_resets_total", "Server connections reset before their next use.",
+		"server_cancels_total", "Cancel requests sent to servers.",
+	)
+	add([]string{"database", "user", "node", "state"}, "servers", "Server connections, by what they do.")
+	add([]string{"database", "user", "node"},
+		"pool_size", "Server connections allowed.",
+		"pool_waiting", "Clients that wait for a server connection.",
+		"pool_longest_wait_seconds", "Time that the first in the queue has waited.",
+	)
+	add([]string{"database", "shard"},
+		"shard_gate_closed", "1 while statements wait at the shard's gate, else 0.",
+		"shard_held_limit", "Statements that may wait at the shard's gate.",
+		"shard_longest_held_seconds", "Time that the first statement at the shard's gate has waited.",
+	)
+	return all
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, f := range families() {
+		ch <- c.descs[f.name]
+	}
+}
+
+// emitter sends samples of one scrape.
+type emitter struct {
+	c  *collector
+	ch chan<- prometheus.Metric
+}
+
+func (e emitter) emit(t prometheus.ValueType, name string, v float64, labels ...string) {
+	m, err := prometheus.NewConstMetric(e.c.descs[name], t, v, labels...)
+	if err != nil {
+		// A name that is no UTF-8: the scrape fails and says which.
+		m = prometheus.NewInvalidMetric(e.c.descs[name], fmt.Errorf("admin: %s: %w", name, err))
+	}
+	e.ch <- m
+}
+
+func (e emitter) gauge(name string, v float64, labels ...string) {
+	e.emit(prometheus.GaugeValue, name, v, labels...)
+}
+
+func (e emitter) counter(name string, v int64, labels ...string) {
+	e.emit(prometheus.CounterValue, name, float64(v), labels...)
+}
+
+// seconds is a counter of time.
+func (e emitter) seconds(name string, d time.Duration, labels ...string) {
+	e.emit(prometheus.CounterValue, name, d.Seconds(), labels...)
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	e := emitter{c, ch}
+	now := c.now()
+	e.process(c.source.Process(), c.version, now)
+	databases := c.source.Databases()
+	for i := range databases {
+		e.database(&databases[i], now)
+	}
+	e.clients(databases, c.source.Clients())
+	for _, p := range mergePools(c.source.Pools()) {
+		e.pool(&p)
+	}
+}
+
+func (e emitter) process(p Process, version string, now time.Time) {
+	e.gauge("build_info", 1, version, runtime.Version())
+	e.gauge("uptime_seconds", now.Sub(p.Started).Seconds())
+	e.gauge("listening", float64(bit(p.Listening)))
+	e.gauge("draining", float64(bit(p.Draining)))
+	e.gauge("clients_limit", float64(p.MaxClients))
+	e.gauge("clients_logging_in", float64(p.LoggingIn))
+	e.counter("client_connections_total", p.Totals.Accepted)
+	e.counter("client_connections_refused_total", p.Totals.Refused)
+	e.counter("client_logins_total", p.Totals.Logins)
+	e.counter("config_reloads_total", p.Reloads)
+	e.counter("config_reload_failures_total", p.ReloadFailures)
+	e.gauge("config_last_reload_successful", float64(bit(p.ReloadError == "")))
+	loaded := 0.0
+	if !p.ConfiguredAt.IsZero() {
+		loaded = float64(p.ConfiguredAt.UnixMilli()) / 1000
+	}
+	e.gauge("config_loaded_timestamp_seconds", loaded)
+}
+
+func (e emitter) database(d *Database, now time.Time) {
+	e.gauge("database_clients_limit", float64(d.MaxClients), d.Name)
+	e.gauge("database_servers_limit", float64(d.MaxServers), d.Name)
+	e.gauge("database_paused", float64(bit(d.Paused)), d.Name)
+	t := &d.Totals
+	e.counter("database_statements_total", t.Statements, d.Name)
+	e.counter("database_transactions_total", t.Transactions, d.Name)
+	e.counter("database_reads_total", t.Reads, d.Name)
+	e.counter("database_replica_reads_total", t.ReplicaReads, d.Name)
+	e.counter("database_errors_total", t.Errors, d.Name)
+	e.counter("database_retries_total", t.Retries, d.Name)
+	e.counter("database_pins_total", t.Pins, d.Name)
+	e.counter("database_audits_total", t.Audits, d.Name)
+	e.counter("database_received_bytes_total", t.Received, d.Name)
+	e.counter("database_sent_bytes_total", t.Sent, d.Name)
+	if x := d.Times; x != nil {
+		e.seconds("database_transaction_seconds_total", x.Transactions, d.Name)
+		e.seconds("database_statement_seconds_total", x.Statements, d.Name)
+	}
+	if x := d.Prepared; x != nil {
+		e.counter("database_client_parses_total", x.ClientParses, d.Name)
+		e.counter("database_server_parses_total", x.ServerParses, d.Name)
+		e.counter("database_binds_total", x.Binds, d.Name)
+	}
+	p := &d.PoolTotals
+	e.counter("pool_leases_total", p.Assigned, d.Name)
+	e.seconds("pool_wait_seconds_total", time.Duration(p.WaitNanos), d.Name)
+	e.counter("pool_refused_total", p.Shed, d.Name)
+	e.counter("servers_opened_total", p.Opened, d.Name)
+	e.counter("servers_closed_total", p.Closed, d.Name)
+	e.counter("server_dial_errors_total", p.DialErrors, d.Name)
+	e.counter("server_resets_total", p.Resets, d.Name)
+	e.counter("server_cancels_total", p.Cancels, d.Name)
+	for i := range d.Shards {
+		e.shard(d.Name, &d.Shards[i], now)
+	}
+}
+
+func (e emitter) shard(database string, s *Shard, now time.Time) {
+	held := time.Duration(0)
+	if t := s.Gate.OldestSince; !t.IsZero() {
+		held = max(now.Sub(t), 0)
+	}
+	e.gauge("shard_gate_closed", float64(bit(s.Gate.Closed)), database, s.Name)
+	e.gauge("shard_held_limit", float64(s.Gate.HeldMax), database, s.Name)
+	e.gauge("shard_longest_held_seconds", held.Seconds(), database, s.Name)
+}
+
+// clients counts by database and state; states without clients are 0, so that
+// no series comes and goes.
+func (e emitter) clients(databases []Database, clients []Client) {
+	counts := map[string]*[ClientIdleInTx + 1]int{}
+	for _, d := range databases {
+		counts[d.Name] = new([ClientIdleInTx + 1]int)
+	}
+	for i := range clients {
+		k := clients[i].Database
+		if counts[k] == nil { // of a database that a reload has taken out
+			counts[k] = new([ClientIdleInTx + 1]int)
+		}
+		counts[k][clients[i].State]++
+	}
+	for database, states := range counts {
+		for s, n := range states {
+			e.gauge("clients", float64(n), database, ClientState(s).String())
+		}
+	}
+}
+
+func (e emitter) pool(p *Pool) {
+	for s, n := range map[ServerState]int{
+		ServerIdle: p.Idle, ServerActive: p.Lent, ServerParked: p.Parked, ServerLogin: p.Dialling,
+	} {
+		e.gauge("servers", float64(n), p.Database, p.User, p.Address, s.String())
+	}
+	e.gauge("pool_size", float64(p.Size), p.Database, p.User, p.Address)
+	e.gauge("pool_waiting", float64(p.Waiting), p.Database, p.User, p.Address)
+	e.gauge("pool_longest_wait_seconds", p.MaxWait.Seconds(), p.Database, p.User, p.Address)
+}

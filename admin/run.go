@@ -1,0 +1,122 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"shardproxy/wire"
+)
+
+// compile parses a text and finds its command.
+func (s *session) compile(sql string) (*prepared, *wire.Error) {
+	r, e := parse(sql)
+	if e != nil {
+		return nil, e
+	}
+	if r == (request{}) {
+		return &prepared{}, nil
+	}
+	cmd, e := s.console.commands.find(r, sql)
+	if e != nil {
+		return nil, e
+	}
+	return &prepared{r, cmd}, nil
+}
+
+// mayRun says whether the state of the transaction lets the statement run.
+func (s *session) mayRun(st *prepared) *wire.Error {
+	ends := []string{"commit", "end", "rollback", "abort"}
+	switch {
+	case st.command == nil:
+		return nil
+	case s.tx == 'E' && !slices.Contains(ends, st.request.verb):
+		return wire.Errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+	case s.tx != 'I' && st.command.needs == maySteer:
+		return wire.Errorf("25001", "%s cannot run inside a transaction block", st.command.name).
+			WithHint("Nothing that it does can be rolled back. Use autocommit.")
+	}
+	return nil
+}
+
+// run carries a command out if the client may and the transaction lets it.
+// Commands that steer are logged, whatever comes of them.
+func (s *session) run(st *prepared) (result, *wire.Error) {
+	cmd := st.command
+	if !cmd.needs.heldBy(s.id) {
+		e := wire.Errorf("42501", "permission denied: %s is for admin users", cmd.name)
+		s.audit("console command refused", "command", st.request.text(), "error", e.Message)
+		s.console.metrics.count(cmd, e)
+		return result{}, e
+	}
+	if e := s.mayRun(st); e != nil {
+		return result{}, e
+	}
+	ctx, end := s.begin(cmd)
+	defer end()
+	if cmd.needs == maySteer {
+		s.audit("console command", "command", st.request.text())
+	}
+	began := s.console.opt.Clock()
+	res, e := cmd.run(ctx, s, st.request)
+	s.console.metrics.count(cmd, e)
+	if cmd.needs == maySteer {
+		took := s.console.opt.Clock().Sub(began)
+		if e != nil {
+			var cause error
+			if errors.Unwrap(e) != nil {
+				cause = errors.Unwrap(e)
+			}
+			s.audit("console command failed", "command", st.request.text(), "error", e.Message, "detail", e.Detail, "cause", cause, "took", took)
+		} else {
+			s.audit("console command done", "command", st.request.text(), "took", took)
+		}
+	}
+	return res, e
+}
+
+// begin returns the context of a command, which a cancel request ends, and so
+// does the client's going when the command is one that waits. Others are not
+// left half done.
+func (s *session) begin(cmd *command) (context.Context, func()) {
+	parent := s.serverCtx
+	if cmd.waits {
+		parent = s.ctx
+	}
+	ctx, cancel := context.WithCancel(parent)
+	s.mu.Lock()
+	s.cancel = cancel
+	s.mu.Unlock()
+	return ctx, func() {
+		s.mu.Lock()
+		s.cancel = nil
+		s.mu.Unlock()
+		cancel()
+	}
+}
+
+// cancelCommand ends the command that runs, if one does. Any goroutine may call it.
+func (s *session) cancelCommand() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel()
+	}
+}
+
+// audit logs what an operator did.
+func (s *session) audit(what string, args ...any) {
+	s.console.opt.Logger.Info(what, append([]any{"user", s.id.User, "client", s.addr, "console", s.number}, args...)...)
+}
+
+// text returns the request as the log has it.
+func (r request) text() string {
+	t := r.verb
+	if r.name != "" {
+		t += " " + r.name
+	}
+	if r.hasArg {
+		t += " " + r.arg
+	}
+	return t
+}

@@ -1,0 +1,206 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Bounds of the HTTP listener.
+const (
+	headerTimeout   = 5 * time.Second
+	idleTimeout     = time.Minute
+	answerTimeout   = 15 * time.Second // to write an answer
+	scrapeTimeout   = 10 * time.Second
+	scrapesAtOnce   = 4
+	maxHeaderBytes  = 16 << 10
+	profileTimeout  = 5 * time.Minute
+	closeTimeout    = 3 * time.Second // for answers under way
+	answersAtOnce   = 32
+	contentTypeText = "text/plain; charset=utf-8"
+)
+
+// Options are what a Server needs; Address and Source are required.
+type Options struct {
+	// Address is the host:port to listen on; port 0 takes a free one.
+	Address string
+	Source  Source
+	// Gatherer gives /metrics; a *prometheus.Registry does. nil serves the
+	// families of NewCollector alone.
+	Gatherer prometheus.Gatherer
+	Version  string
+	Logger   *slog.Logger     // discards when nil
+	Clock    func() time.Time // time.Now when nil
+	// Pprof serves net/http/pprof under /debug/pprof/. Whoever reaches the
+	// address can then slow the process down and read its memory.
+	Pprof bool
+}
+
+// Server answers on the admin address: /livez, /readyz, /metrics and the status
+// page. It asks nobody for a password; the address is for operators only.
+type Server struct {
+	opt  Options
+	http *http.Server
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	listener net.Listener
+	closed   bool
+	serving  sync.WaitGroup
+}
+
+// New returns a Server that listens nowhere yet.
+func New(o Options) (*Server, error) {
+	if o.Source == nil || o.Address == "" {
+		return nil, errors.New("admin: options without source or address")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Gatherer == nil {
+		r := prometheus.NewPedanticRegistry()
+		if err := r.Register(NewCollector(MetricsOptions{Source: o.Source, Version: o.Version, Clock: o.Clock})); err != nil {
+			return nil, fmt.Errorf("admin: metrics: %w", err)
+		}
+		o.Gatherer = r
+	}
+	s := &Server{opt: o}
+	h, err := s.handler()
+	if err != nil {
+		return nil, err
+	}
+	s.http = &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Open listens and begins to serve. ctx bounds only the start.
+func (s *Server) Open(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.listener != nil {
+		return errors.New("admin: opened twice or closed")
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.opt.Address)
+	if err != nil {
+		return fmt.Errorf("admin: %w", err)
+	}
+	s.listener = l
+	s.serving.Go(func() {
+		if err := s.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			s.opt.Logger.Error("admin listener failed", "error", err)
+		}
+	})
+	return nil
+}
+
+// Addr returns the address listened on, nil before Open.
+func (s *Server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Close stops listening, lets answers under way end within three seconds, cuts
+// the rest off and waits for it. It may be called again.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close() // what Shutdown waited for in vain
+	}
+	s.serving.Wait()
+}
+
+// handler returns everything that is served.
+func (s *Server) handler() (http.Handler, error) {
+	page, err := newPage(s.opt)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", s.livez)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opt.Gatherer, promhttp.HandlerOpts{
+		ErrorLog:            slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelError),
+		ErrorHandling:       promhttp.HTTPErrorOnError,
+		MaxRequestsInFlight: scrapesAtOnce,
+		Timeout:             scrapeTimeout,
+	}))
+	mux.Handle("GET /{$}", page)
+	if s.opt.Pprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	return s.guard(mux), nil
+}
+
+// guard bounds what a request may cost, and keeps one that fails from ending
+// the process.
+func (s *Server) guard(next http.Handler) http.Handler {
+	slots := make(chan struct{}, answersAtOnce)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		limit := answerTimeout
+		if len(r.URL.Path) >= len("/debug/") && r.URL.Path[:len("/debug/")] == "/debug/" {
+			limit = profileTimeout
+			// The index of net/http/pprof carries its own style sheet.
+			h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit))
+		// A probe must be answered however many others are: it costs nothing.
+		if r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+			default:
+				http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
+				return
+			}
+		}
+		defer s.recovered(w, r)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// recovered turns a panic into an answer of 500.
+func (s *Server) recovered(w http.ResponseWriter, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	stack := make([]byte, 8<<10)
+	s.opt.Logger.Error("admin request panicked", "path", r.URL.Path, "panic", p, "stack", string(stack[:runtime.Stack(stack, false)]))
+	http.Error(w, "internal error", http.StatusInternalServerError)
+}

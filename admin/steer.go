@@ -1,0 +1,178 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"shardproxy/config"
+	"shardproxy/proxy"
+	"shardproxy/wire"
+)
+
+// steering are the commands that change something.
+func steering() []*command {
+	return []*command{
+		{name: "RELOAD", usage: "RELOAD", needs: maySteer, run: runReload,
+			doc: "Reads the configuration file and puts it in force, all or nothing. It answers when that is done; what is wrong is in the error's detail."},
+		{name: "PAUSE", usage: "PAUSE [database]", needs: maySteer, run: runPause, waits: true,
+			doc: "Lends no more server connections of the database, or of all, and answers when those on loan have come back and all are closed. Statements wait. A cancel request, a lost connection or RESUME ends the waiting; the first two also undo the pause."},
+		{name: "RESUME", usage: "RESUME [database]", needs: maySteer, run: runResume,
+			doc: "Undoes PAUSE and KILL."},
+		{name: "KILL", usage: "KILL [database]", needs: maySteer, run: runKill,
+			doc: "Ends all clients and closes all server connections of the database, or of all. Who connects afterwards waits until RESUME."},
+		{name: "RECONNECT", usage: "RECONNECT [database]", needs: maySteer, run: runReconnect,
+			doc: "Closes each server connection of the database, or of all, as soon as it is not on loan. New ones take their place."},
+		{name: "SHUTDOWN", usage: "SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]", needs: maySteer, run: runShutdown,
+			doc: "Ends the process: at once; or each client when its transaction is over; or when the clients have left. No new clients are let in."},
+	}
+}
+
+// targets returns the databases that a command names: one, or all of them.
+func (s *session) targets(r request) ([]Database, *wire.Error) {
+	all := s.console.opt.Source.Databases()
+	if !r.hasArg {
+		return all, nil
+	}
+	for _, d := range all {
+		if d.Name == r.arg {
+			return []Database{d}, nil
+		}
+	}
+	if r.arg == config.ConsoleDatabase || r.arg == config.ConsoleAlias {
+		return nil, wire.Errorf("0A000", "%s does not apply to the console's own database", strings.ToUpper(r.verb))
+	}
+	return nil, noDatabase(r.arg)
+}
+
+func noDatabase(name string) *wire.Error {
+	return wire.Errorf("3D000", "no such database: %s", name).WithHint("SHOW DATABASES lists them.")
+}
+
+// each runs f for every database and returns the first error; a database that
+// has gone since it was listed is an error only when it was named.
+func (s *session) each(r request, all []Database, f func(Database) error) *wire.Error {
+	var first *wire.Error
+	for _, d := range all {
+		err := f(d)
+		if err == nil || errors.Is(err, ErrUnknownDatabase) && !r.hasArg {
+			continue
+		}
+		if first == nil {
+			first = steerError(err, d.Name)
+		}
+	}
+	return first
+}
+
+// steerError puts what a Steerer returned in the client's words.
+func steerError(err error, database string) *wire.Error {
+	switch {
+	case errors.Is(err, ErrUnknownDatabase):
+		return noDatabase(database)
+	case errors.Is(err, ErrResumed):
+		return wire.Errorf("57014", "database %s was resumed while PAUSE waited for its servers", database)
+	case errors.Is(err, context.Canceled):
+		return wire.Errorf("57014", "canceling statement due to user request")
+	}
+	return wire.AsError(err)
+}
+
+func runReload(ctx context.Context, s *session, _ request) (result, *wire.Error) {
+	if err := s.console.opt.Steerer.Reload(ctx); err != nil {
+		return result{}, wire.Errorf("F0000", "RELOAD failed, the configuration in force is unchanged").
+			WithDetail("%s", err.Error())
+	}
+	return result{tag: "RELOAD"}, nil
+}
+
+func runPause(ctx context.Context, s *session, r request) (result, *wire.Error) {
+	all, werr := s.targets(r)
+	if werr != nil {
+		return result{}, werr
+	}
+	// All at once: one after the other, the last would go on working while the
+	// first is waited for.
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, d := range all {
+		wg.Go(func() { errs[i] = s.console.opt.Steerer.Pause(ctx, d.Name) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil && slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, ctx.Err()) }) {
+		return result{}, s.undoPause(ctx, all)
+	}
+	i := 0
+	werr = s.each(r, all, func(Database) error { i++; return errs[i-1] })
+	return result{tag: "PAUSE"}, werr
+}
+
+// undoPause resumes what an interrupted PAUSE has paused, not what was paused
+// before it.
+func (s *session) undoPause(ctx context.Context, all []Database) *wire.Error {
+	for _, d := range all {
+		if d.Paused {
+			continue
+		}
+		if err := s.console.opt.Steerer.Resume(d.Name); err != nil && !errors.Is(err, ErrUnknownDatabase) {
+			return steerError(err, d.Name).WithDetail("PAUSE was interrupted and could not be undone.")
+		}
+	}
+	return steerError(ctx.Err(), "").WithDetail("What PAUSE had paused has been resumed.")
+}
+
+func runResume(_ context.Context, s *session, r request) (result, *wire.Error) {
+	all, werr := s.targets(r)
+	if werr != nil {
+		return result{}, werr
+	}
+	paused := slices.DeleteFunc(slices.Clone(all), func(d Database) bool { return !d.Paused })
+	switch {
+	case len(paused) > 0:
+	case r.hasArg:
+		return result{}, wire.Errorf("55000", "database %s is not paused", r.arg)
+	default:
+		return result{}, wire.Errorf("55000", "no database is paused")
+	}
+	werr = s.each(r, paused, func(d Database) error { return s.console.opt.Steerer.Resume(d.Name) })
+	return result{tag: "RESUME"}, werr
+}
+
+func runKill(_ context.Context, s *session, r request) (result, *wire.Error) {
+	all, werr := s.targets(r)
+	if werr != nil {
+		return result{}, werr
+	}
+	werr = s.each(r, all, func(d Database) error {
+		n, err := s.console.opt.Steerer.Kill(d.Name)
+		s.audit("clients killed", "database", d.Name, "clients", n)
+		return err
+	})
+	return result{tag: "KILL"}, werr
+}
+
+func runReconnect(_ context.Context, s *session, r request) (result, *wire.Error) {
+	all, werr := s.targets(r)
+	if werr != nil {
+		return result{}, werr
+	}
+	werr = s.each(r, all, func(d Database) error { return s.console.opt.Steerer.Reconnect(d.Name) })
+	return result{tag: "RECONNECT"}, werr
+}
+
+func runShutdown(_ context.Context, s *session, r request) (result, *wire.Error) {
+	mode := proxy.ShutdownNow
+	switch {
+	case !r.hasArg:
+	case strings.EqualFold(r.arg, "wait_for_servers"):
+		mode = proxy.WaitForServers
+	case strings.EqualFold(r.arg, "wait_for_clients"):
+		mode = proxy.WaitForClients
+	default:
+		return result{}, invalidCommand("SHUTDOWN " + r.arg)
+	}
+	// The client is answered first: the shutdown may take its connection.
+	return result{tag: "SHUTDOWN", after: func() { s.console.opt.Steerer.Shutdown(mode) }}, nil
+}

@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"shardproxy/admin"
+	"shardproxy/auth"
+	"shardproxy/config"
+	"shardproxy/pool"
+	"shardproxy/proxy"
+	"shardproxy/wire"
+)
+
+// program is the running proxy: the parts and how they are joined.
+type program struct {
+	path     string
+	log      *slog.Logger
+	level    *slog.LevelVar
+	registry *prometheus.Registry
+	buffers  *wire.Buffers
+	started  time.Time
+
+	auth    *auth.Authenticator
+	querier *auth.ServerQuerier
+	certs   *auth.Certificates // nil without TLS
+	server  *proxy.Server
+	console *admin.Console
+
+	// mu serialises reloads; what it guards is read through state.
+	mu       sync.Mutex
+	state    atomic.Pointer[state]
+	reloads  atomic.Int64
+	failures atomic.Int64
+	problem  atomic.Pointer[string]
+	shutdown chan proxy.ShutdownMode
+	ready    atomic.Bool
+}
+
+// state is the configuration in force and what was made of it. It is replaced
+// whole.
+type state struct {
+	cfg       *config.Config
+	loadedAt  time.Time
+	databases map[string]*database
+}
+
+// newProgram reads the configuration and makes every part; it starts nothing.
+func newProgram(path string, logTo io.Writer) (*program, error) {
+	cfg, err := config.Load(path, config.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if err := supported(cfg); err != nil {
+		return nil, err
+	}
+	p := &program{
+		path: path, level: &slog.LevelVar{}, registry: prometheus.NewRegistry(), buffers: &wire.Buffers{},
+		started: time.Now(), shutdown: make(chan proxy.ShutdownMode, 8),
+	}
+	p.setLevel(cfg)
+	p.log = newLogger(cfg, logTo, p.level)
+	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, w := range cfg.Warnings() {
+		p.log.Warn("configuration", "problem", w.String())
+	}
+	if err := p.build(cfg); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func newLogger(cfg *config.Config, w io.Writer, level *slog.LevelVar) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+func (p *program) setLevel(cfg *config.Config) {
+	var l slog.Level
+	if l.UnmarshalText([]byte(cfg.Log.Level)) == nil { // the file has been checked
+		p.level.Set(l)
+	}
+}
+
+func (p *program) build(cfg *config.Config) error {
+	st := &state{cfg: cfg, loadedAt: time.Now(), databases: map[string]*database{}}
+	for i := range cfg.Databases {
+		db, err := newDatabase(cfg, &cfg.Databases[i], p.deps())
+		if err != nil {
+			return err
+		}
+		st.databases[db.conf.Name] = db
+	}
+	p.state.Store(st)
+	p.querier = auth.NewServerQuerier(p.dialForAuth, 0)
+	var err error
+	if p.auth, err = auth.New(auth.Options{Config: cfg, Querier: p.querier, Registerer: p.registry}); err != nil {
+		return err
+	}
+	if t := cfg.Listen.TLS; t != nil && t.Mode != config.TLSDisable {
+		p.certs, err = auth.NewCertificates(auth.CertificateOptions{TLS: *t, Logger: p.log, Registerer: p.registry})
+		if err != nil {
+			return err
+		}
+	}
+	src := &source{p: p}
+	p.console, err = admin.NewConsole(admin.ConsoleOptions{
+		Source: src, Steerer: src, Configuration: src, Logger: p.log, Registerer: p.registry, Version: buildVersion(),
+	})
+	if err != nil {
+		return err
+	}
+	p.server = proxy.New(proxy.Options{Auth: p.auth, Console: p.console, Logger: p.log, Buffers: p.buffers}, p.settings(st))
+	return nil
+}
+
+func (p *program) deps() databaseDeps {
+	return databaseDeps{log: p.log, registry: p.registry, buffers: p.buffers}
+}
+
+// settings says to the server what the state means for it.
+func (p *program) settings(st *state) *proxy.Settings {
+	cfg := st.cfg
+	s := &proxy.Settings{
+		StartupMax: int(cfg.Limits.StartupPacket), LoginTimeout: cfg.Timeouts.Login, MaxClients: cfg.Limits.MaxClients,
+		Databases:    map[string]*proxy.Database{},
+		Policy:       func(db, user string) proxy.UserPolicy { return userPolicy(cfg, db, user) },
+		ConsoleNames: map[string]bool{config.ConsoleDatabase: true, config.ConsoleAlias: true},
+	}
+	for name, db := range st.databases {
+		s.Databases[name] = db.proxy
+	}
+	if p.certs != nil {
+		s.TLS = p.certs.Current
+		s.RequireTLS = cfg.Listen.TLS != nil && cfg.Listen.TLS.Mode == config.TLSRequire
+	}
+	return s
+}
+
+// userPolicy is what the user may take of the database.
+func userPolicy(cfg *config.Config, database, user string) proxy.UserPolicy {
+	u := cfg.User(user)
+	if u == nil {
+		u = &config.User{Name: user}
+	}
+	t := u.Timeouts.Or(cfg.Timeouts)
+	p := proxy.UserPolicy{
+		MaxClients: u.MaxClients,
+		Timeouts:   proxy.Timeouts{Query: t.Query, IdleInTransaction: t.IdleInTransaction, ClientIdle: t.ClientIdle},
+	}
+	if p.MaxClients == 0 {
+		p.MaxClients = cfg.Limits.MaxClientsPerUser
+	}
+	db := cfg.Database(database)
+	if db == nil {
+		return p
+	}
+	mode := db.Pool.Mode
+	if u.PoolMode != "" {
+		mode = u.PoolMode
+	}
+	p.Mode = map[config.PoolMode]proxy.Mode{
+		config.PoolTransaction: proxy.ModeTransaction, config.PoolSession: proxy.ModeSession, config.PoolStatement: proxy.ModeStatement,
+	}[mode]
+	p.Pool = poolPolicy(&db.Pool, u)
+	return p
+}
+
+func poolPolicy(c *config.Pool, u *config.User) pool.Policy {
+	p := pool.Policy{
+		Size: c.Size, Min: c.Min, Reserve: c.Reserve, ReserveAfter: c.ReserveAfter, MaxDialing: c.MaxDialing,
+		MaxWaiting: c.MaxWaiting, MaxServers: u.MaxServers, IdleTimeout: c.IdleTimeout, LifeTime: c.LifeTime,
+		PreparedStatements: c.PreparedStatements,
+	}
+	if u.PoolSize > 0 {
+		p.Size = u.PoolSize
+	}
+	return p
+}
+
+// dialForAuth logs in to the primary of the database as the user of auth_query.
+func (p *program) dialForAuth(ctx context.Context, name string) (*pgconn.PgConn, error) {
+	st := p.state.Load()
+	q := st.cfg.Auth.AuthQuery
+	db := st.databases[name]
+	if q == nil || db == nil {
+		return nil, fmt.Errorf("no database %q to ask", name)
+	}
+	node, ok := db.monitor.Primary()
+	if !ok {
+		n, readable := db.monitor.PickRead(0, false, 0)
+		if !readable {
+			return nil, errors.New("no node of the database is reachable")
+		}
+		node = n
+	}
+	t := pool.Target{
+		Address: db.conf.Shards[0].Nodes[node], Database: db.conf.Server.Database, User: q.User, Password: q.Password.Reveal(),
+		ConnectTimeout: db.conf.Server.ConnectTimeout, TLS: pool.TLS{Mode: db.conf.Server.TLS.Mode, CA: db.conf.Server.TLS.CA,
+			Certificate: db.conf.Server.TLS.Certificate, Key: db.conf.Server.TLS.Key},
+	}
+	cfg, err := t.Config()
+	if err != nil {
+		return nil, err
+	}
+	return pgconn.ConnectConfig(ctx, cfg)
+}
+
+// open starts every part and listens.
+func (p *program) open(ctx context.Context) error {
+	st := p.state.Load()
+	for _, db := range st.databases {
+		if err := db.open(ctx); err != nil {
+			return err
+		}
+	}
+	if p.certs != nil {
+		if err := p.certs.Open(ctx); err != nil {
+			return err
+		}
+	}
+	listeners, err := listen(&st.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	p.server.Open(listeners...)
+	p.ready.Store(true)
+	for _, l := range listeners {
+		p.log.Info("listening", "address", l.Addr().String())
+	}
+	return nil
+}
+
+// listen opens the client listeners: those that systemd passed, else the configured.
+func listen(c *config.Listen) ([]net.Listener, error) {
+	inherited, err := inheritedListeners()
+	if err != nil || len(inherited) > 0 {
+		return inherited, err
+	}
+	var all []net.Listener
+	fail := func(err error) ([]net.Listener, error) {
+		for _, l := range all {
+			_ = l.Close() // the first error is the one to report
+		}
+		return nil, err
+	}
+	port := strconv.Itoa(config.UnixSocketPort)
+	for i, a := range c.Addresses {
+		l, err := net.Listen("tcp", a)
+		if err != nil {
+			return fail(err)
+		}
+		if _, p, err := net.SplitHostPort(l.Addr().String()); err == nil && i == 0 {
+			port = p
+		}
+		all = append(all, l)
+	}
+	if c.UnixSocketDirectory != "" {
+		path := filepath.Join(c.UnixSocketDirectory, ".s.PGSQL."+port)
+		l, err := listenUnix(path, os.FileMode(c.UnixSocketMode))
+		if err != nil {
+			return fail(err)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// listenUnix makes the socket, in place of one that a dead process left.
+func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("%s: another server is listening", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(path, mode)
+}
+
+// close ends every part, sessions first.
+func (p *program) close() {
+	p.ready.Store(false)
+	p.server.Close()
+	for _, db := range p.state.Load().databases {
+		db.close()
+	}
+	if p.certs != nil {
+		_ = p.certs.Close() // never fails
+	}
+	_ = p.querier.Close() // its connections may be gone already
+}

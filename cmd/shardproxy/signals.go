@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"shardproxy/proxy"
+)
+
+// run opens the program and obeys signals until it has ended.
+func (p *program) run() error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer p.close()
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	p.notify(daemon.SdNotifyReady)
+	return p.obey(signals)
+}
+
+// obey returns when a shutdown is over. Signals mean what they mean to
+// PgBouncer; a second one that ends the process hardens the first.
+func (p *program) obey(signals <-chan os.Signal) error {
+	var done chan struct{}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	end := func(mode proxy.ShutdownMode) {
+		if done != nil || mode == proxy.ShutdownNow {
+			p.log.Info("shutting down now")
+			cancel()
+			if done != nil {
+				return
+			}
+		}
+		p.notify(daemon.SdNotifyStopping)
+		p.log.Info("shutting down", "mode", shutdownName(mode))
+		done = make(chan struct{})
+		go func() {
+			defer close(done)
+			p.drain(ctx, mode)
+		}()
+	}
+	for {
+		select {
+		case <-done:
+			return nil
+		case mode := <-p.shutdown:
+			end(mode)
+		case s := <-signals:
+			switch s {
+			case syscall.SIGHUP:
+				p.notifyReloading()
+				_ = p.reload() // logged there
+				p.notify(daemon.SdNotifyReady)
+			case syscall.SIGTERM:
+				end(proxy.WaitForClients)
+			case syscall.SIGINT:
+				end(proxy.WaitForServers)
+			case syscall.SIGQUIT:
+				end(proxy.ShutdownNow)
+			case syscall.SIGUSR1:
+				p.pauseAll()
+			case syscall.SIGUSR2:
+				p.resumeAll()
+			}
+		}
+	}
+}
+
+// drain runs one shutdown, at most for the configured time.
+func (p *program) drain(ctx context.Context, mode proxy.ShutdownMode) {
+	if t := p.state.Load().cfg.Shutdown.Timeout; t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t)
+		defer cancel()
+	}
+	p.server.Shutdown(ctx, mode)
+}
+
+func shutdownName(m proxy.ShutdownMode) string {
+	return map[proxy.ShutdownMode]string{
+		proxy.ShutdownNow: "now", proxy.WaitForServers: "wait for servers", proxy.WaitForClients: "wait for clients",
+	}[m]
+}
+
+func (p *program) pauseAll() {
+	for _, db := range p.state.Load().databases {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+			defer cancel()
+			if err := db.pools.Pause(ctx); err != nil {
+				p.log.Warn("pause", "database", db.conf.Name, "error", err)
+			}
+		}()
+	}
+	p.log.Info("paused by signal")
+}
+
+func (p *program) resumeAll() {
+	for _, db := range p.state.Load().databases {
+		db.pools.Resume()
+	}
+	p.log.Info("resumed by signal")
+}
+
+// notify tells systemd, if it started us.
+func (p *program) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		p.log.Warn("systemd not notified", "error", err)
+	}
+}
+
+// notifyReloading must carry the monotonic time in the same datagram, or
+// systemd takes the reload for failed.
+func (p *program) notifyReloading() {
+	now := daemon.SdNotifyMonotonicUsec()
+	if now == "" {
+		return
+	}
+	p.notify(daemon.SdNotifyReloading + "\n" + now)
+}
+
+// inheritedListeners returns the sockets that systemd passed.
+func inheritedListeners() ([]net.Listener, error) {
+	all, err := activation.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	var got []net.Listener
+	for _, l := range all {
+		if l != nil {
+			got = append(got, l)
+		}
+	}
+	return got, nil
+}

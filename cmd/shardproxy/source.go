@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"shardproxy/admin"
+	"shardproxy/config"
+	"shardproxy/proxy"
+)
+
+// source shows and steers the program for admin.
+type source struct{ p *program }
+
+// Process implements admin.Source.
+func (s *source) Process() admin.Process {
+	st := s.p.state.Load()
+	pr := admin.Process{
+		Started: s.p.started, Listening: s.p.ready.Load(), Draining: s.p.server.Draining(),
+		MaxClients: st.cfg.Limits.MaxClients, Totals: s.p.server.Totals(), ConfiguredAt: st.loadedAt,
+		Reloads: s.p.reloads.Load(), ReloadFailures: s.p.failures.Load(),
+	}
+	if e := s.p.problem.Load(); e != nil {
+		pr.ReloadError = *e
+	}
+	return pr
+}
+
+// Settings implements admin.Configuration.
+func (s *source) Settings() []config.Setting { return s.p.state.Load().cfg.Settings() }
+
+// each calls f for the databases in the order of the file.
+func (s *source) each(f func(*database, *config.Database)) {
+	st := s.p.state.Load()
+	for i := range st.cfg.Databases {
+		conf := &st.cfg.Databases[i]
+		f(st.databases[conf.Name], conf)
+	}
+}
+
+// Databases implements admin.Source.
+func (s *source) Databases() []admin.Database {
+	var all []admin.Database
+	s.each(func(db *database, conf *config.Database) {
+		pol := db.proxy.Policy()
+		all = append(all, admin.Database{
+			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
+			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
+			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
+			Paused: db.pools.Paused(), Totals: db.proxy.Totals(), PoolTotals: db.pools.Totals(),
+			Shards: []admin.Shard{{Name: conf.Shards[0].Name, Nodes: db.monitor.Snapshot(), Gate: db.gate.Stats()}},
+		})
+	})
+	return all
+}
+
+// Pools implements admin.Source.
+func (s *source) Pools() []admin.Pool {
+	var all []admin.Pool
+	st := s.p.state.Load()
+	s.each(func(db *database, conf *config.Database) {
+		for _, ps := range db.pools.Stats() {
+			mode := userPolicy(st.cfg, conf.Name, ps.User).Mode
+			all = append(all, admin.Pool{
+				Database: conf.Name, Shard: conf.Shards[0].Name, ServerUser: ps.ServerUser, Mode: modeName(mode), Stat: ps,
+			})
+		}
+	})
+	return all
+}
+
+func modeName(m proxy.Mode) string {
+	return [...]string{string(config.PoolTransaction), string(config.PoolSession), string(config.PoolStatement)}[m]
+}
+
+// Clients implements admin.Source.
+func (s *source) Clients() []admin.Client {
+	var all []admin.Client
+	for _, i := range s.p.server.Sessions() {
+		c := admin.Client{
+			ID: i.ID, PID: i.PID, User: i.User, Database: i.Database, ApplicationName: i.ApplicationName,
+			State: admin.ClientState(i.Phase), Addr: i.Addr, LocalAddr: i.LocalAddr, Connected: i.Connected,
+			Since: i.Since, TLS: i.TLS, Pinned: i.Pinned,
+		}
+		if i.Lease != nil {
+			c.Server, c.ServerPID = i.Lease.ID, i.Lease.PID
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+// Servers implements admin.Source.
+func (s *source) Servers() []admin.Server {
+	var all []admin.Server
+	for _, i := range s.p.server.Sessions() {
+		if l := i.Lease; l != nil {
+			all = append(all, admin.Server{
+				ID: l.ID, PID: l.PID, User: i.User, Database: i.Database, Node: l.Address, State: admin.ServerActive,
+				Created: l.Created, Used: i.Since, TLS: l.TLS, Client: i.ID, ApplicationName: i.ApplicationName,
+			})
+		}
+	}
+	s.each(func(db *database, conf *config.Database) {
+		for _, i := range db.pools.IdleServers() {
+			sv := admin.Server{
+				ID: i.ID, PID: i.PID, User: i.User, Database: conf.Name, Node: i.Address, State: admin.ServerIdle,
+				Created: i.Created, Used: i.Used, Prepared: i.Prepared,
+			}
+			if i.TLS {
+				sv.TLS = "on"
+			}
+			all = append(all, sv)
+		}
+	})
+	return all
+}
+
+// Reload implements admin.Steerer.
+func (s *source) Reload(context.Context) error { return s.p.reload() }
+
+func (s *source) find(name string) (*database, error) {
+	db := s.p.state.Load().databases[name]
+	if db == nil {
+		return nil, admin.ErrUnknownDatabase
+	}
+	return db, nil
+}
+
+// Pause implements admin.Steerer.
+func (s *source) Pause(ctx context.Context, name string) error {
+	db, err := s.find(name)
+	if err != nil {
+		return err
+	}
+	if err := db.pools.Pause(ctx); err != nil {
+		return err
+	}
+	if !db.pools.Paused() {
+		return admin.ErrResumed
+	}
+	return nil
+}
+
+// Resume implements admin.Steerer.
+func (s *source) Resume(name string) error {
+	db, err := s.find(name)
+	if err == nil {
+		db.pools.Resume()
+	}
+	return err
+}
+
+// Kill implements admin.Steerer.
+func (s *source) Kill(name string) (int, error) {
+	db, err := s.find(name)
+	if err != nil {
+		return 0, err
+	}
+	now, cancel := context.WithDeadline(context.Background(), time.Now())
+	defer cancel()
+	_ = db.pools.Pause(now) // only stops lending: its wait ends at once
+	n := s.p.server.Kill(name)
+	reconnect(db)
+	return n, nil
+}
+
+// Reconnect implements admin.Steerer.
+func (s *source) Reconnect(name string) error {
+	db, err := s.find(name)
+	if err == nil {
+		reconnect(db)
+	}
+	return err
+}
+
+func reconnect(db *database) {
+	for i := range db.conf.Shards[0].Nodes {
+		db.pools.Retire(i)
+	}
+}
+
+// Shutdown implements admin.Steerer.
+func (s *source) Shutdown(mode proxy.ShutdownMode) {
+	select {
+	case s.p.shutdown <- mode:
+	default: // eight are waiting already
+	}
+}

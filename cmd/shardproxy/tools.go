@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"shardproxy/auth"
+	"shardproxy/config"
+)
+
+// Exit codes of check, so that scripts can tell a bad file from a bad call.
+const (
+	exitProblems = 2
+	exitWarnings = 3
+)
+
+func checkCommand() *cobra.Command {
+	var strict, show bool
+	var path string
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Check a configuration file and report everything that is wrong with it",
+		Long: "Check reads the configuration as run would and prints every problem as\n" +
+			"file:line:column. Exit code 0: good, 2: problems, 3: warnings under --strict.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path, config.Options{})
+			if err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), err)
+				return &exitError{code: exitProblems}
+			}
+			for _, w := range cfg.Warnings() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			if e := supported(cfg); e != nil {
+				return &exitError{exitProblems, e.Error()}
+			}
+			if show {
+				fmt.Fprint(cmd.OutOrStdout(), cfg.String())
+			}
+			if strict && len(cfg.Warnings()) > 0 {
+				return &exitError{code: exitWarnings}
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: good, %d databases, %d users\n", path, len(cfg.Databases), len(cfg.Users))
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&path, "config", "c", "shardproxy.yaml", "configuration file")
+	c.Flags().BoolVar(&strict, "strict", false, "fail on warnings too")
+	c.Flags().BoolVar(&show, "show", false, "print the configuration with every default filled in, secrets hidden")
+	return c
+}
+
+// supported refuses what the file may say and this version cannot do.
+func supported(cfg *config.Config) error {
+	var errs []error
+	for _, db := range cfg.Databases {
+		if len(db.Shards) > 1 {
+			errs = append(errs, fmt.Errorf("database %q has %d shards; this version serves databases of one shard", db.Name, len(db.Shards)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintf(cmd.OutOrStdout(), "shardproxy %s (%s, %s/%s)\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}
+
+// buildVersion is the linker's version, or the commit that was built.
+func buildVersion() string {
+	if version != "dev" {
+		return version
+	}
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range bi.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				return "dev-" + s.Value[:12]
+			}
+		}
+	}
+	return version
+}
+
+func hashPasswordCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "hash-password",
+		Short: "Read a password from standard input and print its SCRAM-SHA-256 verifier",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+			if err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
+			password := strings.TrimRight(line, "\r\n")
+			if password == "" {
+				return &exitError{exitProblems, "no password on standard input"}
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), auth.HashPassword(password))
+			return nil
+		},
+	}
+}
+
+func runCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use: "run", Short: "Run the proxy", Args: cobra.NoArgs,
+		Long: "Run serves the databases of the configuration file.\n\n" +
+			"SIGHUP reloads it, SIGTERM waits for clients to leave, SIGINT for\n" +
+			"transactions to end, SIGQUIT ends now; a second SIGTERM or SIGINT ends now too.",
+		RunE: func(*cobra.Command, []string) error {
+			p, err := newProgram(path, os.Stderr)
+			if err != nil {
+				return err
+			}
+			return p.run()
+		},
+	}
+	c.Flags().StringVarP(&path, "config", "c", "shardproxy.yaml", "configuration file")
+	return c
+}
