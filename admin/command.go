@@ -56,7 +56,7 @@ type commands struct {
 // key is how a request is looked up.
 func (r request) key() string {
 	if r.verb == "show" {
-		return "show " + r.name
+		return "show " + strings.ToLower(r.name)
 	}
 	return r.verb
 }

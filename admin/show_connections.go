@@ -109,7 +109,7 @@ func name(kind string, id uint64) string {
 func showServers(c *Console) (rows [][]any) {
 	words := map[ServerState]string{ServerIdle: "idle", ServerActive: "active", ServerParked: "tested", ServerLogin: "new"}
 	servers := c.opt.Source.Servers()
-	slices.SortFunc(servers, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(servers, func(a, b ServerConn) int { return cmp.Compare(a.ID, b.ID) })
 	for _, sv := range servers {
 		addr, port := hostPort(sv.Node)
 		local, localPort := hostPort(sv.LocalAddr)

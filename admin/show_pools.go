@@ -33,10 +33,10 @@ func poolColumns() []column {
 
 // poolRow sums up what one user does with one database.
 type poolRow struct {
-	database, user, mode                           string
-	active, waiting, held                          int64 // clients
-	lent, idle, parked, dialling, nodes, size, all int64
-	wait                                           time.Duration
+	database, user, mode                      string
+	active, waiting, held                     int64 // clients
+	lent, idle, parked, dialling, nodes, size int64
+	wait                                      time.Duration
 }
 
 // mergePools makes one of the pools that a user has to a node under several

@@ -26,7 +26,7 @@ type Source interface {
 	// Clients lists the clients that are logged in to a database.
 	Clients() []Client
 	// Servers lists the connections to servers.
-	Servers() []Server
+	Servers() []ServerConn
 }
 
 // Configuration gives the settings in force; (*config.Config).Settings does it.
@@ -138,7 +138,8 @@ func (s *Shard) Primary() *failover.NodeStatus {
 // Pool is one user's pool to one node.
 type Pool struct {
 	Database, Shard string
-	Mode            string // the user's pool mode
+	// ServerUser is the role on the server, Mode the user's pool mode.
+	ServerUser, Mode string
 	pool.Stat
 }
 
@@ -197,8 +198,8 @@ func (s ServerState) String() string {
 	return [...]string{"idle", "active", "parked", "login"}[s]
 }
 
-// Server is one connection to a server.
-type Server struct {
+// ServerConn is one connection to a server.
+type ServerConn struct {
 	ID             uint64
 	PID            uint32
 	User, Database string // of the pool

@@ -38,13 +38,6 @@ func numericColumn(name, doc string) column {
 	return column{name, columnType{"numeric", pgtype.NumericOID, -1}, doc}
 }
 
-// table is the result of a SHOW. A value is nil (NULL), a string in a text
-// column, or an int64 in the others.
-type table struct {
-	columns []column
-	rows    [][]any
-}
-
 // fields returns the columns as RowDescription has them. formats is empty, one
 // code for all, or one for each column.
 func fields(columns []column, formats []int16) []pgproto3.FieldDescription {
@@ -77,8 +70,9 @@ func encodeRow(columns []column, row []any, formats []int16) [][]byte {
 	return out
 }
 
-// encode returns the value in the text or binary format of the column's type
-// (PostgreSQL source: the types' send functions), nil for NULL.
+// encode returns a value in the text or binary format of the column's type
+// (PostgreSQL source: the types' send functions), nil for NULL. A value is nil
+// (NULL), a string in a text column, or an int64 in the others.
 func encode(c column, v any, format int16) []byte {
 	if v == nil {
 		return nil

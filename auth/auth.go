@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -136,7 +137,8 @@ func (a *Authenticator) Update(c *config.Config) error {
 // a *wire.Error of severity FATAL that has not been sent yet; what an operator
 // should know and the client must not is its Cause.
 //
-// A client that goes away gives 08006. ctx bounds waiting for a slot to hash
+// A client that goes away gives 08006, one that is too slow 57014 (ctx's
+// deadline or the connection's). ctx bounds waiting for a slot to hash
 // in, for auth_query and for the delay after failures; it does not interrupt
 // the Conversation, whose deadlines are the caller's.
 func (a *Authenticator) Authenticate(ctx context.Context, c Conversation, user, database string) (Identity, error) {
@@ -179,7 +181,7 @@ func (a *Authenticator) clientError(ctx context.Context, err error) *wire.Error 
 	switch {
 	case errors.As(err, &we):
 		return we
-	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded):
 		return wire.Fatal("57014", "canceling authentication due to timeout").WithCause(err)
 	case ctx.Err() != nil:
 		return wire.Fatal("57P01", "terminating connection due to administrator command").WithCause(err)

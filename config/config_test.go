@@ -150,9 +150,9 @@ func TestControlLogin(t *testing.T) {
 }
 
 func TestUserTimeouts(t *testing.T) {
-	base := Timeouts{Login: 1, Query: 2, IdleInTransaction: 3, ClientIdle: 4, Cancel: 5}
+	base := Timeouts{Login: 1, Query: 2, IdleInTransaction: 3, ClientIdle: 4}
 	got := UserTimeouts{Query: ptr(time.Duration(0)), ClientIdle: ptr(time.Duration(9))}.Or(base)
-	if want := (Timeouts{Login: 1, Query: 0, IdleInTransaction: 3, ClientIdle: 9, Cancel: 5}); got != want {
+	if want := (Timeouts{Login: 1, Query: 0, IdleInTransaction: 3, ClientIdle: 9}); got != want {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -159,13 +159,13 @@ func goodConfig(t *testing.T) *Config {
 		Limits: Limits{
 			MaxClients: 5000, MaxClientsPerUser: 100, MaxClientsPerDatabase: 1000, MessageSize: 256 << 20,
 			ParsedStatement: 512 << 10, StartupPacket: 4096, PlanCache: 1 << 30,
-			SessionStatements: 100, SessionStatementBytes: 1 << 20, PipelineBytes: 4 << 20,
+			SessionStatements: 100, SessionStatementBytes: 1 << 20,
 		},
 		Timeouts: Timeouts{
 			Login: 10 * time.Second, Query: 90 * time.Minute, IdleInTransaction: 5 * time.Minute,
-			ClientIdle: 2 * day, Cancel: 3 * time.Second,
+			ClientIdle: 2 * day,
 		},
-		Log:      Log{Level: "debug", Format: "json", SlowStatement: 250 * time.Millisecond},
+		Log:      Log{Level: "debug", Format: "json"},
 		Shutdown: Shutdown{Timeout: 2 * time.Minute},
 	}
 }

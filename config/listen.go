@@ -88,9 +88,6 @@ type Limits struct {
 	// SessionStatementBytes bounds the texts of the prepared statements one
 	// client may hold, in bytes. Default: 64 MiB.
 	SessionStatementBytes Size `yaml:"session_statement_bytes" default:"64MiB" min:"64KiB" max:"16GiB"`
-	// PipelineBytes bounds the requests of one client that the proxy holds
-	// before it reads no more from it, in bytes. Default: 16 MiB.
-	PipelineBytes Size `yaml:"pipeline_bytes" default:"16MiB" min:"64KiB" max:"1GiB"`
 }
 
 // Timeouts bound how long clients can take. 0 means no bound.
@@ -104,8 +101,6 @@ type Timeouts struct {
 	IdleInTransaction time.Duration `yaml:"idle_in_transaction" default:"0" min:"0" max:"30d"`
 	// ClientIdle bounds a client's silence outside transactions. Default: 0.
 	ClientIdle time.Duration `yaml:"client_idle" default:"0" min:"0" max:"30d"`
-	// Cancel bounds the sending of one cancel request to a server. Default: 5 s.
-	Cancel time.Duration `yaml:"cancel" default:"5s" min:"100ms" max:"1m"`
 }
 
 // Log says what is logged and how.
@@ -114,9 +109,6 @@ type Log struct {
 	Level string `yaml:"level" enum:"debug|info|warn|error" default:"info"`
 	// Format is text or json. Default: text.
 	Format string `yaml:"format" enum:"text|json" default:"text" apply:"restart"`
-	// SlowStatement is the time from which a statement is logged, its literals
-	// left out. Default: 0, none is.
-	SlowStatement time.Duration `yaml:"slow_statement" default:"0" min:"0" max:"30d"`
 }
 
 // Shutdown says how the program ends.

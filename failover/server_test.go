@@ -107,10 +107,14 @@ func TestKillAndPromote(t *testing.T) {
 	c.CatchUp()
 
 	// The end of a control connection is not the end of the server.
-	c.Replicas()[0].Exec("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'shardproxy monitor'")
-	eventually(t, "settled", func() bool { return !m.nodes[1].isSuspect() && m.nodes[1].cleared.Load() > 0 })
-	if m.health(1) != Up {
-		t.Fatalf("%+v", m.Nodes()[1])
+	const pids = "SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_activity WHERE application_name = 'shardproxy monitor'"
+	replica := c.Replicas()[0]
+	was := replica.Value("postgres", pids)
+	replica.Exec("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'shardproxy monitor'")
+	eventually(t, "connected anew", func() bool { now := replica.Value("postgres", pids); return now != "" && now != was })
+	eventually(t, "settled", func() bool { return !m.nodes[1].isSuspect() })
+	if n := m.Nodes()[1]; n.Health != Up {
+		t.Fatalf("%+v", n)
 	}
 
 	// A stopped replica is left out and comes back.

@@ -17,6 +17,8 @@ type Rules struct {
 	RecoverAfter int
 	// MaxLag is how old a replica's data may be; negative means no bound.
 	MaxLag time.Duration
+	// MaxLagBytes is how much WAL a replica may not have replayed; 0 means no bound.
+	MaxLagBytes uint64
 	// SwitchoverWait is how long a primary that turned read-only
 	// (default_transaction_read_only) counts as being switched over: writes wait
 	// for its successor that long and then meet the server's own error.
@@ -240,19 +242,25 @@ func (s *State) learnFailure(now time.Time, n *node, e Event) {
 // reason to leave it out: between a commit and its replay there is always a
 // moment; it is asked again soon.
 func (s *State) learnLag(n *node, e Event) []Action {
+	if s.verdict.Primary == NoNode && n.lag.Known {
+		// What a dead primary had and nobody got makes no replica older: reads go
+		// on where they could when it was lost.
+		return nil
+	}
 	n.lag = e.Lag
-	limit := s.rules.MaxLag
+	limit, limitBytes := s.rules.MaxLag, s.rules.MaxLagBytes
+	tooMuch := limitBytes > 0 && n.lag.Bytes > limitBytes
 	switch {
-	case limit < 0:
+	case limit < 0 && limitBytes == 0:
 		n.lagging, n.lagBad, n.lagGoods = false, 0, 0
-	case !n.lag.Known || n.lag.Time > limit:
+	case !n.lag.Known || tooMuch || limit >= 0 && n.lag.Time > limit:
 		n.lagBad, n.lagGoods = n.lagBad+1, 0
 		if n.lagBad >= 2 {
 			n.lagging = true
 		} else if !n.lagging {
 			return []Action{{Kind: ProbeSoon, Node: e.Node}}
 		}
-	case n.lagging && n.lag.Time > limit/5*4:
+	case n.lagging && limit >= 0 && n.lag.Time > limit/5*4:
 		// Between the two bounds it stays what it was.
 		n.lagGoods = 0
 	default:

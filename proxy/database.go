@@ -56,6 +56,8 @@ type DatabasePolicy struct {
 	MessageMax   int
 	// SessionStatements bounds the named prepared statements one client may hold.
 	SessionStatements int
+	// SessionStatementBytes bounds their texts.
+	SessionStatementBytes int
 }
 
 // Database is one logical database as sessions use it.

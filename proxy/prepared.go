@@ -25,13 +25,19 @@ func (s *session) parseNamed(name string, rest []byte, p *router.Plan, size int)
 			WithDetail("The limit is %d.", limit).
 			WithHint("Close statements that are no longer used, or raise limits.session_statements.")
 	}
-	rest, p = s.substitute(rest, p)
+	if limit := s.db.Policy().SessionStatementBytes; limit > 0 && s.statementBytes+len(rest) > limit {
+		return wire.Fatal("53400", "prepared statements of one session take too much memory").
+			WithDetail("The limit is %d bytes.", limit).
+			WithHint("Close statements that are no longer used, or raise limits.session_statement_bytes.")
+	}
+	rest, substituted := s.substitute(rest, p)
 	st := s.db.Statements.Acquire(s.searchPath, rest)
-	ps := &preparedStatement{shared: st, plan: p}
+	ps := &preparedStatement{shared: st, plan: p, substituted: substituted}
 	if s.statements == nil {
 		s.statements = map[string]*preparedStatement{}
 	}
 	s.statements[name] = ps
+	s.statementBytes += len(rest)
 	e := expect{kind: expectParse, statement: ps, name: name}
 	if s.lease.Has(st) && s.tx != 'E' {
 		e.mode = local
@@ -69,11 +75,11 @@ const harmless = "UNLISTEN _shardproxy_none"
 
 // substitute replaces the text of a Parse that deallocates one of the
 // session's own statements; the statement goes when it is executed.
-func (s *session) substitute(rest []byte, p *router.Plan) ([]byte, *router.Plan) {
+func (s *session) substitute(rest []byte, p *router.Plan) ([]byte, bool) {
 	if c := p.Single; c != nil && c.Kind == query.KindDeallocate && s.ownStatement(c) {
-		return append([]byte(harmless), 0, 0, 0), p
+		return append([]byte(harmless), 0, 0, 0), true
 	}
-	return rest, p
+	return rest, false
 }
 
 // ownStatement reports whether the command names a statement that was prepared
@@ -111,11 +117,17 @@ func (s *session) queryOfStatement(c *query.Command, text []byte, size int, p *r
 // its own, which other sessions of this connection shared.
 func (s *session) forgetStatements() {
 	for _, st := range s.statements {
-		s.db.Statements.Release(st.shared)
+		s.release(st)
 	}
 	clear(s.statements)
 	s.unnamedTok = 0
 	s.lease.ForgetAll()
+}
+
+// release ends the session's use of a statement that no name means any more.
+func (s *session) release(st *preparedStatement) {
+	s.statementBytes -= len(st.shared.Rest)
+	s.db.Statements.Release(st.shared)
 }
 
 // undo takes back what a request did that the server has skipped or refused.
@@ -129,7 +141,7 @@ func (s *session) undo(e *expect) {
 			if s.statements[e.name] == e.statement {
 				delete(s.statements, e.name)
 			}
-			s.db.Statements.Release(e.statement.shared)
+			s.release(e.statement)
 		}
 	case expectClose:
 		if e.injected != nil && s.lease != nil {

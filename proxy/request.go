@@ -321,15 +321,27 @@ func (s *session) planOf(name []byte, unnamed *router.Plan, lastName []byte, las
 		if unnamed != nil {
 			return unnamed
 		}
+		if s.unnamedTok != 0 {
+			s.unnamedAs = s.plan(cut(s.unnamed))
+		}
 		return s.unnamedAs
 	}
 	if last != nil && bytes.Equal(name, lastName) {
 		return last
 	}
 	if st := s.statements[string(name)]; st != nil {
-		return st.plan
+		return s.replan(st)
 	}
 	return nil
+}
+
+// replan looks a prepared statement up again: the catalog, or the search_path,
+// may have changed since it was parsed.
+func (s *session) replan(st *preparedStatement) *router.Plan {
+	if !st.substituted {
+		st.plan = s.plan(st.shared.Text())
+	}
+	return st.plan
 }
 
 // needOf says what one simple query asks for.

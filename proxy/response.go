@@ -320,7 +320,7 @@ func (s *session) answerLocal() {
 		case expectClose:
 			out = wire.AppendEmpty(out, wire.MsgCloseComplete)
 			if e.prev != nil {
-				s.db.Statements.Release(e.prev.shared)
+				s.release(e.prev)
 			}
 		}
 		s.commitHold()
@@ -362,6 +362,10 @@ func (s *session) transaction(status byte) {
 			s.mark = s.db.Nodes.Mark()
 			s.wrote = false
 		}
+		if s.catalogChanged && s.db.Refresh != nil {
+			s.db.Refresh() // now that others see it
+		}
+		s.catalogChanged = false
 		s.txBase, s.savepoints = s.settings, s.savepoints[:0]
 		if s.lease != nil {
 			s.leaseBase = s.lease.Settings

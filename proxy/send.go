@@ -167,7 +167,7 @@ func (s *session) sendBind(size int) (bool, error) {
 		s.bound(portal, p)
 		s.forward(size)
 	} else if st := s.statements[string(name)]; st != nil {
-		p = st.plan
+		p = s.replan(st)
 		s.ensure(st.shared)
 		s.bound(portal, p)
 		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)

@@ -39,6 +39,8 @@ const (
 type preparedStatement struct {
 	shared *pool.Statement
 	plan   *router.Plan
+	// substituted is set when servers run another text than the client's.
+	substituted bool
 }
 
 // session is one logged-in client.
@@ -104,9 +106,11 @@ type session struct {
 	txBase         *pool.Settings // in force when it rolls back
 	leaseBase      *pool.Settings // what the lease has set when it rolls back
 	savepoints     []savepoint
+	catalogChanged bool // DDL ran in the transaction
 	route          query.Route
 	searchPath     string
 	statements     map[string]*preparedStatement
+	statementBytes int
 	portals        map[string]*router.Plan
 	portal         *router.Plan // of the unnamed portal
 	unnamed        []byte       // what Parse made the unnamed statement, behind the name
@@ -333,7 +337,7 @@ func (s *session) end() {
 		s.giveBack(fate)
 	}
 	for _, st := range s.statements {
-		s.db.Statements.Release(st.shared)
+		s.release(st)
 	}
 	s.statements = nil
 	s.db.stats.received.Add(int64(s.client.Received()))

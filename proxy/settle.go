@@ -193,6 +193,9 @@ func (s *session) completed(e *expect, tag string) {
 	if e.plan == nil || e.plan.Simple {
 		return
 	}
+	if e.plan.Effects&query.EffectCatalog != 0 {
+		s.catalogChanged = true
+	}
 	c := e.plan.Single
 	if c == nil {
 		return
@@ -233,10 +236,6 @@ func (s *session) completed(e *expect, tag string) {
 			s.setSettings(s.base)
 			s.lease.Settings = nil
 		}
-	case query.KindDDL:
-	}
-	if e.plan.Effects&query.EffectCatalog != 0 && s.db.Refresh != nil {
-		s.db.Refresh()
 	}
 }
 
@@ -308,7 +307,7 @@ func (s *session) deallocatesOwn(e *expect) bool {
 func (s *session) deallocated(e *expect) {
 	name := e.plan.Single.Target
 	if st := s.statements[name]; st != nil {
-		s.db.Statements.Release(st.shared)
+		s.release(st)
 		delete(s.statements, name)
 	}
 }

@@ -38,7 +38,7 @@ func TestEveryStatementHasItsKind(t *testing.T) {
 
 // TestCommandSpans checks that each command's span parses to the same command.
 func TestCommandSpans(t *testing.T) {
-	for _, sql := range corpus(t) {
+	for _, sql := range corpus(t)[:400] {
 		st := Analyze("/* x */ ;"+sql+" -- end\n;; SELECT 1", Options{})
 		if st.Opaque {
 			continue

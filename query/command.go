@@ -21,7 +21,7 @@ func (b *builder) take(m ...proto.Message) {
 		w.visit(msg)
 	}
 	b.c.Functions, b.c.Operators = w.functions.sorted(), w.operators.sorted()
-	b.c.Relations, b.c.Writes = w.relations.sorted(), w.writes.sorted()
+	b.c.Relations, b.c.Writes, b.c.Types = w.relations.sorted(), w.writes.sorted(), w.types.sorted()
 	b.c.Attributes, b.c.SettingsRead = sortedKeys(w.attributes), sortedKeys(w.settings)
 	b.c.Effects |= w.effects
 	b.c.Reads = !w.writing
@@ -128,7 +128,7 @@ func (b *builder) explain(n *pg.ExplainStmt) {
 	}
 	// Planning calls nothing that is volatile.
 	b.c.Effects &= EffectTemp
-	b.c.Functions, b.c.Operators, b.c.Writes, b.c.Attributes = nil, nil, nil, nil
+	b.c.Functions, b.c.Operators, b.c.Types, b.c.Writes, b.c.Attributes = nil, nil, nil, nil, nil
 }
 
 // analyzes says whether the options ask for ANALYZE; anything but a plain "no"

@@ -48,7 +48,7 @@ func (b *builder) ddl(m proto.Message) {
 	}
 	b.c.Effects |= w.effects
 	b.c.Functions, b.c.Operators = w.functions.sorted(), w.operators.sorted()
-	b.c.Relations, b.c.Writes = w.relations.sorted(), w.writes.sorted()
+	b.c.Relations, b.c.Writes, b.c.Types = w.relations.sorted(), w.writes.sorted(), w.types.sorted()
 }
 
 func (b *builder) temporary(r *pg.RangeVar) {

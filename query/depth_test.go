@@ -66,7 +66,7 @@ func TestDepthCoversNestedTexts(t *testing.T) {
 		{"(SELECT 1 UNION SELECT ", ")"}, {"(SELECT 1 FROM a JOIN b ON c AND ", ")"},
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 1500 {
+	for range 200 {
 		few := []int{rng.IntN(len(forms)), rng.IntN(len(forms)), rng.IntN(len(forms))}
 		sql := "1"
 		for range 20 + rng.IntN(250) {
@@ -75,7 +75,11 @@ func TestDepthCoversNestedTexts(t *testing.T) {
 		}
 		checkDepth(t, "SELECT "+sql)
 	}
-	for n := range 400 {
+	for n := range 40 {
+		half := strings.Repeat("NOT ", 20) + "CASE WHEN a AND "
+		checkDepth(t, "SELECT "+strings.Repeat(half, n)+"b"+strings.Repeat(" THEN c END", n))
+	}
+	for n := 1; n < 400; n += 23 {
 		checkDepth(t, "SELECT 1"+strings.Repeat(" UNION SELECT a AND b, 2", n))
 		checkDepth(t, "SELECT 1 FROM a"+strings.Repeat(" JOIN b ON c AND d", n))
 		checkDepth(t, "SELECT 1 FROM a"+strings.Repeat(" NATURAL JOIN b", n))

@@ -65,6 +65,7 @@ func (st *Statement) describe(sql string) string {
 			{"functions", describeNames(c.Functions, true)},
 			{"operators", describeNames(c.Operators, true)},
 			{"relations", describeNames(c.Relations, false)},
+			{"types", describeNames(c.Types, false)},
 			{"writes", describeNames(c.Writes, false)},
 			{"attributes", strings.Join(c.Attributes, " ")},
 		} {

@@ -290,3 +290,19 @@ func FuzzScan(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkScan(b *testing.B) {
+	for _, c := range []struct{ name, sql string }{
+		{"pgbench", "SELECT abalance FROM pgbench_accounts WHERE aid = 4711"},
+		{"insert", "INSERT INTO t (a, b, c) VALUES " + strings.Repeat("(1, 'x', 2.5), ", 20) + "(1, 'y', 3.5)"},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var n Normal
+			sql := []byte(c.sql)
+			b.ReportAllocs()
+			for b.Loop() {
+				n.Scan(sql)
+			}
+		})
+	}
+}

@@ -76,7 +76,9 @@ func (n *Normal) Scan(sql []byte) bool {
 	prev := tokEnd
 	for pos := 0; ; {
 		t := nextToken(sql, pos)
-		n.noteGap(sql[pos:t.start])
+		if t.start-pos > 1 {
+			n.noteGap(sql[pos:t.start])
+		}
 		if t.kind == tokEnd {
 			break
 		}
@@ -115,17 +117,7 @@ func (n *Normal) token(sql []byte, t token, prev tokenKind) bool {
 	text := sql[t.start:t.end]
 	switch t.kind {
 	case tokWord:
-		at := len(n.Key)
-		n.Key = append(n.Key, text...)
-		word := n.Key[at:]
-		for i, c := range word {
-			if c >= 'A' && c <= 'Z' {
-				word[i] = c + 'a' - 'A'
-			} else if c >= 0x80 {
-				n.NonASCII = true
-			}
-		}
-		n.depth.word(word)
+		n.word(text)
 		return true
 	case tokOp:
 		n.depth.soft()
@@ -162,6 +154,24 @@ func (n *Normal) token(sql []byte, t token, prev tokenKind) bool {
 	return true
 }
 
+// word appends a bare identifier or keyword in lower case.
+func (n *Normal) word(text []byte) {
+	at := len(n.Key)
+	n.Key = append(n.Key, text...)
+	word := n.Key[at:]
+	all := byte(0)
+	for i, c := range word {
+		all |= c
+		if c-'A' < 26 {
+			word[i] = c | 0x20
+		}
+	}
+	if all >= 0x80 {
+		n.NonASCII = true
+	}
+	n.depth.word(word)
+}
+
 // literal appends the mark of a literal. The marks cannot be mistaken for
 // anything else in a key: no number and no string is ever copied into one.
 func (n *Normal) literal(text []byte, t token) {
@@ -195,9 +205,6 @@ func (n *Normal) literal(text []byte, t token) {
 
 // noteGap looks at what lies between two tokens: white space and comments.
 func (n *Normal) noteGap(gap []byte) {
-	if len(gap) < 2 {
-		return
-	}
 	if !n.Comments && (bytes.IndexByte(gap, '-') >= 0 || bytes.IndexByte(gap, '/') >= 0) {
 		n.Comments = true
 	}

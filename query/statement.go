@@ -108,6 +108,9 @@ type Command struct {
 	Functions []Name
 	Operators []Name
 	Relations []Name
+	// Types names the types that casts, literals and column definitions name,
+	// those in schema pg_catalog left out.
+	Types []Name
 	// Writes names the relations that an INSERT, UPDATE, DELETE, MERGE, COPY
 	// FROM or TRUNCATE anywhere in the command writes to. They are also in Relations.
 	Writes []Name

@@ -81,6 +81,12 @@ var charClass = func() (t [256]uint8) {
 // nextToken returns the first token at or after pos. Comments and white space
 // before it are skipped. At the end of the text the kind is tokEnd.
 func nextToken(s []byte, pos int) token {
+	if pos < len(s) && s[pos] == ' ' {
+		pos++ // nearly always all there is
+	}
+	if pos < len(s) && charClass[s[pos]]&chIdentStart != 0 {
+		return wordToken(s, pos)
+	}
 	pos, ok := skipSpace(s, pos)
 	if !ok {
 		return token{kind: tokBad, start: pos, end: len(s)}
@@ -88,8 +94,7 @@ func nextToken(s []byte, pos int) token {
 	if pos >= len(s) {
 		return token{kind: tokEnd, start: len(s), end: len(s)}
 	}
-	c := s[pos]
-	class := charClass[c]
+	class := charClass[s[pos]]
 	switch {
 	case class&chIdentStart != 0:
 		return wordToken(s, pos)

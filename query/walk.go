@@ -18,6 +18,7 @@ type walker struct {
 	operators  nameSet
 	relations  nameSet
 	writes     nameSet
+	types      nameSet
 	attributes map[string]struct{}
 	settings   map[string]struct{}
 	ctes       []string
@@ -135,6 +136,10 @@ func (w *walker) expression(m proto.Message) {
 		if n.IsNatural || len(n.UsingClause) > 0 {
 			w.operators.add(Name{Name: "=", Args: 2})
 		}
+	case *pg.TypeName:
+		if t := qualified(n.Names, 0); t.Schema != "pg_catalog" && t.Name != "" {
+			w.types.add(t)
+		}
 	case *pg.RangeTableSample:
 		w.functions.add(qualified(n.Method, 1))
 	case *pg.ColumnRef:
@@ -195,21 +200,7 @@ func (w *walker) scoped(m proto.Message, with *pg.WithClause, target *pg.RangeVa
 	if target != nil {
 		w.target(target)
 	}
-	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		name := fd.Name()
-		if fd.Kind() != protoreflect.MessageKind || name == "with_clause" || target != nil && name == "relation" {
-			return true
-		}
-		if !fd.IsList() {
-			w.visit(unwrap(v.Message()))
-			return true
-		}
-		list := v.List()
-		for i := range list.Len() {
-			w.visit(unwrap(list.Get(i).Message()))
-		}
-		return true
-	})
+	w.fields(m, "with_clause")
 	w.ctes = w.ctes[:outer]
 }
 

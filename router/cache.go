@@ -143,7 +143,7 @@ func (c *cache) sweepLocked(keep *entry) {
 func entrySize(e *entry) int64 {
 	const (
 		entryBase   = 320 // entry, plan and statement
-		commandBase = 480
+		commandBase = 512
 		nameBase    = 40
 		settingBase = 112
 	)
@@ -151,7 +151,7 @@ func entrySize(e *entry) int64 {
 	for i := range e.plan.Statement.Commands {
 		c := &e.plan.Statement.Commands[i]
 		n += commandBase + len(c.Target)
-		for _, names := range [][]query.Name{c.Functions, c.Operators, c.Relations, c.Writes} {
+		for _, names := range [][]query.Name{c.Functions, c.Operators, c.Types, c.Relations, c.Writes} {
 			for _, name := range names {
 				n += nameBase + len(name.Schema) + len(name.Name)
 			}

@@ -134,6 +134,9 @@ func (j *judge) references(c *query.Command) catalog.Verdict {
 	for _, n := range c.Operators {
 		note(j.catalog.Operator(n.Schema, n.Name, j.path))
 	}
+	for _, n := range c.Types {
+		note(j.catalog.Type(n.Schema, n.Name, j.path))
+	}
 	for _, a := range c.Attributes {
 		note(j.catalog.Attribute(a))
 	}

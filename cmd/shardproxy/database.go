@@ -69,7 +69,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		Interval: conf.Failover.ProbeInterval, ProbeTimeout: conf.Failover.ProbeTimeout,
 		Rules: failover.Rules{
 			FailAfter: conf.Failover.FailAfter, RecoverAfter: conf.Failover.RecoverAfter,
-			MaxLag: conf.Reads.MaxLag,
+			MaxLag: conf.Reads.MaxLag, MaxLagBytes: uint64(conf.Reads.MaxLagBytes),
 		},
 		OnChange: db.nodesChanged,
 	})
@@ -108,7 +108,7 @@ func databasePolicy(cfg *config.Config, conf *config.Database) proxy.DatabasePol
 		Consistent: conf.Reads.Consistency == config.ConsistencySession, Split: conf.Reads.Split,
 		WaitTimeout: wait, MaxClients: maxClients,
 		ParsedMax: int(cfg.Limits.ParsedStatement), MessageMax: int(cfg.Limits.MessageSize),
-		SessionStatements: cfg.Limits.SessionStatements,
+		SessionStatements: cfg.Limits.SessionStatements, SessionStatementBytes: int(cfg.Limits.SessionStatementBytes),
 	}
 }
 

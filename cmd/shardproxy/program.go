@@ -40,6 +40,7 @@ type program struct {
 	certs   *auth.Certificates // nil without TLS
 	server  *proxy.Server
 	console *admin.Console
+	http    *admin.Server // nil without an address
 
 	// mu serialises reloads; what it guards is read through state.
 	mu       sync.Mutex
@@ -128,6 +129,16 @@ func (p *program) build(cfg *config.Config) error {
 		return err
 	}
 	p.server = proxy.New(proxy.Options{Auth: p.auth, Console: p.console, Logger: p.log, Buffers: p.buffers}, p.settings(st))
+	err = p.registry.Register(admin.NewCollector(admin.MetricsOptions{Source: src, Version: buildVersion()}))
+	if err != nil || cfg.Admin.Address == "" {
+		return err
+	}
+	p.http, err = admin.New(admin.Options{
+		Address: cfg.Admin.Address, Source: src, Gatherer: p.registry, Logger: p.log, Version: buildVersion(),
+	})
+	if err != nil {
+		return err
+	}
 	return nil
 }
 
@@ -240,6 +251,14 @@ func (p *program) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.http != nil {
+		if err := p.http.Open(ctx); err != nil {
+			for _, l := range listeners {
+				_ = l.Close() // the first error is the one to report
+			}
+			return err
+		}
+	}
 	p.server.Open(listeners...)
 	p.ready.Store(true)
 	for _, l := range listeners {
@@ -303,6 +322,9 @@ func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
 func (p *program) close() {
 	p.ready.Store(false)
 	p.server.Close()
+	if p.http != nil {
+		p.http.Close()
+	}
 	for _, db := range p.state.Load().databases {
 		db.close()
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
@@ -40,7 +39,7 @@ func (p *program) reloadLocked() error {
 		return err
 	}
 	changes := config.Diff(old.cfg, cfg)
-	if err := needsRestart(old.cfg, cfg, changes); err != nil {
+	if err := needsRestart(changes); err != nil {
 		return err
 	}
 	commitAuth, err := p.auth.Prepare(cfg)
@@ -48,8 +47,8 @@ func (p *program) reloadLocked() error {
 		return err
 	}
 	commitTLS := func() {}
-	if p.certs != nil && cfg.Listen.TLS != nil {
-		if commitTLS, err = p.certs.Prepare(*cfg.Listen.TLS); err != nil {
+	if t := cfg.Listen.TLS; p.certs != nil && t != nil && t.Mode != config.TLSDisable {
+		if commitTLS, err = p.certs.Prepare(*t); err != nil {
 			return err
 		}
 	}
@@ -71,6 +70,7 @@ func (p *program) reloadLocked() error {
 	p.setLevel(cfg)
 	p.state.Store(next)
 	p.server.Configure(p.settings(next))
+	p.querier.Reset()
 	p.retire(old, next)
 	for _, c := range changes {
 		p.log.Info("configuration changed", "setting", c.Path, "old", c.Old, "new", c.New)
@@ -79,17 +79,12 @@ func (p *program) reloadLocked() error {
 }
 
 // needsRestart refuses changes that only a restart can apply.
-func needsRestart(old, next *config.Config, changes []config.Change) error {
+func needsRestart(changes []config.Change) error {
 	var paths []string
 	for _, c := range changes {
-		// A database that comes or goes, or whose servers change, is replaced whole.
-		if c.Restart && !strings.HasPrefix(c.Path, "databases.") {
+		if c.Restart {
 			paths = append(paths, c.Path)
 		}
-	}
-	usesTLS := func(c *config.Config) bool { return c.Listen.TLS != nil && c.Listen.TLS.Mode != config.TLSDisable }
-	if usesTLS(old) != usesTLS(next) {
-		paths = append(paths, "listen.tls.mode")
 	}
 	if len(paths) > 0 {
 		return fmt.Errorf("these settings need a restart: %s", strings.Join(paths, ", "))
@@ -97,18 +92,15 @@ func needsRestart(old, next *config.Config, changes []config.Change) error {
 	return nil
 }
 
-// nextState keeps the databases whose servers are the same, and makes the others.
+// nextState keeps the databases there are and makes the new ones. That the
+// servers of a kept one have not changed, needsRestart has made sure of.
 func (p *program) nextState(old *state, cfg *config.Config) (next *state, fresh []*database, err error) {
 	next = &state{cfg: cfg, loadedAt: time.Now(), databases: map[string]*database{}}
 	for i := range cfg.Databases {
 		conf := &cfg.Databases[i]
-		have := old.databases[conf.Name]
-		if have != nil && sameServers(old.cfg, cfg, &have.conf, conf) {
+		if have := old.databases[conf.Name]; have != nil {
 			next.databases[conf.Name] = have
 			continue
-		}
-		if have != nil {
-			return nil, nil, fmt.Errorf("databases.%s: a change of its servers, catalog or failover settings needs a restart", conf.Name)
 		}
 		db, err := newDatabase(cfg, conf, p.deps())
 		if err != nil {
@@ -118,17 +110,6 @@ func (p *program) nextState(old *state, cfg *config.Config) (next *state, fresh 
 		fresh = append(fresh, db)
 	}
 	return next, fresh, nil
-}
-
-// sameServers reports whether a database can go on with its parts: only pool
-// limits, timeouts and the read policy may differ.
-func sameServers(oldCfg, newCfg *config.Config, a, b *config.Database) bool {
-	x, y := *a, *b
-	x.Pool, y.Pool = config.Pool{}, config.Pool{}
-	x.Reads.Split, y.Reads.Split = false, false
-	x.Reads.Consistency, y.Reads.Consistency = "", ""
-	return reflect.DeepEqual(x, y) && oldCfg.ControlLogin(a) == newCfg.ControlLogin(b) &&
-		oldCfg.Limits.PlanCache == newCfg.Limits.PlanCache && oldCfg.Limits.ParsedStatement == newCfg.Limits.ParsedStatement
 }
 
 // retire gives kept databases their new limits and ends those that went.

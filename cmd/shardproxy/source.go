@@ -62,7 +62,7 @@ func (s *source) Pools() []admin.Pool {
 		for _, ps := range db.pools.Stats() {
 			mode := userPolicy(st.cfg, conf.Name, ps.User).Mode
 			all = append(all, admin.Pool{
-				Database: conf.Name, Shard: conf.Shards[0].Name, ServerUser: ps.ServerUser, Mode: modeName(mode), Stat: ps,
+				Database: conf.Name, Shard: conf.Shards[0].Name, Mode: modeName(mode), Stat: ps,
 			})
 		}
 	})
@@ -91,11 +91,11 @@ func (s *source) Clients() []admin.Client {
 }
 
 // Servers implements admin.Source.
-func (s *source) Servers() []admin.Server {
-	var all []admin.Server
+func (s *source) Servers() []admin.ServerConn {
+	var all []admin.ServerConn
 	for _, i := range s.p.server.Sessions() {
 		if l := i.Lease; l != nil {
-			all = append(all, admin.Server{
+			all = append(all, admin.ServerConn{
 				ID: l.ID, PID: l.PID, User: i.User, Database: i.Database, Node: l.Address, State: admin.ServerActive,
 				Created: l.Created, Used: i.Since, TLS: l.TLS, Client: i.ID, ApplicationName: i.ApplicationName,
 			})
@@ -103,7 +103,7 @@ func (s *source) Servers() []admin.Server {
 	}
 	s.each(func(db *database, conf *config.Database) {
 		for _, i := range db.pools.IdleServers() {
-			sv := admin.Server{
+			sv := admin.ServerConn{
 				ID: i.ID, PID: i.PID, User: i.User, Database: conf.Name, Node: i.Address, State: admin.ServerIdle,
 				Created: i.Created, Used: i.Used, Prepared: i.Prepared,
 			}

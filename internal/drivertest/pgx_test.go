@@ -128,15 +128,15 @@ func (c pgxClient) connection(ctx context.Context, w *teller) error {
 	return nil
 }
 
-// exec runs a statement that must succeed.
-func exec(ctx context.Context, conn *pgx.Conn, statement string, args ...any) pgconn.CommandTag {
+// execute runs a statement that must succeed.
+func execute(ctx context.Context, conn *pgx.Conn, statement string, args ...any) pgconn.CommandTag {
 	return must(conn.Exec(ctx, statement, args...))
 }
 
 func (c pgxClient) transactions(ctx context.Context, w *teller) error {
 	conn := c.connect(ctx, w)
 	defer conn.Close(ctx)
-	exec(ctx, conn, "CREATE TABLE tx (id int PRIMARY KEY, v int)")
+	execute(ctx, conn, "CREATE TABLE tx (id int PRIMARY KEY, v int)")
 	check(pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		w.say("%s", must(tx.Exec(ctx, "INSERT INTO tx VALUES ($1, $1)", 1)))
 		w.say("%v", pgx.BeginFunc(ctx, tx, func(inner pgx.Tx) error {
@@ -168,7 +168,7 @@ func (c pgxClient) transactions(ctx context.Context, w *teller) error {
 		check(tx.Rollback(ctx))
 		w.say("status %c", conn.PgConn().TxStatus())
 	}
-	exec(ctx, conn, "CREATE TABLE child (parent int REFERENCES tx DEFERRABLE INITIALLY DEFERRED)")
+	execute(ctx, conn, "CREATE TABLE child (parent int REFERENCES tx DEFERRABLE INITIALLY DEFERRED)")
 	tx := must(conn.Begin(ctx))
 	must(tx.Exec(ctx, "INSERT INTO child VALUES ($1)", 99))
 	w.refused("commit", tx.Commit(ctx))
@@ -186,8 +186,8 @@ func must2[T any](_ T, err error) error { return err }
 func (c pgxClient) errors(ctx context.Context, w *teller) error {
 	conn := c.connect(ctx, w)
 	defer conn.Close(ctx)
-	exec(ctx, conn, "CREATE TABLE er (id int PRIMARY KEY, v int NOT NULL CHECK (v < 100))")
-	exec(ctx, conn, "INSERT INTO er VALUES (1, 1)")
+	execute(ctx, conn, "CREATE TABLE er (id int PRIMARY KEY, v int NOT NULL CHECK (v < 100))")
+	execute(ctx, conn, "INSERT INTO er VALUES (1, 1)")
 	bad := []struct {
 		statement string
 		args      []any
@@ -229,12 +229,12 @@ func (c pgxClient) notices(ctx context.Context, w *teller) error {
 	}
 	conn := must(pgx.ConnectConfig(ctx, config))
 	defer conn.Close(ctx)
-	exec(ctx, conn, "DO $$ BEGIN RAISE NOTICE 'one'; RAISE WARNING 'two' USING DETAIL = 'more'; END $$")
-	exec(ctx, conn, "DROP TABLE IF EXISTS not_there")
-	exec(ctx, conn, "COMMIT")
-	exec(ctx, conn, "-- nothing")
-	exec(ctx, conn, "")
-	exec(ctx, conn, "CREATE FUNCTION loud(i int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'i %', i; RETURN i; END $$")
+	execute(ctx, conn, "DO $$ BEGIN RAISE NOTICE 'one'; RAISE WARNING 'two' USING DETAIL = 'more'; END $$")
+	execute(ctx, conn, "DROP TABLE IF EXISTS not_there")
+	execute(ctx, conn, "COMMIT")
+	execute(ctx, conn, "-- nothing")
+	execute(ctx, conn, "")
+	execute(ctx, conn, "CREATE FUNCTION loud(i int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'i %', i; RETURN i; END $$")
 	ask(ctx, w, conn, "SELECT loud(i) FROM generate_series(1, 3) i")
 	return nil
 }

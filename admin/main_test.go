@@ -1,0 +1,308 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"shardproxy/auth"
+	"shardproxy/config"
+	"shardproxy/failover"
+	"shardproxy/gate"
+	"shardproxy/pool"
+	"shardproxy/proxy"
+	"shardproxy/wire"
+)
+
+var update = flag.Bool("update", false, "write the tables of the manual pages anew")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// clockAt is when every test takes place.
+func clockAt() time.Time { return time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC) }
+
+// world is a Source, Configuration and Steerer whose answers tests set.
+type world struct {
+	mu        sync.Mutex
+	process   Process
+	databases []Database
+	pools     []Pool
+	clients   []Client
+	servers   []ServerConn
+	settings  []config.Setting
+	steered   []string // what was ordered, in order
+	reload    error
+	// release, when set, lets Pause of a database return.
+	release map[string]chan struct{}
+	paused  chan string   // told when a Pause begins to wait
+	resumes chan struct{} // closed and replaced by each Resume
+	shut    chan proxy.ShutdownMode
+}
+
+func newWorld() *world {
+	at := clockAt()
+	snapshot := func(primary failover.NodeID) *failover.Snapshot {
+		s := &failover.Snapshot{Version: 7, At: at, Primary: primary, Timeline: 3, SystemID: 7300000000000000001, Nodes: []failover.NodeStatus{
+			{ID: 0, Address: "10.0.0.1:5432", Role: failover.RolePrimary, Health: failover.Up, Since: at.Add(-time.Hour),
+				Timeline: 3, SystemID: 7300000000000000001, LSN: 0x1_00000A28, ProbeLatency: 1500 * time.Microsecond},
+			{ID: 1, Address: "10.0.0.2:5432", Role: failover.RoleReplica, Health: failover.Up, Since: at.Add(-time.Minute),
+				Lag: failover.Lag{Known: true, Bytes: 4096, Time: 250 * time.Millisecond}, Timeline: 3, SystemID: 7300000000000000001, LSN: 0x1_00000A00},
+			{ID: 2, Address: "replica.example:5433", Role: failover.RoleUnknown, Health: failover.Down, Reason: "does not answer",
+				LastError: "connection refused", LastErrorAt: at.Add(-time.Second)},
+		}}
+		if primary == failover.NoNode {
+			s.NoPrimary = "nobody says to be one"
+		}
+		return s
+	}
+	w := &world{
+		process: Process{Started: at.Add(-90 * time.Minute), Listening: true, MaxClients: 10000, LoggingIn: 2,
+			Totals: proxy.Totals{Accepted: 50, Refused: 3, Logins: 40}, ConfiguredAt: at.Add(-time.Hour), Reloads: 5, ReloadFailures: 1},
+		settings: []config.Setting{
+			{Path: "limits.max_clients", Value: "10000", Default: "10000"},
+			{Path: "admin.address", Value: "127.0.0.1:9127", Default: "127.0.0.1:9127", Restart: true},
+			{Path: "users[app].name", Value: "app"}, {Path: "users[app].password", Value: "***"}, {Path: "users[ops].name", Value: "ops"},
+		},
+		release: map[string]chan struct{}{}, paused: make(chan string, 8), resumes: make(chan struct{}),
+		shut: make(chan proxy.ShutdownMode, 4),
+	}
+	w.databases = []Database{
+		{Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
+			MaxServers: 100, MaxClients: 500, Clients: 4,
+			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765},
+			PoolTotals: pool.Totals{Assigned: 850, Opened: 9, Closed: 2, DialErrors: 1, Resets: 6, Cancels: 7, Shed: 8, WaitNanos: 1_500_000_000},
+			Times:      &Times{Transactions: 3 * time.Second, Statements: 2 * time.Second},
+			Prepared:   &Prepared{ClientParses: 30, ServerParses: 20, Binds: 300},
+			Shards:     []Shard{{Name: "s0", Nodes: snapshot(0)}}},
+		{Name: "My-Db.2", ServerName: "my", ServerUser: "proxy", Mode: "session",
+			Shards: []Shard{{Name: "only", Nodes: snapshot(failover.NoNode),
+				Gate: gate.Stats{Closed: true, Reason: "no primary", HeldNow: 12, HeldMax: 1000, OldestSince: at.Add(-1500 * time.Millisecond)}}}},
+	}
+	stat := func(user, address string, lent, idle, waiting int) pool.Stat {
+		return pool.Stat{User: user, Address: address, Size: 20, Total: lent + idle + 2, Lent: lent, Idle: idle, Dialling: 1, Parked: 1,
+			Waiting: waiting, MaxWait: time.Duration(waiting) * 1_250_001 * time.Microsecond}
+	}
+	w.pools = []Pool{
+		{Database: "shop", Shard: "s0", Mode: "transaction", Stat: stat("app", "10.0.0.1:5432", 3, 2, 1)},
+		{Database: "shop", Shard: "s0", Mode: "transaction", Stat: stat("app", "10.0.0.2:5432", 1, 4, 0)},
+		// The same user under another login: no double anywhere.
+		{Database: "shop", Shard: "s0", Mode: "transaction", Stat: stat("app", "10.0.0.2:5432", 1, 0, 0)},
+	}
+	w.clients = []Client{
+		{ID: 2, PID: 12, User: "app", Database: "shop", ApplicationName: "web", State: ClientActive, Addr: "192.0.2.9:40000",
+			LocalAddr: "192.0.2.1:6432", Connected: at.Add(-time.Minute), Since: at.Add(-time.Second), TLS: "TLS 1.3/TLS_AES_128_GCM_SHA256",
+			Server: 31, ServerPID: 4711, Prepared: 2, Pinned: "temporary table"},
+		{ID: 1, PID: 11, User: "app", Database: "shop", State: ClientIdle, Addr: "unix", Connected: at.Add(-time.Hour), Since: at.Add(-time.Hour)},
+		{ID: 3, PID: 13, User: "app", Database: "shop", State: ClientWaiting, Addr: "[2001:db8::1]:5", Connected: at, Since: at.Add(-1_250_000 * time.Microsecond)},
+		{ID: 4, PID: 14, User: "eve\xff", Database: "shop", State: ClientHeld, Addr: "192.0.2.9:40001", Connected: at, Since: at.Add(-9 * time.Second)},
+	}
+	w.servers = []ServerConn{
+		{ID: 31, PID: 4711, User: "app", Database: "shop", Node: "10.0.0.1:5432", State: ServerActive, Created: at.Add(-time.Hour),
+			Used: at.Add(-time.Second), TLS: "on", Client: 2, Prepared: 5, ApplicationName: "web"},
+		{ID: 30, PID: 4710, User: "app", Database: "shop", Node: "10.0.0.2:5432", LocalAddr: "10.0.0.9:50000", State: ServerIdle, Created: at.Add(-time.Hour), Used: at},
+	}
+	return w
+}
+
+func (w *world) Process() Process { w.mu.Lock(); defer w.mu.Unlock(); return w.process }
+func (w *world) Pools() []Pool    { w.mu.Lock(); defer w.mu.Unlock(); return w.pools }
+func (w *world) Clients() []Client {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]Client{}, w.clients...)
+}
+func (w *world) Servers() []ServerConn         { return append([]ServerConn{}, w.servers...) }
+func (w *world) Settings() []config.Setting    { return w.settings }
+func (w *world) Shutdown(m proxy.ShutdownMode) { w.order("shutdown"); w.shut <- m }
+
+func (w *world) Databases() []Database {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]Database{}, w.databases...)
+}
+
+func (w *world) order(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.steered = append(w.steered, what)
+}
+
+func (w *world) orders() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.steered, ", ")
+}
+
+func (w *world) setPaused(name string, on bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.databases {
+		if w.databases[i].Name == name {
+			w.databases[i].Paused = on
+			if !on {
+				close(w.resumes)
+				w.resumes = make(chan struct{})
+			}
+			return nil
+		}
+	}
+	return ErrUnknownDatabase
+}
+
+func (w *world) isPaused(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.databases {
+		if w.databases[i].Name == name {
+			return w.databases[i].Paused
+		}
+	}
+	return false
+}
+
+func (w *world) Reload(ctx context.Context) error {
+	w.order("reload")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return errors.Join(w.reload, ctx.Err())
+}
+
+func (w *world) Pause(ctx context.Context, name string) error {
+	w.order("pause " + name)
+	if err := w.setPaused(name, true); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	release, resumes := w.release[name], w.resumes
+	w.mu.Unlock()
+	if release == nil {
+		return nil
+	}
+	w.paused <- name
+	for w.isPaused(name) {
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-resumes:
+			w.mu.Lock()
+			resumes = w.resumes
+			w.mu.Unlock()
+		}
+	}
+	return ErrResumed
+}
+
+func (w *world) Resume(name string) error { w.order("resume " + name); return w.setPaused(name, false) }
+
+func (w *world) Kill(name string) (int, error) {
+	w.order("kill " + name)
+	return 3, w.setPaused(name, true)
+}
+
+func (w *world) Reconnect(name string) error {
+	w.order("reconnect " + name)
+	if name == "gone" {
+		return ErrUnknownDatabase
+	}
+	return nil
+}
+
+// peer gives a TCP connection the shape that the proxy's streams have.
+type peer struct{ *net.TCPConn }
+
+func (p peer) RemoteAddr() netip.AddrPort { return p.TCPConn.RemoteAddr().(*net.TCPAddr).AddrPort() }
+
+// site is a console behind a listener that logs everybody in: users ops and
+// admin as what they are called, everybody else as nobody.
+type site struct {
+	*Console
+	world *world
+	log   *logBook
+	addr  string
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	w, book := newWorld(), &logBook{}
+	c, err := NewConsole(ConsoleOptions{
+		Source: w, Configuration: w, Steerer: w, Version: "0.9.1", Clock: clockAt,
+		Logger: slog.New(slog.NewTextHandler(book, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { serveConn(ctx, c, nc.(*net.TCPConn)) })
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); stop(); running.Wait() })
+	return &site{Console: c, world: w, log: book, addr: l.Addr().String()}
+}
+
+func (s *site) dsn(user string) string {
+	return "postgres://" + user + "@" + s.addr + "/shardproxy?sslmode=disable"
+}
+
+// serveConn does what the proxy does before Serve and after it.
+func serveConn(ctx context.Context, c *Console, nc *net.TCPConn) {
+	defer nc.Close()
+	start, err := wire.ReadStartup(nc, 10000)
+	if err != nil {
+		return
+	}
+	if start.Kind == wire.StartupCancel {
+		c.Cancel(start.Cancel)
+		return
+	}
+	user, _ := start.Get("user")
+	id := auth.Identity{User: user, Admin: user == "admin", Monitor: user == "ops" || user == "admin"}
+	if _, err := nc.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}); err != nil {
+		return
+	}
+	if err := c.Serve(ctx, peer{nc}, id, start); err != nil {
+		_, _ = nc.Write(wire.AsError(err).Append(nil))
+	}
+}
+
+// logBook keeps what was logged.
+type logBook struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+var _ io.Writer = (*logBook)(nil)

@@ -1,0 +1,126 @@
+package admin
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	cases := []struct {
+		sql  string
+		want request
+	}{
+		{"", request{}},
+		{" ;; \n", request{}},
+		{"-- ping", request{}},
+		{"/* a /* b */ c */ -- d", request{}},
+		{"SHOW POOLS", request{verb: "show", name: "pools"}},
+		{"show Pools;", request{verb: "show", name: "pools"}},
+		{"\tSHOW\n\"pools\" ; ", request{verb: "show", name: "pools"}},
+		{"SELECT pools;", request{verb: "show", name: "pools"}},
+		{"/* driver */ SHOW/**/CLIENTS -- now", request{verb: "show", name: "clients"}},
+		{"SHOW TRANSACTION ISOLATION LEVEL", request{verb: "show", name: "transaction_isolation"}},
+		{"SHOW TIME ZONE", request{verb: "show", name: "timezone"}},
+		{"PAUSE", request{verb: "pause"}},
+		{"pause My-Db.2", request{verb: "pause", arg: "My-Db.2", hasArg: true}},
+		{`PAUSE "My ""Db"""`, request{verb: "pause", arg: `My "Db"`, hasArg: true}},
+		{"PAUSE ''", request{verb: "pause", hasArg: true}},
+		{"Shutdown WAIT_FOR_SERVERS;", request{verb: "shutdown", arg: "WAIT_FOR_SERVERS", hasArg: true}},
+		{"RELOAD", request{verb: "reload"}},
+		{"SET client_encoding TO 'UTF8'", request{verb: "set", name: "client_encoding", arg: "UTF8", hasArg: true}},
+		{"set session DateStyle = ISO, MDY", request{verb: "set", name: "datestyle", arg: "ISO, MDY", hasArg: true}},
+		{"SET LOCAL extra_float_digits=-1", request{verb: "set", name: "extra_float_digits", arg: "-1", hasArg: true}},
+		{"SET TIME ZONE 'Europe/Berlin'", request{verb: "set", name: "timezone", arg: "Europe/Berlin", hasArg: true}},
+		{"SET application_name = 'it''s'", request{verb: "set", name: "application_name", arg: "it's", hasArg: true}},
+		{"RESET ALL", request{verb: "reset", name: "all"}},
+		{"BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE READ ONLY", request{verb: "begin"}},
+		{"START TRANSACTION", request{verb: "begin"}},
+		{"COMMIT WORK", request{verb: "commit"}},
+		{"DEALLOCATE PREPARE ALL", request{verb: "deallocate", arg: "ALL", hasArg: true}},
+		{"DISCARD ALL", request{verb: "discard"}},
+	}
+	for _, c := range cases {
+		got, err := parse(c.sql)
+		if err != nil || got != c.want {
+			t.Errorf("%q: %+v, %v, want %+v", c.sql, got, err, c.want)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for sql, message := range map[string]string{
+		"SHOW":                         "invalid command 'SHOW', use SHOW HELP;",
+		"SHOW POOLS CLIENTS":           "invalid command 'SHOW POOLS CLIENTS', use SHOW HELP;",
+		"SHOW POOLS; SHOW CLIENTS":     "one command at a time",
+		"PAUSE a b":                    "invalid command",
+		"PAUSE =":                      "invalid command",
+		"RELOAD now":                   "invalid command",
+		"SET":                          "invalid command",
+		"SET a":                        "invalid command",
+		"SET a = ":                     "invalid command",
+		"SET a = b c":                  "invalid command",
+		"SET a = b,":                   "invalid command",
+		"SET SESSION AUTHORIZATION me": "invalid command",
+		"SET TIME ZONE":                "invalid command",
+		"RESET":                        "invalid command",
+		"'SHOW' POOLS":                 "invalid command",
+		"COMMIT AND CHAIN":             "invalid command",
+		"DEALLOCATE":                   "invalid command",
+		"DISCARD":                      "invalid command",
+		"DROP TABLE x":                 "invalid command",
+		"SHOW $1":                      "invalid command",
+		"SHOW 'pools":                  "unterminated quoted name or string",
+		"SHOW \"pools":                 "unterminated quoted name or string",
+		"/* SHOW POOLS":                "unterminated /* comment",
+		"/* /* */ SHOW POOLS":          "unterminated /* comment",
+	} {
+		r, err := parse(sql)
+		switch {
+		case err == nil:
+			t.Errorf("%q was read as %+v", sql, r)
+		case err.Code != "42601" || !strings.HasPrefix(err.Message, message):
+			t.Errorf("%q: %v, want %s", sql, err, message)
+		}
+	}
+	_, err := parse("\xff" + strings.Repeat("é", 3000))
+	if err == nil || len(err.Message) > 300 || strings.ToValidUTF8(err.Message, "") != err.Message {
+		t.Errorf("a long text makes a long or broken message: %q", err.Message)
+	}
+}
+
+// FuzzParse: whatever the text, the answer is a command, nothing, or 42601; and
+// a command that is written out anew reads as itself.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{
+		"SHOW POOLS;", "pause \"a\"\"b\"", "SET x TO 'y', z", "/* /* */ */ RELOAD -- x\n;", "SHOW $1", "set time zone 'UTC'",
+		"BEGIN", "RESET all", "SHUTDOWN wait_for_clients", "deallocate prepare x", "KILL \x00", "'", "--",
+	} {
+		f.Add(s)
+	}
+	quote := func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+	f.Fuzz(func(t *testing.T, sql string) {
+		r, err := parse(sql)
+		if err != nil {
+			if err.Code != "42601" || len(err.Message) > 400 {
+				t.Fatalf("%q: %v", sql, err)
+			}
+			return
+		}
+		again := r.verb
+		switch {
+		case r.verb == "set":
+			again += " " + quote(r.name) + " = '" + strings.ReplaceAll(r.arg, "'", "''") + "'"
+		case r.name != "":
+			again += " " + quote(r.name)
+		case r.hasArg:
+			again += " " + quote(r.arg)
+		case r.verb == "show" || r.verb == "reset":
+			return // an empty quoted name
+		case r.verb == "discard":
+			again += " all"
+		}
+		if r2, err := parse(again); err != nil || r2 != r {
+			t.Fatalf("%q is %+v, but %q is %+v, %v", sql, r, again, r2, err)
+		}
+	})
+}

@@ -1,0 +1,68 @@
+package admin
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardproxy/auth"
+)
+
+// TestPrivileges: what each command takes stands here a second time, so that a
+// command added or changed without a thought fails.
+func TestPrivileges(t *testing.T) {
+	steers := map[string]bool{"RELOAD": true, "PAUSE": true, "RESUME": true, "KILL": true, "RECONNECT": true, "SHUTDOWN": true}
+	looks := map[string]bool{"SET": true, "RESET": true, "BEGIN": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
+		"DEALLOCATE": true, "DISCARD": true}
+	admin, monitor, nobody := auth.Identity{Admin: true}, auth.Identity{Monitor: true}, auth.Identity{}
+	seen := map[string]bool{}
+	for key, cmd := range newCommands().byKey {
+		seen[cmd.name] = true
+		if !steers[cmd.name] && !looks[cmd.name] && !strings.HasPrefix(cmd.name, "SHOW ") {
+			t.Errorf("%s: decide who may run it", cmd.name)
+		}
+		if strings.HasPrefix(key, "show ") != strings.HasPrefix(cmd.name, "SHOW ") {
+			t.Errorf("%q runs %s", key, cmd.name)
+		}
+		if !cmd.needs.heldBy(admin) || cmd.needs.heldBy(nobody) || cmd.needs.heldBy(monitor) == steers[cmd.name] {
+			t.Errorf("%s: admin %t, monitor %t, nobody %t", cmd.name, cmd.needs.heldBy(admin), cmd.needs.heldBy(monitor), cmd.needs.heldBy(nobody))
+		}
+	}
+	for name := range steers {
+		if !seen[name] {
+			t.Errorf("%s is not in the table", name)
+		}
+	}
+}
+
+// TestMonitorCannotSteer sends every command of the table as a monitor user,
+// in both protocols.
+func TestMonitorCannotSteer(t *testing.T) {
+	s := newSite(t)
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement} {
+		c := connect(t, s, "ops", mode)
+		for _, cmd := range newCommands().all {
+			if cmd.needs == mayLook {
+				continue
+			}
+			for _, sql := range []string{cmd.name, strings.ToLower(cmd.name) + " shop"} {
+				if sql == "reload shop" {
+					continue
+				}
+				_, err := c.Exec(t.Context(), sql)
+				if pe := new(pgconn.PgError); !errors.As(err, &pe) || pe.Code != "42501" {
+					t.Errorf("%s as a monitor user: %v", sql, err)
+				}
+			}
+		}
+	}
+	if got := s.world.orders(); got != "" {
+		t.Errorf("carried out: %s", got)
+	}
+	if !strings.Contains(s.log.String(), `msg="console command refused" user=ops`) {
+		t.Error("refusals are not logged")
+	}
+}
