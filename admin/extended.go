@@ -67,9 +67,6 @@ func (s *session) extended(f frame) error {
 // sync ends a series of messages.
 func (s *session) sync() error {
 	s.skipping = false
-	if s.tx == 'I' {
-		clear(s.portals) // they end with their transaction
-	}
 	return s.ready()
 }
 

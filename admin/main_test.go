@@ -306,3 +306,24 @@ func (l *logBook) String() string {
 }
 
 var _ io.Writer = (*logBook)(nil)
+
+// streamPair returns a client's connection and the stream of its other end.
+func streamPair(t *testing.T) (net.Conn, peer) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
+	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	return client, peer{server.(*net.TCPConn)}
+}

@@ -136,8 +136,11 @@ func (s *session) greet() error {
 	return s.ready()
 }
 
-// ready ends an answer.
+// ready ends an answer. Portals end with their transaction.
 func (s *session) ready() error {
+	if s.tx == 'I' {
+		clear(s.portals)
+	}
 	s.out = wire.AppendReadyForQuery(s.out, s.tx)
 	if err := s.flush(); err != nil {
 		return err

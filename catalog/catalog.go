@@ -8,6 +8,8 @@ type Catalog struct {
 	functions map[string][]function
 	operators map[string][]object
 	relations map[string][]relation
+	// types holds only those that are not fit for every node.
+	types map[string][]object
 	// attributes holds the functions that a.b may call, by name.
 	attributes map[string]Verdict
 	// command is the verdict on commands that change the catalog.
@@ -69,6 +71,20 @@ func (c *Catalog) Operator(schema, name string, path Path) Verdict {
 	}
 	if !v.Found {
 		return Verdict{Fitness: Unsafe, Why: "uses operator " + name + ", which the catalog does not know"}
+	}
+	return v
+}
+
+// Type judges naming a type in a cast or a literal: by its input and output
+// functions, the checks of a domain, the casts to and from it, its comparison
+// operators. Types without such functions are not kept, so that nothing found
+// means nothing to fear.
+func (c *Catalog) Type(schema, name string, path Path) Verdict {
+	var v Verdict
+	for _, t := range c.types[name] {
+		if path.reaches(schema, t.schema) {
+			v = v.worse(t.verdict)
+		}
 	}
 	return v
 }

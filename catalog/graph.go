@@ -15,6 +15,7 @@ const (
 	nodeOperator
 	nodeRead  // reading a relation
 	nodeWrite // writing to a relation
+	nodeType
 )
 
 type nodeID struct {
@@ -22,8 +23,8 @@ type nodeID struct {
 	oid  uint32
 }
 
-// node is a function, an operator, or one use of a relation, and what it uses
-// in turn.
+// node is a function, an operator, a type, or one use of a relation, and what
+// it uses in turn.
 type node struct {
 	schema, name string
 	// what is how a reason begins: "calls volatile function f".
@@ -154,6 +155,15 @@ func (g *graph) operatorRow(r pgx.CollectableRow) (struct{}, error) {
 	return struct{}{}, nil
 }
 
+func (g *graph) typeRow(r pgx.CollectableRow) (struct{}, error) {
+	var oid uint32
+	n := &node{verdict: Verdict{Found: true}}
+	err := r.Scan(&oid, &n.schema, &n.name)
+	n.what = "uses type " + n.name
+	g.nodes[nodeID{nodeType, oid}] = n
+	return struct{}{}, err
+}
+
 func (g *graph) relationRow(r pgx.CollectableRow) (struct{}, error) {
 	var (
 		oid                             uint32
@@ -201,6 +211,8 @@ func edgeKind(s string) nodeKind {
 		return nodeOperator
 	case "w":
 		return nodeWrite
+	case "t":
+		return nodeType
 	}
 	return nodeRead
 }

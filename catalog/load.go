@@ -73,7 +73,9 @@ func loadIn(ctx context.Context, tx pgx.Tx) (*Catalog, error) {
 		{functionsSQL, g.functionRow},
 		{operatorsSQL, g.operatorRow},
 		{relationsSQL, g.relationRow},
+		{typesSQL, g.typeRow},
 		{edgesSQL, g.edgeRow},
+		{typeEdgesSQL, g.edgeRow},
 	} {
 		rows, err := tx.Query(ctx, step.sql)
 		if err != nil {

@@ -3,6 +3,7 @@ package catalog
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -76,6 +77,17 @@ CREATE FUNCTION attr_bad(plain) RETURNS int LANGUAGE plpgsql AS 'BEGIN EXECUTE '
 CREATE FUNCTION attr_good(plain) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION attr_any(record, int DEFAULT 1) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
 CREATE FUNCTION not_attr(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+
+CREATE TYPE comp_t AS (x int);
+CREATE FUNCTION cast_fn(jsonb) RETURNS comp_t LANGUAGE plpgsql AS 'BEGIN EXECUTE ''x''; RETURN NULL; END';
+CREATE CAST (jsonb AS comp_t) WITH FUNCTION cast_fn(jsonb);
+CREATE DOMAIN checked AS int CHECK (dirty_fn() > VALUE);
+CREATE DOMAIN fine_domain AS int CHECK (VALUE > 0);
+CREATE TABLE t_domain (a checked);
+CREATE VIEW v_cast AS SELECT 1::checked;
+CREATE TYPE nested_t AS (a checked[]);
+CREATE FUNCTION takes_checked(checked) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+CREATE TYPE mood AS ENUM ('a', 'b');
 
 CREATE EXTENSION "uuid-ossp";
 CREATE EXTENSION tablefunc;
@@ -202,6 +214,16 @@ func TestLoad(t *testing.T) {
 		{"write t_rule", write("t_rule"), found(Unsafe)},
 		{"write rls_bad", write("rls_bad"), found(Unsafe)},
 		{"write parent", write("parent"), found(Writes)},
+		{"type comp_t", c.Type("", "comp_t", public), found(Unsafe)},
+		{"type jsonb", c.Type("", "jsonb", public), missing(Anywhere)},
+		{"type checked", c.Type("", "checked", public), found(Unsafe)},
+		{"type fine_domain", c.Type("", "fine_domain", public), missing(Anywhere)},
+		{"type nested_t", c.Type("", "nested_t", public), found(Unsafe)},
+		{"type mood", c.Type("", "mood", public), missing(Anywhere)},
+		{"other.checked", c.Type("other", "checked", public), missing(Anywhere)},
+		{"t_domain", read("t_domain"), found(Unsafe)},
+		{"v_cast", read("v_cast"), found(Unsafe)},
+		{"takes_checked", function("takes_checked", 1), found(Unsafe)},
 		{".attr_bad", c.Attribute("attr_bad"), found(Unsafe)},
 		{".attr_good", c.Attribute("attr_good"), missing(Anywhere)},
 		{".attr_any", c.Attribute("attr_any"), found(Writes)},
@@ -272,6 +294,10 @@ func TestFingerprint(t *testing.T) {
 		"ALTER TABLE p ATTACH PARTITION c DEFAULT",
 		"CREATE SCHEMA app",
 		"DROP VIEW v",
+		"CREATE DOMAIN d AS int",
+		"ALTER DOMAIN d ADD CHECK (VALUE > 0)",
+		"CREATE TYPE m AS ENUM ('a')",
+		"CREATE CAST (m AS int) WITH INOUT",
 		`CREATE FUNCTION e() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'`,
 		"CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION e()",
 		"ALTER EVENT TRIGGER e DISABLE",
@@ -347,7 +373,17 @@ func TestRefresherOnServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	first := <-changed
+	next := func() *Catalog {
+		t.Helper()
+		select {
+		case c := <-changed:
+			return c
+		case <-time.After(30 * time.Second):
+			t.Fatal("no catalog was loaded")
+			return nil
+		}
+	}
+	first := next()
 	if v := first.Function("", "brand_new", 0, Path{}); v.Found {
 		t.Error("found too early")
 	}
@@ -355,7 +391,7 @@ func TestRefresherOnServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Poke()
-	second := <-changed
+	second := next()
 	if v := second.Function("", "brand_new", 0, Path{}); !v.Found || v.Fitness != Anywhere {
 		t.Errorf("after the poke: %+v", v)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,24 +13,40 @@ import (
 
 // fakeSource is a catalog whose fingerprint and faults the test sets.
 type fakeSource struct {
+	mu  sync.Mutex
 	sum string
 	err error
+}
+
+func (s *fakeSource) set(sum string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sum, s.err = sum, err
+}
+
+func (s *fakeSource) get() (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sum, s.err
 }
 
 func fakeRefresher(s *fakeSource, changed func(*Catalog)) *Refresher {
 	r := NewRefresher(Options{
 		Interval: time.Minute, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Changed: changed,
 	})
-	r.check = func(context.Context) (string, error) { return s.sum, s.err }
-	r.load = func(context.Context) (*Catalog, error) { return &Catalog{}, s.err }
+	r.check = func(context.Context) (string, error) { return s.get() }
+	r.load = func(context.Context) (*Catalog, error) {
+		_, err := s.get()
+		return &Catalog{}, err
+	}
 	return r
 }
 
 func TestRefresherLoadsOnlyChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &fakeSource{sum: "a"}
-		var published []uint64
-		r := fakeRefresher(s, func(c *Catalog) { published = append(published, c.Version()) })
+		published := make(chan uint64, 8)
+		r := fakeRefresher(s, func(c *Catalog) { published <- c.Version() })
 		if r.Current() != nil {
 			t.Error("a snapshot before Open")
 		}
@@ -46,10 +63,10 @@ func TestRefresherLoadsOnlyChanges(t *testing.T) {
 		expect("at first", 1, 1, 1)
 		time.Sleep(time.Minute)
 		expect("unchanged", 2, 1, 1)
-		s.sum = "b"
+		s.set("b", nil)
 		time.Sleep(time.Minute)
 		expect("changed", 3, 2, 2)
-		s.sum = "c"
+		s.set("c", nil)
 		r.Poke()
 		expect("poked", 4, 3, 3)
 		if err := r.Close(); err != nil {
@@ -65,8 +82,10 @@ func TestRefresherLoadsOnlyChanges(t *testing.T) {
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
-		if len(published) != 3 || published[2] != 3 {
-			t.Errorf("published %v", published)
+		for version := range uint64(3) {
+			if got := <-published; got != version+1 {
+				t.Errorf("published version %d as number %d", got, version+1)
+			}
 		}
 	})
 }
@@ -87,7 +106,7 @@ func TestRefresherRetriesSooner(t *testing.T) {
 				t.Errorf("attempt %d: %+v", i, got)
 			}
 		}
-		s.err = nil
+		s.set("a", nil)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if got := r.Stats(); got.Loads != 1 || got.Version != 1 {

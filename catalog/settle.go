@@ -51,6 +51,7 @@ func (g *graph) fill(c *Catalog) {
 	c.functions = make(map[string][]function)
 	c.operators = make(map[string][]object)
 	c.relations = make(map[string][]relation)
+	c.types = make(map[string][]object)
 	c.attributes = make(map[string]Verdict)
 	c.command = g.nodes[commandNode].verdict
 	for id, n := range g.nodes {
@@ -59,6 +60,10 @@ func (g *graph) fill(c *Catalog) {
 			g.fillFunction(c, n)
 		case nodeOperator:
 			c.operators[n.name] = mergeObject(c.operators[n.name], object{n.schema, n.verdict})
+		case nodeType:
+			if n.verdict.Fitness > Anywhere {
+				c.types[n.name] = mergeObject(c.types[n.name], object{n.schema, n.verdict})
+			}
 		case nodeRead:
 			c.relations[n.name] = append(c.relations[n.name], relation{
 				schema: n.schema, read: n.verdict, write: g.nodes[nodeID{nodeWrite, id.oid}].verdict,

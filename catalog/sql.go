@@ -34,9 +34,48 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_(toast|temp_)' AND c.relpersistence <> 't'`
 
+// typesSQL reads the types that somebody created, and those that somebody
+// created a cast for.
+const typesSQL = `
+SELECT t.oid, n.nspname, t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname !~ '^pg_(toast|temp_)' AND (t.oid >= 16384 OR EXISTS (
+    SELECT FROM pg_cast WHERE castfunc >= 16384 AND t.oid IN (castsource, casttarget)))`
+
+// typeEdgesSQL reads what the types use, and who uses them, in the form of
+// edgesSQL. A cast between a type of PostgreSQL's own and another is only
+// reached by way of the other.
+const typeEdgesSQL = `
+SELECT 't', t.oid, 'f', s.fn::oid FROM pg_type t,
+       unnest(ARRAY[typinput, typoutput, typreceive, typsend, typmodin, typmodout]) s (fn)
+WHERE t.oid >= 16384 AND s.fn::oid >= 16384
+UNION ALL
+SELECT 't', t.oid, 't', s.part FROM pg_type t, unnest(ARRAY[typelem, typbasetype]) s (part)
+WHERE t.oid >= 16384 AND s.part >= 16384
+UNION ALL
+SELECT 't', t.oid, 't', a.atttypid FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid
+WHERE t.typrelid <> 0 AND a.atttypid >= 16384
+UNION ALL
+SELECT 't', rngtypid, 't', rngsubtype FROM pg_range WHERE rngsubtype >= 16384
+UNION ALL
+SELECT 't', s.typ, 'f', c.castfunc FROM pg_cast c, unnest(ARRAY[castsource, casttarget]) s (typ)
+WHERE c.castfunc >= 16384 AND (s.typ >= 16384 OR castsource < 16384 AND casttarget < 16384)
+UNION ALL
+SELECT 't', o.opcintype, 'f', p.amproc::oid FROM pg_opclass o
+JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype
+WHERE o.opcintype >= 16384 AND p.amproc::oid >= 16384
+UNION ALL
+SELECT 't', o.opcintype, 'o', p.amopopr FROM pg_opclass o
+JOIN pg_amop p ON p.amopfamily = o.opcfamily AND p.amoplefttype = o.opcintype
+WHERE o.opcintype >= 16384 AND p.amopopr >= 16384
+UNION ALL
+SELECT 'r', attrelid, 't', atttypid FROM pg_attribute WHERE attrelid >= 16384 AND atttypid >= 16384
+UNION ALL
+SELECT 'f', p.oid, 't', s.typ FROM pg_proc p, unnest(p.proargtypes::oid[] || p.prorettype) s (typ)
+WHERE p.oid >= 16384 AND s.typ >= 16384`
+
 // edgesSQL reads what uses what: a kind of user, the user, a kind of what it
-// uses, and that. Kinds: f function, o operator, r reading a relation, w
-// writing to a relation. Stored expressions are read as text, for pg_depend
+// uses, and that. Kinds: f function, o operator, t type, r reading a relation,
+// w writing to a relation. Stored expressions are read as text, for pg_depend
 // does not list PostgreSQL's own functions.
 const edgesSQL = `
 WITH expressions (kind, oid, expression) AS (
@@ -53,6 +92,8 @@ WITH expressions (kind, oid, expression) AS (
     SELECT 'w', conrelid, conbin::text FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0
     UNION ALL
     SELECT 'w', tgrelid, tgqual::text FROM pg_trigger WHERE tgqual IS NOT NULL
+    UNION ALL
+    SELECT 't', contypid, conbin::text FROM pg_constraint WHERE contypid <> 0 AND conbin IS NOT NULL
     UNION ALL
     SELECT 'f', oid, proargdefaults::text FROM pg_proc WHERE pronargdefaults > 0 AND oid >= 16384
 ), mentions AS (
@@ -96,6 +137,10 @@ SELECT string_agg(n || ':' || s, ' ' ORDER BY k) FROM (
     UNION ALL SELECT 10, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_constraint
     UNION ALL SELECT 11, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_attrdef
     UNION ALL SELECT 12, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_extension
+    UNION ALL SELECT 15, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_cast
+    UNION ALL SELECT 16, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_type
+              WHERE typtype <> 'c' AND typelem = 0
+    UNION ALL SELECT 17, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_opclass
     UNION ALL SELECT 14, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_event_trigger
     UNION ALL SELECT 13, count(*), coalesce(sum(hashtextextended(rolname, 0)), 0)
               FROM pg_roles JOIN pg_namespace ON nspname = rolname

@@ -190,14 +190,14 @@ func (l *loop) hear(a answer) {
 
 func (l *loop) hearFailure(lv *live, a answer, e Event) {
 	n := &l.asked[a.node]
-	if e.Kind == Saturated {
-		l.step(a.ended, e)
-		l.clear(lv, a)
-		return
-	}
+	// Its connection is gone: nothing proves any more that it has not restarted.
 	lv.covers.Store(0)
 	n.conn = 0
 	l.step(a.ended, e)
+	if e.Kind == Saturated {
+		l.clear(lv, a) // it lives
+		return
+	}
 	if !l.state.nodes[a.node].up {
 		l.clear(lv, a) // down says more than suspected
 	}

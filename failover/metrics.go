@@ -115,7 +115,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.mu.Unlock()
 	gauge(c.primary, truth(snap.Primary != NoNode))
-	count(c.samples, float64(c.monitor.started.Load()))
+	count(c.samples, float64(c.monitor.started.Load()-noSample))
 	g := c.monitor.gate.Stats()
 	gauge(c.held, float64(g.HeldNow))
 	count(c.closures, float64(g.Totals.Closures))

@@ -29,6 +29,10 @@ const (
 // wantLease is how long one call of Want keeps the sampler fast.
 const wantLease = 100 * time.Millisecond
 
+// noSample is the counter before the first sample. It is not 0, for a write that
+// is acknowledged before then gets it as its mark, and mark 0 means no write.
+const noSample = 1
+
 // minGap is the least time between two probes of one node, however many errors
 // the data path reports.
 const minGap = 5 * time.Millisecond
@@ -144,6 +148,7 @@ func New(opts Options) (*Monitor, error) {
 		kick:  make(chan struct{}, 1),
 		epoch: opts.Clock.Now(),
 	}
+	m.started.Store(noSample)
 	state := NewState(opts.Rules, opts.Nodes, m.epoch)
 	m.snap.Store(state.snapshot(0, m.epoch))
 	m.metrics = newCollector(m)

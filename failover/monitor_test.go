@@ -75,6 +75,33 @@ func TestRoundRobinAndExclusion(t *testing.T) {
 	})
 }
 
+// A write may be acknowledged before the first sample has begun: its mark must
+// not be that of a session that never wrote.
+func TestMarkBeforeTheFirstSample(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeCluster(2)
+		var first Mark
+		var fresh bool
+		opened := make(chan *Monitor, 1)
+		m, _ := open(t, c, Options{OnChange: func(before, after *Snapshot) {
+			if before.Primary == NoNode && after.Primary == 0 {
+				m := <-opened
+				first = m.Mark()
+				_, fresh = m.PickRead(first, true, 0)
+			}
+		}})
+		opened <- m
+		settle(time.Second)
+		if first == 0 || fresh {
+			t.Fatalf("mark %d, a replica picked %v", first, fresh)
+		}
+		settle(3 * time.Second)
+		if _, ok := m.PickRead(first, true, 0); !ok {
+			t.Fatal("never fresh")
+		}
+	})
+}
+
 func TestFailoverHoldsAndGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFakeCluster(3)
@@ -214,7 +241,10 @@ func TestSaturationIsNotIllness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFakeCluster(2)
 		m, g := open(t, c, Options{})
-		settle(time.Second)
+		settle(2500 * time.Millisecond)
+		if !m.Fresh(1, 1) {
+			t.Fatal("not fresh")
+		}
 		full := fmt.Errorf("connect: %w", &pgconn.PgError{Code: "53300"})
 		for i := range 2 {
 			c.change(i, func(s *fakeServer) { s.err = full; s.breakConn() })
@@ -223,6 +253,9 @@ func TestSaturationIsNotIllness(t *testing.T) {
 		wantPrimary(t, m, g, 0)
 		if _, ok := m.PickRead(0, false, 0); !ok {
 			t.Fatal("a saturated replica was taken out")
+		}
+		if m.Fresh(1, 1) {
+			t.Fatal("fresh, though nobody could ask it")
 		}
 	})
 }

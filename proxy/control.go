@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -84,6 +85,22 @@ func (s *session) obeyWaiting() error {
 	return nil
 }
 
+// errNodeDown is the loss of a server that does not answer any more.
+var errNodeDown = errors.New("the node does not answer or is not the primary any more")
+
+// Abandon ends the leases of the database's sessions on a node that does not
+// answer, or has lost its role, as if the connections had broken: held reads
+// start anew elsewhere, other clients are told. Without it a server that was
+// stopped, not killed, would keep them for ever.
+func (srv *Server) Abandon(db *Database, node int) {
+	srv.each(func(s *session) {
+		if l := s.leased.Load(); s.db == db && l != nil && l.Node == node {
+			s.abandoned.Store(l.ID())
+			s.signal(controlNode)
+		}
+	})
+}
+
 // obey heeds the control flags of a session with a lease.
 func (s *session) obey() error {
 	if s.control.Load() == 0 {
@@ -91,6 +108,9 @@ func (s *session) obey() error {
 	}
 	if s.lease == nil {
 		return s.obeyWaiting()
+	}
+	if s.flag(controlNode) && s.abandoned.Load() == s.lease.ID() {
+		return s.serverLost(errNodeDown)
 	}
 	if s.flag(controlKill) {
 		return wire.Fatal("57P01", "terminating connection due to administrator command")

@@ -33,6 +33,7 @@ const (
 	controlKill                // end now
 	controlDrain               // end as soon as no transaction is open
 	controlTimeout             // the sweeper found a limit passed
+	controlNode                // the node of the lease in abandoned is down
 )
 
 // preparedStatement is what a client's statement name means.
@@ -58,10 +59,11 @@ type session struct {
 	localAddr, tlsName string
 	protocol           uint32
 
-	task    task
-	control atomic.Uint32
-	phase   atomic.Uint32
-	since   atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
+	task      task
+	control   atomic.Uint32
+	abandoned atomic.Uint64 // ID of the lease whose node is down
+	phase     atomic.Uint32
+	since     atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
 
 	client *wire.Conn
 	lease  *pool.Server
@@ -217,6 +219,9 @@ func (s *session) exchange() error {
 		}
 		if err := s.obey(); err != nil {
 			return err
+		}
+		if s.steps != before {
+			continue
 		}
 		if err := s.park(); err != nil {
 			return err

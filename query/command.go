@@ -185,7 +185,11 @@ func (b *builder) copy(n *pg.CopyStmt) {
 
 // prepare takes PREPARE name (types) AS body.
 func (b *builder) prepare(n *pg.PrepareStmt) {
-	b.take(message(n.Query))
+	parts := []proto.Message{message(n.Query)}
+	for _, t := range n.Argtypes {
+		parts = append(parts, message(t))
+	}
+	b.take(parts...)
 	b.c.Kind = KindPrepare
 	b.c.Effects |= EffectPrepared
 	pos := b.nameAfterVerb(n.Name)

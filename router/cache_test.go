@@ -222,3 +222,28 @@ func BenchmarkPlan(b *testing.B) {
 		})
 	}
 }
+
+// TestEntriesAreComparedByValue looks up keys that share their hash.
+func TestEntriesAreComparedByValue(t *testing.T) {
+	c := newCache(1 << 20)
+	p := New(Options{}).Plan([]byte("BEGIN"), Context{})
+	c.put(&entry{hash: 7, key: "a", ctx: Context{SearchPath: "x"}, plan: p})
+	for _, l := range []struct {
+		hash  uint64
+		key   string
+		ctx   Context
+		exact bool
+		found bool
+	}{
+		{7, "a", Context{SearchPath: "x"}, false, true},
+		{8, "a", Context{SearchPath: "x"}, false, false},
+		{7, "b", Context{SearchPath: "x"}, false, false},
+		{7, "a", Context{SearchPath: "y"}, false, false},
+		{7, "a", Context{SearchPath: "x", NonStandardStrings: true}, false, false},
+		{7, "a", Context{SearchPath: "x"}, true, false},
+	} {
+		if found := c.get(l.hash, []byte(l.key), &l.ctx, l.exact) != nil; found != l.found {
+			t.Errorf("%+v: found %t", l, found)
+		}
+	}
+}

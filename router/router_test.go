@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/jackc/pgx/v5"
@@ -63,8 +64,17 @@ func openCatalog(t testing.TB) (*catalog.Refresher, *pgx.Conn, chan *catalog.Cat
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	<-changed
+	awaitCatalog(t, changed)
 	return r, conn, changed
+}
+
+func awaitCatalog(t testing.TB, changed <-chan *catalog.Catalog) {
+	t.Helper()
+	select {
+	case <-changed:
+	case <-time.After(30 * time.Second):
+		t.Fatal("no catalog was loaded")
+	}
 }
 
 // describe renders a plan on one line.
@@ -180,7 +190,7 @@ func TestNewCatalogNewPlans(t *testing.T) {
 		t.Fatal(err)
 	}
 	refresher.Poke()
-	<-changed
+	awaitCatalog(t, changed)
 	if got := fmt.Sprint(intents()); got != "[0 0 0]" {
 		t.Errorf("then %s", got)
 	}

@@ -30,6 +30,8 @@ type database struct {
 	router  *router.Router
 	proxy   *proxy.Database
 	stop    context.CancelFunc
+	abandon func(db *proxy.Database, node int)
+	primary failover.NodeID // the last there was; of nodesChanged alone
 }
 
 // databaseDeps are what databases share.
@@ -37,6 +39,8 @@ type databaseDeps struct {
 	log      *slog.Logger
 	registry prometheus.Registerer
 	buffers  *wire.Buffers
+	// abandon ends the leases on a node.
+	abandon func(db *proxy.Database, node int)
 }
 
 // newDatabase makes the parts of a database and starts nothing.
@@ -53,7 +57,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		t.Address, t.User, t.Password = address, login.User, login.Password.Reveal()
 		return t.Config()
 	}
-	db := &database{conf: *conf}
+	db := &database{conf: *conf, abandon: d.abandon, primary: failover.NoNode}
 	db.gate = gate.New(gate.Options{HoldTimeout: conf.Failover.HoldTimeout, MaxHeld: conf.Failover.HoldStatements})
 	nodes := make([]failover.NodeConfig, len(shard.Nodes))
 	for i, a := range shard.Nodes {
@@ -133,18 +137,34 @@ func (db *database) close() {
 	db.pools.Close()
 }
 
-// nodesChanged makes the pool follow the monitor: connections to a node that
-// changed its role or is not fit any more end when they come back.
+// nodesChanged makes pool and sessions follow the monitor: connections to a
+// node that changed its role end when they come back, those to a node that is
+// down or was succeeded as primary end at once.
 func (db *database) nodesChanged(before, after *failover.Snapshot) {
 	for i, n := range after.Nodes {
 		was := before.Nodes[i]
-		switch {
-		case n.Role != was.Role && was.Role != failover.RoleUnknown:
+		if n.Role != was.Role && was.Role != failover.RoleUnknown {
 			db.pools.Retire(i)
-		case n.Health != was.Health && n.Health == failover.Up:
+		}
+		switch {
+		case n.Health == was.Health:
+		case n.Health == failover.Up:
 			db.pools.Wake(i)
+		case n.Health == failover.Down:
+			db.pools.Retire(i)
+			if n.Role == failover.RoleReplica {
+				db.abandon(db.proxy, i)
+			}
 		}
 	}
+	if after.Primary == failover.NoNode || after.Primary == db.primary {
+		return
+	}
+	if old := db.primary; old != failover.NoNode {
+		db.pools.Retire(int(old))
+		db.abandon(db.proxy, int(old))
+	}
+	db.primary = after.Primary
 }
 
 // nodesOf is a monitor as sessions see it.

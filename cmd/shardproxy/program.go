@@ -143,7 +143,9 @@ func (p *program) build(cfg *config.Config) error {
 }
 
 func (p *program) deps() databaseDeps {
-	return databaseDeps{log: p.log, registry: p.registry, buffers: p.buffers}
+	return databaseDeps{log: p.log, registry: p.registry, buffers: p.buffers, abandon: func(db *proxy.Database, node int) {
+		p.server.Abandon(db, node)
+	}}
 }
 
 // settings says to the server what the state means for it.

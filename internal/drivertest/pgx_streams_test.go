@@ -113,11 +113,7 @@ func (c pgxClient) listen(ctx context.Context, w *teller) error {
 	execute(ctx, listener, "UNLISTEN news")
 	execute(ctx, sender, "NOTIFY news, 'unheard'")
 	execute(ctx, sender, `NOTIFY "Odd Channel"`)
-	hear()
-	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-	defer cancel()
-	_, err := listener.WaitForNotification(short)
-	w.say("nothing more: %v, closed %v", err != nil, listener.IsClosed())
+	hear() // what was not to be heard was sent before it
 	return nil
 }
 

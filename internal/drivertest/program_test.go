@@ -76,7 +76,7 @@ func (s *stage) configuration(port int, admin string) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listen: {address: \"127.0.0.1:%d\", tls: {certificate: %s, key: %s}}\n", port, certificate, key)
 	fmt.Fprintf(&b, "admin: {address: %q}\n", admin)
-	fmt.Fprintf(&b, "users:\n  - {name: app, password: app-secret}\nlog: {level: debug}\ndatabases:\n")
+	fmt.Fprintf(&b, "users:\n  - {name: app, password: app-secret}\ndatabases:\n")
 	var nodes []string
 	for _, n := range s.cluster.Nodes() {
 		nodes = append(nodes, fmt.Sprintf("%q", n.Addr()))

@@ -1,0 +1,116 @@
+package admin
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// checkPage compares what stands between two markers of a manual page with
+// what the code says; with -update it is written anew.
+func checkPage(t *testing.T, path, name, want string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, end := "<!-- begin "+name+" -->\n", "<!-- end "+name+" -->"
+	head, rest, ok := strings.Cut(string(data), begin)
+	got, tail, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatalf("%s has no part %s", path, name)
+	}
+	if got == want {
+		return
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(head+begin+want+end+tail), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	has, says := lines(got), lines(want)
+	for l := range says {
+		if !has[l] {
+			t.Errorf("%s lacks: %s", path, l)
+		}
+	}
+	for l := range has {
+		if !says[l] {
+			t.Errorf("%s says what is not so: %s", path, l)
+		}
+	}
+	t.Errorf("%s differs from the code (go test ./admin -update writes it)", path)
+}
+
+func lines(s string) map[string]bool {
+	m := map[string]bool{}
+	for l := range strings.Lines(s) {
+		m[strings.TrimSuffix(l, "\n")] = true
+	}
+	return m
+}
+
+// cell keeps a text from ending its cell.
+func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
+
+// TestConsolePage: docs/console.md names every command, who may run it, and
+// every column with its type, in order.
+func TestConsolePage(t *testing.T) {
+	var commands, columns strings.Builder
+	commands.WriteString("\n| command | who | what it does |\n| --- | --- | --- |\n")
+	for _, c := range newCommands().all {
+		who := "all"
+		if c.needs == maySteer {
+			who = "admin"
+		}
+		fmt.Fprintf(&commands, "| `%s` | %s | %s |\n", cell(c.usage), who, cell(c.doc))
+	}
+	commands.WriteString("\n")
+	for _, v := range views() {
+		fmt.Fprintf(&columns, "\n### SHOW %s\n\n%s\n\n| column | type | meaning |\n| --- | --- | --- |\n", v.name, v.doc)
+		for _, c := range v.columns {
+			if c.doc == "" {
+				t.Errorf("SHOW %s: column %s is not defined", v.name, c.name)
+			}
+			fmt.Fprintf(&columns, "| `%s` | %s | %s |\n", c.name, c.typ.name, cell(c.doc))
+		}
+	}
+	columns.WriteString("\n")
+	checkPage(t, "../docs/console.md", "commands", commands.String())
+	checkPage(t, "../docs/console.md", "columns", columns.String())
+}
+
+// TestPgBouncerColumns: the columns of PgBouncer 1.25 come first and in its
+// order; tools read some by their place.
+func TestPgBouncerColumns(t *testing.T) {
+	const sockets = "type user database replication state addr port local_addr local_port connect_time request_time wait wait_us " +
+		"close_needed ptr link remote_pid tls application_name prepared_statements id"
+	want := map[string]string{
+		"POOLS": "database user cl_active cl_waiting cl_active_cancel_req cl_waiting_cancel_req sv_active sv_active_cancel sv_being_canceled " +
+			"sv_idle sv_used sv_tested sv_login maxwait maxwait_us pool_mode load_balance_hosts",
+		"CLIENTS": sockets, "SERVERS": sockets,
+		"DATABASES": "name host port database force_user pool_size min_pool_size reserve_pool_size server_lifetime pool_mode load_balance_hosts " +
+			"max_connections current_connections max_client_connections current_client_connections paused disabled",
+		"STATE": "key value", "VERSION": "version", "CONFIG": "key value default changeable", "LISTS": "list items",
+		"STATS_TOTALS": "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time query_time wait_time " +
+			"client_parse_count server_parse_count bind_count",
+		"TOTALS": "name value",
+	}
+	for _, v := range views() {
+		var got []string
+		for _, c := range v.columns {
+			got = append(got, c.name)
+		}
+		if all := strings.Join(got, " "); !strings.HasPrefix(all+" ", want[v.name]) || want[v.name] == "" && v.name != "NODES" {
+			t.Errorf("SHOW %s: %s", v.name, all)
+		}
+		switch v.name {
+		case "LISTS", "STATE", "VERSION", "CONFIG", "TOTALS": // exporters count these
+			if len(got) != len(strings.Fields(want[v.name])) {
+				t.Errorf("SHOW %s has %d columns", v.name, len(got))
+			}
+		}
+	}
+}
