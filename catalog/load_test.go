@@ -1,9 +1,7 @@
 package catalog
 
 import (
-	"fmt"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -359,43 +357,5 @@ func TestHostileSearchPath(t *testing.T) {
 	var path string
 	if err := conn.QueryRow(t.Context(), "SHOW search_path").Scan(&path); err != nil || path != "public, pg_catalog" {
 		t.Errorf("the session's search_path is %q now, %v", path, err)
-	}
-}
-
-// TestRefresherOnServer pokes a Refresher after a change.
-func TestRefresherOnServer(t *testing.T) {
-	db := pgtest.Shared(t)
-	conn := connect(t, db.DSN("postgres"))
-	other := connect(t, db.DSN("postgres"))
-	changed := make(chan *Catalog, 8)
-	r := NewRefresher(Options{Source: conn, Changed: func(c *Catalog) { changed <- c }})
-	if err := r.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	next := func() *Catalog {
-		t.Helper()
-		select {
-		case c := <-changed:
-			return c
-		case <-time.After(30 * time.Second):
-			t.Fatal("no catalog was loaded")
-			return nil
-		}
-	}
-	first := next()
-	if v := first.Function("", "brand_new", 0, Path{}); v.Found {
-		t.Error("found too early")
-	}
-	if _, err := other.Exec(t.Context(), "CREATE FUNCTION brand_new() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1'"); err != nil {
-		t.Fatal(err)
-	}
-	r.Poke()
-	second := next()
-	if v := second.Function("", "brand_new", 0, Path{}); !v.Found || v.Fitness != Anywhere {
-		t.Errorf("after the poke: %+v", v)
-	}
-	if second.Version() != first.Version()+1 || r.Current() != second {
-		t.Error(fmt.Sprint("versions ", first.Version(), second.Version()))
 	}
 }

@@ -159,11 +159,7 @@ func hasIdentity(s *Settings) bool {
 func (it Setting) append(dst []byte) []byte {
 	switch {
 	case it.Literal:
-		dst = append(dst, "SELECT pg_catalog.set_config("...)
-		dst = appendLiteral(dst, it.Name)
-		dst = append(dst, ',')
-		dst = appendLiteral(dst, it.Text)
-		return append(dst, ",false);"...)
+		return append(it.AppendCall(append(dst, "SELECT "...)), ';')
 	case it.Name == "timezone":
 		// Intervals are allowed in this form only.
 		dst = append(dst, "SET TIME ZONE "...)
@@ -171,6 +167,15 @@ func (it Setting) append(dst []byte) []byte {
 		dst = append(append(append(dst, "SET "...), quoteName(it.Name)...), " TO "...)
 	}
 	return append(append(dst, it.Text...), ';')
+}
+
+// AppendCall appends the call of set_config that makes a literal setting.
+func (it Setting) AppendCall(dst []byte) []byte {
+	dst = append(dst, "pg_catalog.set_config("...)
+	dst = appendLiteral(dst, it.Name)
+	dst = append(dst, ',')
+	dst = appendLiteral(dst, it.Text)
+	return append(dst, ",false)"...)
 }
 
 // quoteName quotes a setting's name, part by part.

@@ -28,6 +28,9 @@ func (s *Statement) Text() []byte {
 	return s.Rest
 }
 
+// NamePrefix begins the name of every statement that the proxy prepares on servers.
+const NamePrefix = "_sp_"
+
 // Statements hands out the shared statements of one database. Safe for
 // concurrent use. It holds exactly the statements that some client holds.
 type Statements struct {
@@ -52,7 +55,7 @@ func (r *Statements) Acquire(scope string, rest []byte) *Statement {
 	if !ok {
 		r.last++
 		k := string(key)
-		s = &Statement{Rest: []byte(k[len(scope)+1:]), Name: "_sp_" + strconv.FormatUint(r.last, 36), key: k}
+		s = &Statement{Rest: []byte(k[len(scope)+1:]), Name: NamePrefix + strconv.FormatUint(r.last, 36), key: k}
 		r.byKey[k] = s
 		r.bytes += int64(2 * len(k))
 	}

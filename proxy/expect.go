@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"shardproxy/pool"
+	"shardproxy/query"
 	"shardproxy/router"
 )
 
@@ -48,6 +49,13 @@ type expect struct {
 	statement *preparedStatement
 	prev      *preparedStatement
 	name      string
+	// unnamed is set for the client's Parse of the unnamed statement.
+	unnamed bool
+	// about is the named statement that the request uses, for error texts.
+	about *preparedStatement
+	// again is a statement that was parsed once more because a DEALLOCATE ALL
+	// ahead of it takes it away.
+	again *pool.Statement
 	// injected is the server statement that a swallowed Parse makes.
 	injected *pool.Statement
 	// tag replaces the command tag of the server's answer.
@@ -69,7 +77,11 @@ const (
 type expects struct {
 	items []expect
 	head  int
-	syncs int // expectSync, expectQuery and expectFunction entries
+	// barriers counts the entries whose outcome decides what later requests mean:
+	// the next request waits for them.
+	barriers int
+	// unnamed counts the Parses of the unnamed statement.
+	unnamed int
 }
 
 func (q *expects) empty() bool { return q.head == len(q.items) }
@@ -79,9 +91,25 @@ func (q *expects) push(e expect) {
 		q.items, q.head = q.items[:0], 0
 	}
 	q.items = append(q.items, e)
-	if e.ends() {
-		q.syncs++
+	if e.decides() {
+		q.barriers++
 	}
+	if e.unnamed {
+		q.unnamed++
+	}
+}
+
+// drop takes the i-th item out of the counts and clears it.
+func (q *expects) drop(i int) expect {
+	e := q.items[i]
+	q.items[i] = expect{}
+	if e.decides() {
+		q.barriers--
+	}
+	if e.unnamed {
+		q.unnamed--
+	}
+	return e
 }
 
 // front returns the entry whose reply comes next, nil when nothing is owed.
@@ -95,22 +123,33 @@ func (q *expects) front() *expect {
 // clear forgets everything that is owed, newest first, calling f for each.
 func (q *expects) clear(f func(*expect)) {
 	for i := len(q.items) - 1; i >= q.head; i-- {
-		f(&q.items[i])
-		q.items[i] = expect{}
+		e := q.drop(i)
+		f(&e)
 	}
-	q.items, q.head, q.syncs = q.items[:0], 0, 0
+	q.items, q.head = q.items[:0], 0
 }
 
-// failSegment removes the entries before the next one that ends a request,
-// newest first, calling f for each. It reports whether there is such an end.
+// failSegment removes the entries before the next Sync, newest first, calling f
+// for each: a server skips all of them after an error in the extended protocol,
+// queries and function calls too. It reports whether there is such a Sync.
 func (q *expects) failSegment(f func(*expect)) bool {
+	return q.failUntil(f, func(e *expect) bool { return e.kind == expectSync })
+}
+
+// failRequest removes the entries before the next one that ends a request, as
+// failSegment does.
+func (q *expects) failRequest(f func(*expect)) bool {
+	return q.failUntil(f, (*expect).ends)
+}
+
+func (q *expects) failUntil(f func(*expect), stop func(*expect) bool) bool {
 	end := q.head
-	for end < len(q.items) && !q.items[end].ends() {
+	for end < len(q.items) && !stop(&q.items[end]) {
 		end++
 	}
 	for i := end - 1; i >= q.head; i-- {
-		f(&q.items[i])
-		q.items[i] = expect{}
+		e := q.drop(i)
+		f(&e)
 	}
 	q.head = end
 	if end < len(q.items) {
@@ -129,12 +168,8 @@ func (q *expects) last() *expect {
 }
 
 func (q *expects) pop() expect {
-	e := q.items[q.head]
-	q.items[q.head] = expect{}
+	e := q.drop(q.head)
 	q.head++
-	if e.ends() {
-		q.syncs--
-	}
 	if q.head == len(q.items) {
 		q.items, q.head = q.items[:0], 0
 		if cap(q.items) > 1024 {
@@ -153,13 +188,32 @@ func (q *expects) enterCopy() (ended bool) {
 	for n < len(q.items) && q.items[n].kind == expectSync {
 		n++
 	}
-	q.syncs -= n - at
 	if n < len(q.items) && q.items[n].kind == expectCopyEnd {
 		ended = true
 		n++
 	}
 	q.items = append(q.items[:at], q.items[n:]...)
 	return ended
+}
+
+// decides reports whether requests behind this one's Sync must wait for its
+// outcome: it makes or removes a statement, or changes the session's state.
+func (e *expect) decides() bool {
+	if e.statement != nil || e.prev != nil || e.injected != nil || e.purpose != forClient {
+		return true
+	}
+	return e.plan != nil && !e.plan.Simple && changesSession(e.plan)
+}
+
+// changesSession reports whether running the plan may change what the session
+// must carry to its next server connection.
+func changesSession(p *router.Plan) bool {
+	if p.Effects&(query.EffectSetting|query.EffectPrepared) != 0 {
+		return true
+	}
+	c := p.Single
+	return c == nil || c.Kind == query.KindDiscard || c.Kind == query.KindRollbackTo || c.Kind == query.KindRelease ||
+		c.Kind == query.KindSavepoint
 }
 
 // ends reports whether the reply is a ReadyForQuery in the end.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"time"
 
@@ -14,6 +15,11 @@ import (
 func (s *session) serverError(body []byte, size int) error {
 	e := errorOf(body)
 	if isEndOfServer(e) {
+		if e.Code == "08P01" {
+			// The client broke the protocol; PostgreSQL ends its session too.
+			s.giveBack(pool.Dead)
+			return e
+		}
 		return s.serverLost(e)
 	}
 	front := s.owed.front()
@@ -66,7 +72,29 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 	if e.Code == "25006" && !s.replica {
 		s.db.Nodes.Suspect(s.lease.Node, e)
 	}
+	if bytes.Contains(body, []byte(pool.NamePrefix)) {
+		s.client.SetOutput(wire.AppendFrame(s.client.Output(), wire.MsgErrorResponse, s.clientNames(body)))
+		s.lease.Discard(size)
+		s.steps++
+		return
+	}
 	s.deliver(size)
+}
+
+// clientNames puts the client's names of its statements in place of the servers'.
+func (s *session) clientNames(body []byte) []byte {
+	if f := s.owed.front(); f != nil && f.about != nil {
+		body = bytes.ReplaceAll(body, []byte(`"`+f.about.shared.Name+`"`), []byte(`"`+f.about.name+`"`))
+	}
+	for name, st := range s.statements {
+		body = bytes.ReplaceAll(body, []byte(`"`+st.shared.Name+`"`), []byte(`"`+name+`"`))
+	}
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		if e := &s.owed.items[i]; e.prev != nil {
+			body = bytes.ReplaceAll(body, []byte(`"`+e.prev.shared.Name+`"`), []byte(`"`+e.name+`"`))
+		}
+	}
+	return body
 }
 
 // retireStatement makes statements prepared from now on get a new server-side
@@ -220,7 +248,7 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 	}
 	for !s.owed.empty() {
 		unknown, ours := s.fateOfSegment()
-		ended := s.owed.failSegment(s.undo)
+		ended := s.owed.failRequest(s.undo)
 		if ended {
 			last := s.owed.pop()
 			unknown = unknown || mayCommit(&last, inTx)

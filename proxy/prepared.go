@@ -17,7 +17,7 @@ func (s *session) parseNamed(name string, rest []byte, p *router.Plan, size int)
 		s.ensure(old.shared)
 		s.lease.SetOutput(wire.AppendParse(s.lease.Output(), old.shared.Name, rest))
 		s.drop(size)
-		s.owed.push(expect{kind: expectParse})
+		s.owed.push(expect{kind: expectParse, about: old})
 		return nil
 	}
 	if limit := s.db.Policy().SessionStatements; limit > 0 && len(s.statements) >= limit {
@@ -30,18 +30,25 @@ func (s *session) parseNamed(name string, rest []byte, p *router.Plan, size int)
 			WithDetail("The limit is %d bytes.", limit).
 			WithHint("Close statements that are no longer used, or raise limits.session_statement_bytes.")
 	}
-	rest, substituted := s.substitute(rest, p)
+	rest, substituted := s.substitute(name, rest, p)
+	if text, tag := s.resetText(p); tag != "" {
+		rest, substituted = append([]byte(text), 0, 0, 0), true
+	}
 	st := s.db.Statements.Acquire(s.searchPath, rest)
-	ps := &preparedStatement{shared: st, plan: p, substituted: substituted}
+	ps := &preparedStatement{name: name, shared: st, plan: p, substituted: substituted}
 	if s.statements == nil {
 		s.statements = map[string]*preparedStatement{}
 	}
 	s.statements[name] = ps
 	s.statementBytes += len(rest)
 	e := expect{kind: expectParse, statement: ps, name: name}
-	if s.lease.Has(st) && s.tx != 'E' {
+	switch has := s.lease.Has(st); {
+	case has && s.forgetting:
+		s.prepare(st)
+		e.again = st
+	case has && s.tx != 'E':
 		e.mode = local
-	} else {
+	default:
 		s.prepare(st)
 		e.injected = st
 	}
@@ -53,7 +60,7 @@ func (s *session) parseNamed(name string, rest []byte, p *router.Plan, size int)
 // ensure makes the lease have the statement before what is sent next.
 func (s *session) ensure(st *pool.Statement) {
 	if s.lease.Has(st) {
-		return
+		return // also if a DEALLOCATE ALL is ahead: then its name is the client's no more
 	}
 	s.prepare(st)
 	s.owed.push(expect{kind: expectParse, mode: swallow, injected: st})
@@ -75,8 +82,8 @@ const harmless = "UNLISTEN _shardproxy_none"
 
 // substitute replaces the text of a Parse that deallocates one of the
 // session's own statements; the statement goes when it is executed.
-func (s *session) substitute(rest []byte, p *router.Plan) ([]byte, bool) {
-	if c := p.Single; c != nil && c.Kind == query.KindDeallocate && s.ownStatement(c) {
+func (s *session) substitute(name string, rest []byte, p *router.Plan) ([]byte, bool) {
+	if c := p.Single; c != nil && c.Kind == query.KindDeallocate && (s.ownStatement(c) || c.Target == name && !c.All) {
 		return append([]byte(harmless), 0, 0, 0), true
 	}
 	return rest, false
@@ -85,13 +92,15 @@ func (s *session) substitute(rest []byte, p *router.Plan) ([]byte, bool) {
 // ownStatement reports whether the command names a statement that was prepared
 // by protocol, which servers know under another name.
 func (s *session) ownStatement(c *query.Command) bool {
-	if c.All || (c.Kind != query.KindDeallocate && c.Kind != query.KindExecute) {
-		return false
+	switch c.Kind {
+	case query.KindDeallocate, query.KindExecute, query.KindPrepare:
+		return !c.All && s.statements[c.Target] != nil
 	}
-	return s.statements[c.Target] != nil
+	return false
 }
 
-// queryOfStatement sends a simple EXECUTE or DEALLOCATE of a protocol-level statement.
+// queryOfStatement sends a simple EXECUTE or DEALLOCATE of a protocol-level
+// statement, or a PREPARE under its name, which the server refuses.
 func (s *session) queryOfStatement(c *query.Command, text []byte, size int, p *router.Plan) error {
 	st := s.statements[c.Target]
 	if c.Kind == query.KindDeallocate {
@@ -109,19 +118,39 @@ func (s *session) queryOfStatement(c *query.Command, text []byte, size int, p *r
 	sql := string(text[:c.TargetStart]) + st.shared.Name + string(text[c.TargetEnd:])
 	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), sql))
 	s.drop(size)
-	s.expectQuery(st.plan)
+	if c.Kind == query.KindExecute {
+		p = s.replan(st)
+	}
+	s.expectQuery(p)
 	return nil
 }
 
-// forgetStatements drops all the session's statements: the server has dropped
-// its own, which other sessions of this connection shared.
+// forgetStatements drops the session's statements but those that are being
+// parsed behind the DEALLOCATE ALL that was executed: the server has dropped its
+// own, which other sessions of this connection shared.
 func (s *session) forgetStatements() {
-	for _, st := range s.statements {
-		s.release(st)
-	}
-	clear(s.statements)
-	s.unnamedTok = 0
+	unnamed := s.lease.Unnamed // which DEALLOCATE ALL spares
 	s.lease.ForgetAll()
+	s.lease.Unnamed = unnamed
+	later := map[*preparedStatement]bool{}
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		e := &s.owed.items[i]
+		if e.statement != nil {
+			later[e.statement] = true
+		}
+		if e.kind == expectParse && e.injected != nil {
+			s.lease.Prepared(e.injected)
+		}
+		if e.again != nil {
+			s.lease.Prepared(e.again)
+		}
+	}
+	for name, st := range s.statements {
+		if !later[st] {
+			s.release(st)
+			delete(s.statements, name)
+		}
+	}
 }
 
 // release ends the session's use of a statement that no name means any more.
@@ -134,6 +163,10 @@ func (s *session) release(st *preparedStatement) {
 func (s *session) undo(e *expect) {
 	switch e.kind {
 	case expectParse:
+		if e.unnamed {
+			// Skipped, it left the old one; failed, none. Both are refused as none.
+			s.unnamedTok, s.unnamedAs = 0, nil
+		}
 		if e.injected != nil && s.lease != nil {
 			s.lease.Forget(e.injected)
 		}

@@ -153,15 +153,19 @@ func (s *session) skip(kind byte, size int) {
 // begin deals with the first frame of a request: it finds the server for it.
 func (s *session) begin(kind byte, size int) (bool, error) {
 	if s.lease != nil {
+		if s.settling {
+			return false, nil
+		}
 		if s.fresh {
 			// The request that the lease was taken for.
-			s.fresh = false
-			return s.send(kind, size)
+			going, err := s.send(kind, size)
+			s.fresh = !going
+			return going, err
 		}
 		if s.replica && (!s.owed.empty() || s.tx == 'I') {
 			return false, nil // what follows may need another node
 		}
-		if s.audit.running || s.settling {
+		if s.audit.running || s.owed.barriers > 0 || s.owed.unnamed > 0 && !s.bringsUnnamed(kind) {
 			return false, nil
 		}
 		// With a second request under way the first cannot be taken back.
@@ -196,6 +200,13 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	}
 	s.steps++
 	return true, nil
+}
+
+// bringsUnnamed reports whether the frame opens a request that cannot mean the
+// unnamed statement of one before it.
+func (s *session) bringsUnnamed(kind byte) bool {
+	b := s.client.Buffered()
+	return kind == wire.MsgQuery || kind == wire.MsgSync || kind == wire.MsgParse && len(b) > 5 && b[5] == 0
 }
 
 // refuse answers a request that got no server with an error.
@@ -239,6 +250,9 @@ func (s *session) scan() (n need, ok bool) {
 	for off := 0; ; {
 		if off > scanMax {
 			return need{opaque: true}, true
+		}
+		if off > len(buf) {
+			return need{}, false
 		}
 		rest := buf[off:]
 		if len(rest) < 5 {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"shardproxy/pool"
+	"shardproxy/query"
 	"shardproxy/wire"
 )
 
@@ -202,14 +203,30 @@ func (s *session) aside(kind byte, size int) {
 	switch {
 	case front != nil && front.mode == swallow:
 		s.learn(kind, size)
+		if s.tellParams && kind == wire.MsgParameterStatus && front.purpose == forSettings {
+			s.pass(relay, size)
+			return
+		}
 		// Ours: the client did not ask for it. What changed by applying its
 		// settings it knows already.
+		s.pass(swallow, size)
+	case kind == wire.MsgParameterStatus && s.discardsOwn(front, size):
 		s.pass(swallow, size)
 	default:
 		// A notice kept back would be lost; relayed, it ends the chance to try
 		// the request again.
 		s.pass(relay, size)
 	}
+}
+
+// discardsOwn reports whether a ParameterStatus comes from a DISCARD ALL that
+// took away what the client's start-up packet asked for, which it gets back.
+func (s *session) discardsOwn(front *expect, size int) bool {
+	if front == nil || front.plan == nil || front.plan.Single == nil || front.plan.Single.Kind != query.KindDiscard {
+		return false
+	}
+	_, own := s.base.Get(strings.ToLower(string(cut(s.lease.Buffered()[5:size]))))
+	return own
 }
 
 // learn notes a parameter that a login's settings changed.
@@ -228,13 +245,15 @@ func (s *session) queryReply(front *expect, kind byte, body []byte, size int) er
 	switch kind {
 	case wire.MsgCommandComplete:
 		if front.mode == relay {
-			s.completed(front, string(cut(body)))
+			s.completed(front, cut(body))
 			if front.tag != "" {
 				s.commitHold()
 				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), front.tag))
 				s.lease.Discard(size)
 				s.steps++
-				s.deallocated(front)
+				if front.plan.Single.Kind == query.KindDeallocate {
+					s.deallocated(front)
+				}
 				return nil
 			}
 		}
@@ -275,7 +294,16 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 			s.pass(front.mode, size)
 			return nil
 		case wire.MsgCommandComplete:
-			s.completed(front, string(cut(body)))
+			s.completed(front, cut(body))
+			if front.tag != "" {
+				s.commitHold()
+				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), front.tag))
+				s.lease.Discard(size)
+				s.steps++
+				s.owed.pop()
+				s.answerLocal()
+				return nil
+			}
 			if s.deallocatesOwn(front) {
 				s.commitHold()
 				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), "DEALLOCATE"))

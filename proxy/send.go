@@ -32,7 +32,7 @@ func (s *session) send(kind byte, size int) (bool, error) {
 	case wire.MsgSync:
 		s.forward(size)
 		s.owed.push(expect{kind: expectSync})
-		s.open = false
+		s.open, s.forgetting = false, false
 	case wire.MsgFlush:
 		s.forward(size)
 	case wire.MsgFunctionCall:
@@ -67,6 +67,13 @@ func (s *session) sendQuery(size int) (bool, error) {
 	p := s.nextPlan(text)
 	if c := p.Single; c != nil && s.ownStatement(c) {
 		return true, s.queryOfStatement(c, text, size, p)
+	}
+	if text, tag := s.resetText(p); tag != "" {
+		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), text))
+		s.drop(size)
+		s.expectQuery(p)
+		s.owed.last().tag = tag
+		return true, nil
 	}
 	s.forward(size)
 	s.expectQuery(p)
@@ -116,12 +123,20 @@ func (s *session) sendParse(size int) (bool, error) {
 	if len(name) > 0 {
 		return true, s.parseNamed(string(name), rest, p, size)
 	}
+	if text, tag := s.resetText(p); tag != "" {
+		rest = append(append([]byte(nil), text...), 0, 0, 0)
+		s.lease.SetOutput(wire.AppendParse(s.lease.Output(), "", rest))
+		s.drop(size)
+		size = 0
+	}
 	s.unnamed = append(s.unnamed[:0], rest...)
 	s.unnamedAs = p
 	s.unnamedTok = s.db.tokens.Add(1)
 	s.lease.Unnamed = s.unnamedTok
-	s.forward(size)
-	s.owed.push(expect{kind: expectParse})
+	if size > 0 {
+		s.forward(size)
+	}
+	s.owed.push(expect{kind: expectParse, unnamed: true})
 	return true, nil
 }
 
@@ -141,7 +156,7 @@ func (s *session) sendLargeParse(size int) (bool, error) {
 	s.unnamedTok, s.unnamedAs = 0, nil
 	s.lease.Unnamed = 0
 	s.forward(size)
-	s.owed.push(expect{kind: expectParse})
+	s.owed.push(expect{kind: expectParse, unnamed: true})
 	return true, nil
 }
 
@@ -161,13 +176,14 @@ func (s *session) sendBind(size int) (bool, error) {
 	}
 	s.open = true
 	var p *router.Plan
+	var about *preparedStatement
 	if len(name) == 0 {
 		p = s.unnamedAs
 		s.restoreUnnamed()
 		s.bound(portal, p)
 		s.forward(size)
 	} else if st := s.statements[string(name)]; st != nil {
-		p = s.replan(st)
+		p, about = s.replan(st), st
 		s.ensure(st.shared)
 		s.bound(portal, p)
 		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)
@@ -177,7 +193,7 @@ func (s *session) sendBind(size int) (bool, error) {
 		s.bound(portal, nil)
 		s.forward(size)
 	}
-	s.owed.push(expect{kind: expectBind})
+	s.owed.push(expect{kind: expectBind, about: about})
 	return true, nil
 }
 
@@ -213,7 +229,14 @@ func (s *session) bound(portal []byte, p *router.Plan) {
 
 // restoreUnnamed makes the lease's unnamed statement the session's own.
 func (s *session) restoreUnnamed() {
-	if s.unnamedTok == 0 || s.lease.Unnamed == s.unnamedTok {
+	if s.unnamedTok == 0 {
+		// It has none; what another session left there is not its own.
+		s.lease.Unnamed = 0
+		s.lease.SetOutput(wire.AppendClose(s.lease.Output(), 'S', ""))
+		s.owed.push(expect{kind: expectClose, mode: swallow})
+		return
+	}
+	if s.lease.Unnamed == s.unnamedTok {
 		return
 	}
 	s.lease.Unnamed = s.unnamedTok
@@ -246,7 +269,7 @@ func (s *session) sendDescribe(size int) (bool, error) {
 	default:
 		s.forward(size)
 	}
-	s.owed.push(expect{kind: expectDescribe})
+	s.owed.push(expect{kind: expectDescribe, about: st})
 	return true, nil
 }
 
@@ -262,7 +285,12 @@ func (s *session) sendExecute(size int) (bool, error) {
 	}
 	s.note(p)
 	s.forward(size)
-	s.owed.push(expect{kind: expectExecute, plan: p})
+	e := expect{kind: expectExecute, plan: p}
+	if p != nil {
+		_, e.tag = s.resetText(p)
+		s.forgetting = s.forgetting || deallocatesAll(p)
+	}
+	s.owed.push(e)
 	return true, nil
 }
 

@@ -38,6 +38,7 @@ const (
 
 // preparedStatement is what a client's statement name means.
 type preparedStatement struct {
+	name   string
 	shared *pool.Statement
 	plan   *router.Plan
 	// substituted is set when servers run another text than the client's.
@@ -82,6 +83,8 @@ type session struct {
 	uploadVoid  bool // they are dropped instead
 	download    int  // bytes of a server frame still to be relayed
 	swallowing  bool // they are dropped instead
+	forgetting  bool // a DEALLOCATE ALL is ahead in this request
+	tellParams  bool // the next settings applied change what the client was told
 	skipping    bool // an error was sent; everything up to Sync is dropped
 	copyIn      bool // the server expects CopyData
 	segment     []*router.Plan

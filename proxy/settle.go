@@ -127,6 +127,7 @@ func (s *session) settingsApplied() error {
 		return s.settingsRefused(e)
 	}
 	s.lease.Settings = s.settlingTo
+	s.tellParams = false
 	if s.tx == 'I' {
 		s.leaseBase = s.lease.Settings
 	}
@@ -189,8 +190,14 @@ func isUnsafeEncoding(name string) bool {
 }
 
 // completed deals with the CommandComplete of a statement of the client.
-func (s *session) completed(e *expect, tag string) {
-	if e.plan == nil || e.plan.Simple {
+func (s *session) completed(e *expect, tag []byte) {
+	if e.plan != nil && e.plan.Simple {
+		return
+	}
+	if t := string(tag); t == "DEALLOCATE ALL" || t == "DISCARD ALL" {
+		s.forgetStatements()
+	}
+	if e.plan == nil {
 		return
 	}
 	if e.plan.Effects&query.EffectCatalog != 0 {
@@ -203,12 +210,12 @@ func (s *session) completed(e *expect, tag string) {
 	switch c.Kind {
 	case query.KindSet, query.KindReset, query.KindSelect:
 		for _, st := range c.Settings {
-			s.applySetting(st)
+			s.applySetting(st, e.tag != "")
 		}
 	case query.KindRollback:
 		s.rolledBack()
 	case query.KindCommit:
-		if tag == "ROLLBACK" {
+		if string(tag) == "ROLLBACK" {
 			s.rolledBack()
 		} else if c.Chain {
 			s.txBase, s.leaseBase = s.settings, s.lease.Settings
@@ -226,15 +233,14 @@ func (s *session) completed(e *expect, tag string) {
 		if i := s.savepoint(c.Target); i >= 0 {
 			s.savepoints = s.savepoints[:i]
 		}
-	case query.KindDeallocate:
-		if c.All {
-			s.forgetStatements()
-		}
 	case query.KindDiscard:
 		if c.Target == "ALL" {
-			s.forgetStatements()
+			for _, it := range s.base.All() {
+				had, _ := s.settings.Get(it.Name)
+				s.tellParams = s.tellParams || had != it
+			}
 			s.setSettings(s.base)
-			s.lease.Settings = nil
+			s.lease.Settings, s.lease.Unnamed, s.unnamedTok = nil, 0, 0
 		}
 	}
 }
@@ -254,8 +260,12 @@ func (s *session) savepoint(name string) int {
 	return -1
 }
 
-// applySetting notes a SET or RESET that the server has executed.
-func (s *session) applySetting(st query.Setting) {
+// applySetting notes a SET or RESET that the server has executed; with
+// restored, what the start-up packet asked for was set again in the same breath.
+func (s *session) applySetting(st query.Setting, restored bool) {
+	if restored {
+		defer func() { s.lease.Settings = s.effective() }()
+	}
 	switch {
 	case st.Local:
 		return // gone with the transaction, which the lease outlives

@@ -16,7 +16,7 @@ import (
 )
 
 // sectionTimeout bounds one section of a script written in Go.
-const sectionTimeout = 60 * time.Second
+const sectionTimeout = 30 * time.Second
 
 // bigBytes is the length of the largest values exchanged.
 const bigBytes = 50 << 20

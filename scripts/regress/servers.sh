@@ -24,12 +24,14 @@ find_server() {
 
 # as_server runs a command as the account of the servers: PostgreSQL refuses
 # to run as root, and what the suite's psql writes the server must read.
-as_server() {
+as_server() { (become "$@"); }
+
+# become is as_server in place of this shell.
+become() {
 	if [ "$(id -u)" = 0 ]; then
-		setpriv --reuid=postgres --regid=postgres --clear-groups "$@"
-	else
-		"$@"
+		exec setpriv --reuid=postgres --regid=postgres --clear-groups "$@"
 	fi
+	exec "$@"
 }
 
 # make_run_folder makes $run with a copy of the suite that the server reaches.
@@ -68,7 +70,7 @@ start_server() {
 		${SERVER_LOG:+log_statement = all}
 	EOF
 	as_server "$bin/pg_ctl" -D "$run/data" -l "$run/server.log" -s -w start
-	server_pid=$(head -n 1 "$run/data/postmaster.pid")
+	server_runs=1
 	local setting
 	{
 		echo "CREATE DATABASE regression TEMPLATE = template0;"
@@ -79,9 +81,9 @@ start_server() {
 }
 
 stop_server() {
-	[ -n "${server_pid:-}" ] || return 0
+	[ -n "${server_runs:-}" ] || return 0
 	as_server "$bin/pg_ctl" -D "$run/data" -s -m immediate stop || true
-	server_pid=
+	server_runs=
 }
 
 # start_proxy builds and starts the proxy in front of the server.
@@ -105,7 +107,8 @@ start_proxy() {
 			echo "    pool: {mode: $mode, size: 50}"
 		done
 	} | as_server tee "$run/proxy.yaml" >/dev/null
-	as_server "$run/shardproxy" run --config "$run/proxy.yaml" >"$run/proxy.log" 2>&1 &
+	chmod 600 "$run/proxy.yaml"
+	become "$run/shardproxy" run --config "$run/proxy.yaml" >"$run/proxy.log" 2>&1 &
 	proxy_pid=$!
 	local try
 	for try in $(seq 100); do
@@ -120,7 +123,9 @@ start_proxy() {
 
 stop_proxy() {
 	[ -n "${proxy_pid:-}" ] || return 0
-	kill -QUIT "$proxy_pid" 2>/dev/null || true
+	# By now its clients are gone, so there is nothing to drain.
+	kill "$proxy_pid" 2>/dev/null || true
+	timeout 10 tail --pid="$proxy_pid" -f /dev/null || kill -KILL "$proxy_pid" 2>/dev/null || true
 	wait "$proxy_pid" 2>/dev/null || true
 	proxy_pid=
 }

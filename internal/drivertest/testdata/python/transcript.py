@@ -10,7 +10,7 @@ import hashlib
 import sys
 import traceback
 
-SECTION_TIMEOUT_SECONDS = 60
+SECTION_TIMEOUT_SECONDS = 30
 
 BIG = 50 * 1024 * 1024
 
