@@ -69,9 +69,6 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 	if e.Code == "0A000" && wire.Field(body, 'R') == "RevalidateCachedQuery" {
 		s.retireStatement()
 	}
-	if e.Code == "25006" && !s.replica {
-		s.db.Nodes.Suspect(s.lease.Node, e)
-	}
 	if bytes.Contains(body, []byte(pool.NamePrefix)) {
 		s.client.SetOutput(wire.AppendFrame(s.client.Output(), wire.MsgErrorResponse, s.clientNames(body)))
 		s.lease.Discard(size)

@@ -88,7 +88,13 @@ func (s *session) request(kind byte, size int) (bool, error) {
 		return false, wire.Fatal("08P01", "invalid frontend message type %d", kind)
 	}
 	if s.copyIn {
-		return s.duringCopy(kind, size)
+		if kind == wire.MsgSync || kind == wire.MsgFlush {
+			s.drop(size) // a server in copy-in mode ignores them
+			return true, nil
+		}
+		// Either the copy has failed already, or the server ends the session
+		// for this breach of the protocol.
+		s.copyIn = false
 	}
 	if s.skipping {
 		s.skip(kind, size)
@@ -118,16 +124,6 @@ func (s *session) copyFrame(kind byte, size int) bool {
 	}
 	s.forward(size)
 	return true
-}
-
-// duringCopy deals with other frames in copy-in mode: the server ignores Sync
-// and Flush there and fails on everything else.
-func (s *session) duringCopy(kind byte, size int) (bool, error) {
-	if kind == wire.MsgSync || kind == wire.MsgFlush {
-		s.drop(size)
-		return true, nil
-	}
-	return false, wire.Fatal("08P01", "unexpected message type 0x%02X during COPY from stdin", kind)
 }
 
 // skip drops frames after an error, up to the Sync that ends it.

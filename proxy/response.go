@@ -394,6 +394,9 @@ func (s *session) transaction(status byte) {
 			s.db.Refresh() // now that others see it
 		}
 		s.catalogChanged = false
+		if s.localMeaning {
+			s.setSettings(s.settings)
+		}
 		s.txBase, s.savepoints = s.settings, s.savepoints[:0]
 		if s.lease != nil {
 			s.leaseBase = s.lease.Settings

@@ -123,6 +123,7 @@ type session struct {
 	unnamedTok     uint64                 // 0: there is none
 	nonStandard    bool                   // standard_conforming_strings is off
 	unsafeEncoding bool                   // of the client: see router.Context
+	localMeaning   bool                   // SET LOCAL changed what texts mean, until the transaction ends
 	suspect        query.Effect           // effects since the last audit that it must look at
 	pinned         string                 // why the lease is kept, "" when it is not
 	settlingTo     *pool.Settings         // what applying makes of the settings of the lease

@@ -154,13 +154,16 @@ func (s *session) settingsRefused(e *wire.Error) error {
 
 // setSettings makes st the session's settings.
 func (s *session) setSettings(st *pool.Settings) {
-	if s.settings == st {
+	if s.settings == st && !s.localMeaning {
 		return
 	}
-	s.settings = st
+	s.settings, s.localMeaning = st, false
 	s.route = routeOf(st)
 	it, _ := st.Get("search_path")
-	s.searchPath = it.Text
+	s.searchPath = "" // not known unless it is the flat list
+	if it.Literal {
+		s.searchPath = it.Text
+	}
 	it, _ = st.Get("standard_conforming_strings")
 	v := strings.Trim(strings.ToLower(it.Text), "' ")
 	s.nonStandard = v == "off" || v == "false" || v == "0" || v == "no"
@@ -268,7 +271,19 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 	}
 	switch {
 	case st.Local:
-		return // gone with the transaction, which the lease outlives
+		// Gone with the transaction, which the lease outlives; until then what
+		// texts mean is not known where it depends on the setting.
+		switch st.Name {
+		case "search_path":
+			s.searchPath = ""
+		case "standard_conforming_strings":
+			s.nonStandard = true
+		case "client_encoding":
+			s.unsafeEncoding = true
+		default:
+			return
+		}
+		s.localMeaning = true
 	case st.ResetAll:
 		// RESET ALL leaves the identity alone.
 		kept := identityOf(s.settings)
@@ -287,8 +302,8 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 		s.lease.Settings = s.lease.Settings.Without(st.Name)
 	default:
 		it := pool.Setting{Name: st.Name, Text: st.Value}
-		if st.IsLiteral {
-			it.Text, it.Literal = st.Literal, true
+		if st.IsFlat {
+			it.Text, it.Literal = st.Flat, true
 		}
 		next, leased := s.settings, s.lease.Settings
 		if st.Name == "session_authorization" {

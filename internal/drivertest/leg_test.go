@@ -28,15 +28,18 @@ type leg struct {
 	database string // as a client asks for it and as the servers call it
 	caFile   string
 	wrongCA  string
-	observer int // port of the primary, where the superuser needs no password
+	nodes    []int // ports of all nodes, where the superuser needs no password
 }
 
 // legs returns both ways for a client.
 func legs(client string) []leg {
 	s := theStage
-	l := leg{caFile: s.cluster.TLS().CAFile, wrongCA: s.wrongCA, observer: s.cluster.Primary().Port()}
+	l := leg{caFile: s.cluster.TLS().CAFile, wrongCA: s.wrongCA}
+	for _, n := range s.cluster.Nodes() {
+		l.nodes = append(l.nodes, n.Port())
+	}
 	direct, proxied := l, l
-	direct.name, direct.port, direct.database = "direct", l.observer, client+directSuffix
+	direct.name, direct.port, direct.database = "direct", l.nodes[0], client+directSuffix
 	proxied.name, proxied.port, proxied.database = "proxy", s.proxy.port, client
 	return []leg{direct, proxied}
 }
@@ -54,7 +57,7 @@ func (l leg) environment() []string {
 		"PGHOST=localhost", "PGPORT="+strconv.Itoa(l.port), "PGDATABASE="+l.database,
 		"PGUSER="+pgcluster.AppUser, "PGPASSWORD="+pgcluster.AppPassword,
 		"PGSSLMODE=verify-full", "PGSSLROOTCERT="+l.caFile, "PGCHANNELBINDING=require", "PGCONNECT_TIMEOUT=20",
-		"WRONG_CA="+l.wrongCA, "OBSERVER_PORT="+strconv.Itoa(l.observer), "OBSERVER_DATABASE="+l.database,
+		"WRONG_CA="+l.wrongCA, "NODE_PORTS="+strings.Trim(fmt.Sprint(l.nodes), "[]"),
 		"LC_ALL=C.UTF-8", "TZ=UTC",
 	)
 }
@@ -65,9 +68,9 @@ func (l leg) dsn(more string) string {
 		l.port, l.database, pgcluster.AppUser, pgcluster.AppPassword, l.caFile, more)
 }
 
-// observerDSN leads to the same database, on the primary, as the superuser.
-func (l leg) observerDSN() string {
-	return fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=%s sslmode=disable", l.observer, l.database, pgcluster.Superuser)
+// nodeDSN leads to the same database on one node, as the superuser.
+func (l leg) nodeDSN(port int) string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=%s sslmode=disable", port, l.database, pgcluster.Superuser)
 }
 
 // compare runs one client's script over both legs at once and reports each

@@ -110,20 +110,27 @@ func (w *teller) refused(what string, err error) {
 	}
 }
 
-// waitRunning returns when a statement that holds the mark runs.
+// waitRunning returns when a statement that holds the mark runs, on whatever
+// node.
 func (w *teller) waitRunning(ctx context.Context, mark string) error {
-	conn, err := pgx.Connect(ctx, w.observerDSN())
-	if err != nil {
-		return err
+	var conns []*pgx.Conn
+	for _, port := range w.nodes {
+		conn, err := pgx.Connect(ctx, w.nodeDSN(port))
+		if err != nil {
+			return err
+		}
+		defer conn.Close(ctx)
+		conns = append(conns, conn)
 	}
-	defer conn.Close(ctx)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var running bool
-		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"+
-			" AND state = 'active' AND pid <> pg_backend_pid() AND position($1 in query) > 0)", mark).Scan(&running); err != nil || running {
-			return err
+		for _, conn := range conns {
+			var running bool
+			if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"+
+				" AND state = 'active' AND pid <> pg_backend_pid() AND position($1 in query) > 0)", mark).Scan(&running); err != nil || running {
+				return err
+			}
 		}
 		<-tick.C
 	}

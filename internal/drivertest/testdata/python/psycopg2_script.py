@@ -36,18 +36,20 @@ def ask(conn, statement, parameters=None):
 
 
 def wait_running(mark):
-    """Returns when a statement that holds the mark runs."""
-    conn = psycopg2.connect(
-        host="127.0.0.1", port=os.environ["OBSERVER_PORT"], dbname=os.environ["OBSERVER_DATABASE"],
-        user="postgres", sslmode="disable", channel_binding="disable",
-    )
-    conn.autocommit = True
-    while not ask(
-        conn, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
-        " AND pid <> pg_backend_pid() AND query LIKE %s", ["%" + mark + "%"]
+    """Returns when a statement that holds the mark runs, on whatever node."""
+    nodes = [
+        connect(autocommit=True, host="127.0.0.1", port=port, user="postgres", sslmode="disable", channel_binding="disable")
+        for port in os.environ["NODE_PORTS"].split()
+    ]
+    while not any(
+        ask(
+            node, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
+            " AND pid <> pg_backend_pid() AND query LIKE %s", ["%" + mark + "%"]
+        ) for node in nodes
     ):
         time.sleep(0.01)
-    conn.close()
+    for node in nodes:
+        node.close()
 
 
 def connection():

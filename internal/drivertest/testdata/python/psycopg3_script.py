@@ -24,21 +24,21 @@ def connect(**options):
     return psycopg.connect("", **options)
 
 
-def observer():
-    return psycopg.connect(
-        host="127.0.0.1", port=os.environ["OBSERVER_PORT"], dbname=os.environ["OBSERVER_DATABASE"],
-        user="postgres", password="", sslmode="disable", channel_binding="disable", autocommit=True,
-    )
-
-
 def wait_running(mark):
-    """Returns when a statement that holds the mark runs."""
-    with observer() as conn:
-        while not conn.execute(
+    """Returns when a statement that holds the mark runs, on whatever node."""
+    nodes = [
+        psycopg.connect(host="127.0.0.1", port=port, user="postgres", sslmode="disable", channel_binding="disable", autocommit=True)
+        for port in os.environ["NODE_PORTS"].split()
+    ]
+    while not any(
+        node.execute(
             "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
             " AND pid <> pg_backend_pid() AND query LIKE %s", ["%" + mark + "%"]
-        ).fetchone():
-            time.sleep(0.01)
+        ).fetchone() for node in nodes
+    ):
+        time.sleep(0.01)
+    for node in nodes:
+        node.close()
 
 
 def connection():
