@@ -132,7 +132,7 @@ func (s *Server) discardAll(timeout time.Duration) error {
 	if err := awaitIdle(r, 2); err != nil {
 		return err
 	}
-	s.Settings = nil
+	s.Settings, s.Sequences = nil, 0
 	s.ForgetAll()
 	return sock.SetNonBlocking(true)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -93,7 +94,7 @@ func (e *DialError) Unwrap() error { return e.Err }
 func (e *DialError) SafeToRetry() bool { return true }
 
 // acquire lends an idle connection, or queues.
-func (p *nodePool) acquire(wake func()) (*Server, *Ticket, error) {
+func (p *nodePool) acquire(prefer uint64, wake func()) (*Server, *Ticket, error) {
 	now := p.pools.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,7 +102,7 @@ func (p *nodePool) acquire(wake func()) (*Server, *Ticket, error) {
 		return nil, nil, ErrClosed
 	}
 	if !p.pools.paused.Load() && p.waiting.Len() == 0 {
-		if s := p.popIdleLocked(now); s != nil {
+		if s := p.popIdleLocked(prefer, now); s != nil {
 			return s, nil, nil
 		}
 	}
@@ -115,8 +116,15 @@ func (p *nodePool) acquire(wake func()) (*Server, *Ticket, error) {
 	return nil, t, nil
 }
 
-// popIdleLocked takes the most recently used connection that is still good.
-func (p *nodePool) popIdleLocked(now time.Time) *Server {
+// popIdleLocked takes the preferred connection, or else the most recently used
+// one, that is still good.
+func (p *nodePool) popIdleLocked(prefer uint64, now time.Time) *Server {
+	if prefer != 0 {
+		if i := slices.IndexFunc(p.idle, func(s *Server) bool { return s.id == prefer }); i >= 0 {
+			s := p.idle[i]
+			p.idle = append(slices.Delete(p.idle, i, i+1), s)
+		}
+	}
 	for len(p.idle) > 0 {
 		s := p.idle[len(p.idle)-1]
 		p.idle[len(p.idle)-1] = nil

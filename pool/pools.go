@@ -173,8 +173,10 @@ func (u *User) mayOpen(pol Policy) bool {
 // Acquire lends a connection to the node, or queues: then the Ticket tells the
 // outcome after wake has been called (once, from any goroutine; it must not
 // block or call back into the pool). ErrQueueFull and ErrClosed are returned at once.
-func (u *User) Acquire(node int, wake func()) (*Server, *Ticket, error) {
-	return u.nodes[node].acquire(wake)
+//
+// prefer, unless 0, is the ID of the connection to take if it is idle.
+func (u *User) Acquire(node int, prefer uint64, wake func()) (*Server, *Ticket, error) {
+	return u.nodes[node].acquire(prefer, wake)
 }
 
 // Retire closes the idle connections to the node and lets the others end when
@@ -237,7 +239,7 @@ func (p *Pools) Resume() {
 		defer n.mu.Unlock()
 		now := p.now()
 		for n.waiting.Len() > 0 {
-			s := n.popIdleLocked(now)
+			s := n.popIdleLocked(0, now)
 			if s == nil {
 				break
 			}

@@ -23,7 +23,11 @@ type Server struct {
 	Settings *Settings
 	// Unnamed is the borrowers' token of what the unnamed prepared statement
 	// holds, 0 when it is not known.
-	Unnamed  uint64
+	Unnamed uint64
+	// Sequences is the borrower that last ran something that may have drawn from
+	// a sequence; 0 when nobody has since the session state was discarded.
+	Sequences uint64
+
 	pool     *nodePool
 	prepared *simplelru.LRU[*Statement, struct{}]
 	key      wire.CancelKey

@@ -69,6 +69,7 @@ const (
 	forClient purpose = iota
 	forSettings
 	forAudit
+	forSequences
 	forRetry // the rest of an answer that is not wanted any more
 )
 

@@ -141,7 +141,11 @@ func (s *session) hold() error {
 
 // borrow waits for a connection to the node until the deadline.
 func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
-	srv, t, err := s.user.Acquire(node, s.task.wake)
+	prefer := uint64(0)
+	if s.segmentReadsSequences() {
+		prefer = s.sequencesOn
+	}
+	srv, t, err := s.user.Acquire(node, prefer, s.task.wake)
 	switch {
 	case errors.Is(err, pool.ErrQueueFull):
 		return nil, wire.Errorf("53300", "too many statements wait for a server connection")

@@ -65,6 +65,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 	}
 	text := trimNUL(body)
 	p := s.nextPlan(text)
+	s.guardSequences(p)
 	if c := p.Single; c != nil && s.ownStatement(c) {
 		return true, s.queryOfStatement(c, text, size, p)
 	}
@@ -91,6 +92,9 @@ func (s *session) expectQuery(p *router.Plan) {
 // note records what running the plan (nil: an unread text) may leave behind.
 func (s *session) note(p *router.Plan) {
 	s.db.stats.statements.Add(1)
+	if p == nil || p.Intent != router.Read {
+		s.lease.Sequences, s.sequencesOn = s.id, s.lease.ID()
+	}
 	if p == nil {
 		s.wrote = true
 		s.suspect |= query.EffectUnknown
@@ -179,11 +183,13 @@ func (s *session) sendBind(size int) (bool, error) {
 	var about *preparedStatement
 	if len(name) == 0 {
 		p = s.unnamedAs
+		s.guardSequencesExtended(p)
 		s.restoreUnnamed()
 		s.bound(portal, p)
 		s.forward(size)
 	} else if st := s.statements[string(name)]; st != nil {
 		p, about = s.replan(st), st
+		s.guardSequencesExtended(p)
 		s.ensure(st.shared)
 		s.bound(portal, p)
 		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)

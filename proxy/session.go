@@ -114,6 +114,8 @@ type session struct {
 	catalogChanged bool // DDL ran in the transaction
 	route          query.Route
 	searchPath     string
+	usesSequences  bool   // has asked for currval or lastval: keeps its connection
+	sequencesOn    uint64 // the connection on which it may last have drawn from a sequence
 	statements     map[string]*preparedStatement
 	statementBytes int
 	portals        map[string]*router.Plan

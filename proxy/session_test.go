@@ -496,3 +496,39 @@ func TestSessionMode(t *testing.T) {
 		t.Error("the temporary table leaked")
 	}
 }
+
+func TestSequenceValuesAreTheSessionsOwn(t *testing.T) {
+	for _, mode := range []string{"simple_protocol", "exec", "cache_statement"} {
+		t.Run(mode, func(t *testing.T) {
+			f := start(t, fixtureOptions{size: 1})
+			a, b := f.connect("&default_query_exec_mode="+mode), f.connect("&default_query_exec_mode="+mode)
+			exec(t, a, "CREATE SEQUENCE IF NOT EXISTS sq")
+			exec(t, a, "CREATE TABLE IF NOT EXISTS st (id int DEFAULT nextval('sq'))")
+			exec(t, a, "INSERT INTO st DEFAULT VALUES")
+			var v int
+			if err := b.QueryRow(ctx10(t), "SELECT lastval()").Scan(&v); codeOf(err) != "55000" {
+				t.Errorf("another client reads lastval: %d, %v", v, err)
+			}
+			_ = b.Close(context.Background())
+			tx, err := a.Begin(ctx10(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.QueryRow(ctx10(t), "SELECT currval('sq')").Scan(&v); codeOf(err) != "55000" {
+				t.Errorf("after the connection served another client: %d, %v", v, err)
+			}
+			_ = tx.Rollback(ctx10(t))
+			c := f.connect("&default_query_exec_mode=" + mode)
+			_ = c
+			exec(t, a, "INSERT INTO st DEFAULT VALUES")
+			if err := a.QueryRow(ctx10(t), "SELECT currval('sq')").Scan(&v); err != nil || v != 2 {
+				t.Errorf("currval after one's own INSERT: %d, %v", v, err)
+			}
+			if err := a.QueryRow(ctx10(t), "SELECT lastval()").Scan(&v); err != nil || v != 2 {
+				t.Errorf("lastval after one's own INSERT: %d, %v", v, err)
+			}
+			exec(t, a, "DISCARD SEQUENCES")
+			waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+		})
+	}
+}

@@ -33,6 +33,9 @@ func (s *session) settle() error {
 		s.startAudit()
 		return nil
 	}
+	if s.usesSequences && s.pinned == "" {
+		s.pin("sequence values")
+	}
 	if s.pinned != "" || s.mode == ModeSession {
 		s.setPhase(phaseIdle)
 		s.suspect = 0
@@ -237,6 +240,12 @@ func (s *session) completed(e *expect, tag []byte) {
 			s.savepoints = s.savepoints[:i]
 		}
 	case query.KindDiscard:
+		if c.Target == "SEQUENCES" || c.Target == "ALL" {
+			s.usesSequences, s.lease.Sequences = false, 0
+			if s.pinned == "sequence values" {
+				s.pin("")
+			}
+		}
 		if c.Target == "ALL" {
 			for _, it := range s.base.All() {
 				had, _ := s.settings.Get(it.Name)

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// options is what the command line says.
+type options struct {
+	proxy       string // path of the proxy's program
+	out         string // document to write the tables into; "" for none
+	rounds      int
+	each        time.Duration // length of one run of one side
+	scale       int           // of pgbench's tables
+	modes       []string      // of pgbench
+	clients     []int
+	idle        []int // numbers of idle clients
+	cold        int   // clients that come at once
+	settle      time.Duration
+	parts       []string
+	serverConns int
+	serve       bool
+}
+
+// parseOptions reads the command line; usage goes to w.
+func parseOptions(args []string, w io.Writer) (options, error) {
+	o := options{serverConns: 20}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(w)
+	f.StringVar(&o.proxy, "proxy", "bin/shardproxy", "the proxy's program")
+	f.StringVar(&o.out, "out", "", "document whose table is replaced; none when empty")
+	f.IntVar(&o.rounds, "rounds", 5, "rounds; medians are taken over them")
+	f.DurationVar(&o.each, "each", 2*time.Second, "length of one run of one side")
+	f.IntVar(&o.scale, "scale", 10, "scale of pgbench's tables")
+	f.IntVar(&o.cold, "cold", 1000, "clients that come at once")
+	f.DurationVar(&o.settle, "settle", 2*time.Second, "wait before resident memory is read")
+	f.BoolVar(&o.serve, "serve", false, "start everything and measure nothing, until Ctrl-C")
+	modes := f.String("modes", "simple,extended,prepared", "pgbench's query modes")
+	clients := f.String("clients", "1,8,64", "numbers of clients")
+	idle := f.String("idle", "1000,5000", "numbers of idle clients")
+	parts := f.String("parts", strings.Join(allParts(), ","), "what is measured")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	var err error
+	if o.clients, err = numbers(*clients); err != nil {
+		return o, fmt.Errorf("-clients: %w", err)
+	}
+	if o.idle, err = numbers(*idle); err != nil {
+		return o, fmt.Errorf("-idle: %w", err)
+	}
+	if o.modes, err = words(*modes, []string{"simple", "extended", "prepared"}); err != nil {
+		return o, fmt.Errorf("-modes: %w", err)
+	}
+	if o.parts, err = words(*parts, allParts()); err != nil {
+		return o, fmt.Errorf("-parts: %w", err)
+	}
+	return o, o.check()
+}
+
+// allParts names what can be measured.
+func allParts() []string { return []string{"statements", "bulk", "cold", "idle"} }
+
+func (o options) check() error {
+	for _, c := range []struct {
+		name  string
+		value int
+	}{{"rounds", o.rounds}, {"scale", o.scale}, {"cold", o.cold}} {
+		if c.value < 1 {
+			return fmt.Errorf("-%s must be at least 1", c.name)
+		}
+	}
+	if o.each < 100*time.Millisecond {
+		return fmt.Errorf("-each must be at least 100ms")
+	}
+	return nil
+}
+
+func (o options) wants(part string) bool { return slices.Contains(o.parts, part) }
+
+// numbers reads a list of positive numbers.
+func numbers(list string) ([]int, error) {
+	var ns []int
+	for _, field := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(field))
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("%q is no positive number", field)
+		}
+		ns = append(ns, n)
+	}
+	return ns, nil
+}
+
+// words reads a list of words of a set.
+func words(list string, set []string) ([]string, error) {
+	var ws []string
+	for _, field := range strings.Split(list, ",") {
+		w := strings.TrimSpace(field)
+		if !slices.Contains(set, w) {
+			return nil, fmt.Errorf("%q is none of %s", w, strings.Join(set, ", "))
+		}
+		ws = append(ws, w)
+	}
+	return ws, nil
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/xdg-go/scram"
+
+	"shardproxy/internal/pgcluster"
+)
+
+// Who logs in, everywhere, and where.
+const (
+	userName = pgcluster.AppUser
+	password = pgcluster.AppPassword
+	database = pgcluster.AppDatabase
+)
+
+const (
+	directName    = "direct"
+	pgbouncerName = "PgBouncer"
+	proxyName     = "shardproxy"
+	splitName     = "shardproxy, 2 replicas"
+)
+
+// maxServers is each server's max_connections.
+const maxServers = 300
+
+// stage is everything that runs during a measurement.
+type stage struct {
+	options   options
+	dir       string
+	cluster   *pgcluster.Cluster
+	verifier  string // of the password, as in pg_authid
+	pgbouncer string // its version
+	endpoints []*endpoint
+}
+
+// openStage starts the servers, fills them, and starts the poolers.
+func openStage(ctx context.Context, o options) (*stage, error) {
+	s := &stage{options: o}
+	err := s.open(ctx)
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *stage) open(ctx context.Context) error {
+	program, err := findPgBouncer()
+	if err != nil {
+		return err
+	}
+	if s.options.proxy, err = filepath.Abs(s.options.proxy); err != nil {
+		return err
+	}
+	if _, err := os.Stat(s.options.proxy); err != nil {
+		return fmt.Errorf("the proxy's program: %w (make build)", err)
+	}
+	if s.dir, err = os.MkdirTemp("", "shardproxy-bench-"); err != nil {
+		return err
+	}
+	// PgBouncer runs as another user, below this folder.
+	if err := os.Chmod(s.dir, 0o711); err != nil {
+		return err
+	}
+	if s.verifier, err = verifierOf(password); err != nil {
+		return err
+	}
+	s.cluster = pgcluster.New(pgcluster.Options{
+		Replicas: 2, MaxConnections: maxServers,
+		Settings: map[string]string{"shared_buffers": "512MB"},
+	})
+	if err := s.cluster.Open(ctx); err != nil {
+		return err
+	}
+	if err := s.fill(ctx); err != nil {
+		return err
+	}
+	return s.openEndpoints(ctx, program)
+}
+
+// openEndpoints makes the sides that are compared, in the order of a round.
+func (s *stage) openEndpoints(ctx context.Context, program string) error {
+	version, err := s.pgbouncerVersion(program)
+	if err != nil {
+		return err
+	}
+	bouncer, err := s.pgbouncerEndpoint(program, version)
+	if err != nil {
+		return err
+	}
+	proxy, err := s.proxyEndpoint(proxyName, "proxy", []string{s.cluster.Primary().Addr()}, false, true)
+	if err != nil {
+		return err
+	}
+	var nodes []string
+	for _, n := range s.cluster.Nodes() {
+		nodes = append(nodes, n.Addr())
+	}
+	split, err := s.proxyEndpoint(splitName, "split", nodes, true, false)
+	if err != nil {
+		return err
+	}
+	direct := &endpoint{name: directName, port: s.cluster.Primary().Port(), plain: true}
+	for _, e := range []*endpoint{direct, bouncer, proxy, split} {
+		s.endpoints = append(s.endpoints, e)
+		if err := e.start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill makes pgbench's tables and those of the bulk part, the same on all nodes.
+func (s *stage) fill(ctx context.Context) error {
+	primary := s.cluster.Primary()
+	cmd := exec.CommandContext(ctx, s.cluster.Binaries().Path("pgbench"),
+		"-i", "-q", "-s", strconv.Itoa(s.options.scale), primary.DSN(database, userName))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("fill pgbench's tables: %w: %s", err, out)
+	}
+	conn, err := primary.Connect(ctx, database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	for _, sql := range []string{
+		"CREATE TABLE bulk (v text)",
+		fmt.Sprintf("INSERT INTO bulk SELECT lpad(i::text, %d, 'x') FROM generate_series(1, %d) i", bulkRowBytes, bulkRows),
+		"CREATE TABLE sink (v text)",
+		"GRANT ALL ON bulk, sink TO " + userName,
+		"VACUUM ANALYZE",
+		"CHECKPOINT",
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("fill: %w", err)
+		}
+	}
+	lsn, err := primary.LSN(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range s.cluster.Replicas() {
+		if err := r.WaitReplayed(ctx, lsn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endpoint returns a side by its name.
+func (s *stage) endpoint(name string) *endpoint {
+	for _, e := range s.endpoints {
+		if e.name == name {
+			return e
+		}
+	}
+	return nil
+}
+
+func (s *stage) close() error {
+	var errs []error
+	for _, e := range s.endpoints {
+		errs = append(errs, e.stop())
+	}
+	if s.cluster != nil {
+		errs = append(errs, s.cluster.Close())
+	}
+	if s.dir != "" {
+		errs = append(errs, os.RemoveAll(s.dir))
+	}
+	return errors.Join(errs...)
+}
+
+func findPgBouncer() (string, error) {
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("PgBouncer is not installed (scripts/need-pgbouncer.sh)")
+}
+
+// pgbouncerVersion asks for PgBouncer's version and notes it for the report.
+func (s *stage) pgbouncerVersion(program string) ([2]int, error) {
+	out, err := exec.Command(program, "--version").CombinedOutput()
+	if err != nil {
+		return [2]int{}, fmt.Errorf("ask PgBouncer for its version: %w: %s", err, out)
+	}
+	found := regexp.MustCompile(`PgBouncer ((\d+)\.(\d+)[.\w]*)`).FindStringSubmatch(string(out))
+	if found == nil {
+		return [2]int{}, fmt.Errorf("PgBouncer says of its version: %s", out)
+	}
+	s.pgbouncer = found[1]
+	major, _ := strconv.Atoi(found[2]) // digits only
+	minor, _ := strconv.Atoi(found[3])
+	return [2]int{major, minor}, nil
+}
+
+// verifierOf returns the SCRAM verifier of a password, so that no side derives
+// keys for each login.
+func verifierOf(password string) (string, error) {
+	c, err := scram.SHA256.NewClient(userName, password, "")
+	if err != nil {
+		return "", err
+	}
+	salt := "sixteen bytes ok"
+	stored, err := c.GetStoredCredentialsWithError(scram.KeyFactors{Salt: salt, Iters: 4096})
+	if err != nil {
+		return "", err
+	}
+	base := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$4096:%s$%s:%s", base([]byte(salt)), base(stored.StoredKey), base(stored.ServerKey)), nil
+}
+
+// freePorts returns ports that nobody listens on.
+func freePorts(count int) ([]int, error) {
+	var ports []int
+	for range count {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // all at the end, so that they differ
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// oneLine runs a program for one line of the report; "?" if that fails.
+func oneLine(program string, args ...string) string {
+	out, err := exec.Command(program, args...).Output()
+	if err != nil {
+		return "?"
+	}
+	return strings.TrimSpace(string(out))
+}
