@@ -55,6 +55,9 @@ func (s *session) relayRest() bool {
 	s.download -= len(b)
 	s.lease.Discard(len(b))
 	s.steps++
+	if s.download == 0 {
+		s.answerLocal() // what waited behind this frame
+	}
 	return true
 }
 
@@ -180,9 +183,6 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 	}
 	s.download = size
 	s.relayRest()
-	if s.download == 0 {
-		s.answerLocal()
-	}
 	return true, nil
 }
 

@@ -72,7 +72,7 @@ run_side() {
 }
 
 # update writes the expected file from the run; a side that did not run keeps
-# its column.
+# its column, and what varies stays so until it is changed by hand.
 update() {
 	local old=$expected
 	[ -e "$old" ] || old=/dev/null
@@ -80,8 +80,9 @@ update() {
 		grep '^#' "$old" || printf '# file\tdirect\tproxy\treason\n'
 		awk 'BEGIN { FS = OFS = "\t" } /^#/ { next }
 			FILENAME == ARGV[1] { d[$1] = $2; p[$1] = $3; r[$1] = $4; all[$1] = 1; next }
-			FILENAME == ARGV[2] { d[$1] = $2; all[$1] = 1; next }
-			{ p[$1] = $2; all[$1] = 1 }
+			all[$1] = 1 { }
+			FILENAME == ARGV[2] { if (d[$1] != "varies") d[$1] = $2; next }
+			p[$1] != "varies" { p[$1] = $2 }
 			END { for (f in all) print f, d[f], p[f], (d[f] == "ok" && p[f] == "ok") ? "" : r[f] }' \
 			"$old" <(side_result direct) <(side_result proxy) | sort
 	} >"$run/new.tsv"

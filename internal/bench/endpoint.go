@@ -20,6 +20,7 @@ type endpoint struct {
 	// command makes the program anew; nil for the server itself.
 	command func() *exec.Cmd
 	log     string
+	login   *login
 	process *process // nil when it does not run
 	// preparedDatabase is asked for in place of the database in pgbench's mode
 	// "prepared", where the pooler cannot share servers then.
@@ -43,12 +44,12 @@ func (e *endpoint) start(ctx context.Context) error {
 		return fmt.Errorf("start %s: %w", e.name, err)
 	}
 	// The first login finds the servers, and is no part of a measurement.
-	c, err := dial(ctx, e.port, database)
+	c, err := e.login.dial(ctx, e.port, database)
 	if err != nil {
 		return fmt.Errorf("log in to %s: %w: %s", e.name, err, p.tail())
 	}
 	defer c.close()
-	return c.ask(selectOne)
+	return c.ask(selectOne, selectOneTag)
 }
 
 func (e *endpoint) stop() error {
@@ -68,31 +69,13 @@ func (e *endpoint) restart(ctx context.Context) error {
 	return e.start(ctx)
 }
 
-// usage returns what the endpoint's program has used; the server's own use is
-// not looked at.
-func (e *endpoint) usage(ctx context.Context) (usage, error) {
-	if e.process == nil {
-		return usage{}, nil
-	}
-	u, err := e.process.usage()
-	if err != nil {
-		return u, fmt.Errorf("%s: %w", e.name, err)
-	}
-	if e.admin != "" {
-		if u.mallocs, err = mallocs(ctx, e.admin); err != nil {
-			return u, fmt.Errorf("%s: %w", e.name, err)
-		}
-	}
-	return u, nil
-}
-
 // proxyEndpoint writes a configuration of the proxy for some nodes.
 func (s *stage) proxyEndpoint(name, file string, nodes []string, split, plain bool) (*endpoint, error) {
 	ports, err := freePorts(2)
 	if err != nil {
 		return nil, err
 	}
-	e := &endpoint{name: name, port: ports[0], admin: address(ports[1]), log: filepath.Join(s.dir, file+".log"), plain: plain}
+	e := &endpoint{name: name, port: ports[0], admin: address(ports[1]), log: filepath.Join(s.dir, file+".log"), login: s.login, plain: plain}
 	var quoted []string
 	for _, n := range nodes {
 		quoted = append(quoted, strconv.Quote(n))
@@ -125,7 +108,7 @@ func (s *stage) pgbouncerEndpoint(program string, version [2]int) (*endpoint, er
 		return nil, err
 	}
 	dir := filepath.Join(s.dir, "pgbouncer")
-	e := &endpoint{name: pgbouncerName, port: ports[0], log: filepath.Join(s.dir, "pgbouncer.log"), plain: true}
+	e := &endpoint{name: pgbouncerName, port: ports[0], log: filepath.Join(s.dir, "pgbouncer.log"), login: s.login, plain: true}
 	target := fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=%s password=%s", s.cluster.Primary().Port(), database, userName, password)
 	prepared := "max_prepared_statements = 200\n"
 	if !sharesPrepared(version) {

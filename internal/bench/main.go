@@ -64,7 +64,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
-	text := m.report(ctx)
+	text := m.report()
 	fmt.Fprintf(out, "\n%s", text)
 	if o.out == "" {
 		return nil

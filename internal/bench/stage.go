@@ -41,6 +41,7 @@ type stage struct {
 	dir       string
 	cluster   *pgcluster.Cluster
 	verifier  string // of the password, as in pg_authid
+	login     *login
 	pgbouncer string // its version
 	endpoints []*endpoint
 }
@@ -74,6 +75,9 @@ func (s *stage) open(ctx context.Context) error {
 		return err
 	}
 	if s.verifier, err = verifierOf(password); err != nil {
+		return err
+	}
+	if s.login, err = newLogin(); err != nil {
 		return err
 	}
 	s.cluster = pgcluster.New(pgcluster.Options{

@@ -1,0 +1,132 @@
+package proxy_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardproxy/internal/faultproxy"
+	"shardproxy/internal/pgtest"
+)
+
+// behindFaults is a proxy whose only node is reached through a fault proxy.
+func behindFaults(t *testing.T) (*fixture, *faultproxy.Proxy) {
+	c := pgtest.Start(t, pgtest.Options{})
+	c.Primary().Exec("app", "CREATE TABLE lost (id int); GRANT ALL ON lost TO app")
+	fp := faultproxy.Start(t, faultproxy.Options{Target: c.Primary().Addr()})
+	return start(t, fixtureOptions{size: 3, nodes: []string{fp.Addr()}}), fp
+}
+
+func TestLostInTransaction(t *testing.T) {
+	for _, mode := range []string{"simple_protocol", "exec", "cache_statement"} {
+		t.Run(mode, func(t *testing.T) {
+			f, fp := behindFaults(t)
+			a := f.connect("&default_query_exec_mode=" + mode)
+			exec(t, a, "BEGIN")
+			exec(t, a, "INSERT INTO lost VALUES (1)")
+			fp.KillAll()
+			waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+			_, err := a.Exec(ctx10(t), "INSERT INTO lost VALUES (2)")
+			if codeOf(err) != "08006" {
+				t.Fatalf("first statement after the loss: %v", err)
+			}
+			// The client's transaction must not turn into single statements.
+			if _, err := a.Exec(ctx10(t), "INSERT INTO lost VALUES (3)"); codeOf(err) != "25P02" {
+				t.Fatalf("second statement after the loss: %v", err)
+			}
+			if s := a.PgConn().TxStatus(); s != 'E' {
+				t.Errorf("transaction status %c", s)
+			}
+			exec(t, a, "ROLLBACK")
+			if s := a.PgConn().TxStatus(); s != 'I' {
+				t.Errorf("transaction status %c", s)
+			}
+			if got := one(t, a, "(SELECT count(*) FROM lost)"); got != "0" {
+				t.Errorf("%s rows", got)
+			}
+		})
+	}
+}
+
+func TestLostDuringStatement(t *testing.T) {
+	const ok = ""
+	cases := []struct {
+		name, sql  string
+		inTx       bool
+		rule       faultproxy.Rule
+		code       string
+		afterwards byte
+	}{
+		{"reply of COMMIT", "COMMIT", true, faultproxy.Rule{From: faultproxy.FromServer, Kind: 'C', Text: "COMMIT"}, "08007", 'I'},
+		{"reply of an autocommit write", "INSERT INTO lost VALUES (9)", false, faultproxy.Rule{From: faultproxy.FromServer, Kind: 'C', Text: "INSERT"}, "08007", 'I'},
+		{"write in a transaction", "INSERT INTO lost VALUES (9)", true, faultproxy.Rule{From: faultproxy.FromServer, Kind: 'C', Text: "INSERT"}, "08006", 'E'},
+		{"read before its answer", "SELECT count(*) FROM lost", false, faultproxy.Rule{From: faultproxy.FromServer, Kind: 'T'}, ok, 'I'},
+		{"read in the middle of its answer", "SELECT repeat('x', 1000) FROM generate_series(1, 5000)", false, faultproxy.Rule{From: faultproxy.FromServer, Kind: 'D', Nth: 4000}, "08006", 'I'},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			f, fp := behindFaults(t)
+			a := f.connect("&default_query_exec_mode=simple_protocol")
+			if c.inTx {
+				exec(t, a, "BEGIN")
+				exec(t, a, "INSERT INTO lost VALUES (1)")
+			}
+			c.rule.Do = faultproxy.Kill()
+			fp.On(c.rule)
+			_, err := a.Exec(ctx10(t), c.sql)
+			if got := codeOf(err); c.code == ok && err != nil || c.code != ok && got != c.code {
+				t.Fatalf("got %v, want %q", err, c.code)
+			}
+			if s := a.PgConn().TxStatus(); s != c.afterwards {
+				t.Errorf("transaction status %c, want %c", s, c.afterwards)
+			}
+			if c.afterwards == 'E' {
+				exec(t, a, "ROLLBACK")
+			}
+			if got := one(t, a, "1"); got != "1" {
+				t.Error(got)
+			}
+		})
+	}
+}
+
+func TestPipelineOnLostServer(t *testing.T) {
+	f, fp := behindFaults(t)
+	c, err := pgx.Connect(ctx10(t), f.dsn(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	fp.On(faultproxy.Rule{From: faultproxy.FromServer, Kind: 'C', Text: "INSERT", Nth: 3, Do: faultproxy.Kill()})
+	p := c.PgConn().StartPipeline(ctx10(t))
+	for i := range 10 {
+		p.SendQueryParams("INSERT INTO lost VALUES ($1::int)", [][]byte{[]byte(fmt.Sprint(i))}, nil, nil, nil)
+		if err := p.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	codes := map[string]int{}
+	for {
+		res, err := p.GetResults()
+		if res == nil && err == nil {
+			break
+		}
+		if err != nil {
+			codes[codeOf(err)]++
+			if len(codes) > 3 || codes[codeOf(err)] > 20 {
+				break
+			}
+		}
+	}
+	if err := p.Close(); err != nil && codeOf(err) != "08007" {
+		t.Logf("close: %v", err)
+	}
+	if codes["08007"] == 0 || len(codes) != 1 {
+		t.Errorf("got %v", codes)
+	}
+	if got := one(t, c, "1"); got != "1" {
+		t.Error(got)
+	}
+}
