@@ -81,7 +81,7 @@ func (s *session) run(st *prepared) (result, *wire.Error) {
 func (s *session) begin(cmd *command) (context.Context, func()) {
 	parent := s.serverCtx
 	if cmd.waits {
-		parent = s.serverCtx
+		parent = s.ctx
 	}
 	ctx, cancel := context.WithCancel(parent)
 	s.mu.Lock()

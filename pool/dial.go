@@ -118,9 +118,10 @@ func (s *Server) discardAll(timeout time.Duration) error {
 	if err := sock.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	// Two queries: DISCARD ALL refuses to run in a transaction block, which
+	// A Sync, for after an error in the extended protocol the server ignores all
+	// else. Two queries: DISCARD ALL refuses to run in a transaction block, which
 	// several commands in one query are.
-	out := wire.AppendQuery(wire.AppendQuery(nil, "ROLLBACK"), "DISCARD ALL")
+	out := wire.AppendQuery(wire.AppendQuery(wire.AppendEmpty(nil, wire.MsgSync), "ROLLBACK"), "DISCARD ALL")
 	var w interface{ Write([]byte) (int, error) } = sock
 	var r interface{ Read([]byte) (int, error) } = sock
 	if t := s.TLS(); t != nil {
@@ -129,7 +130,7 @@ func (s *Server) discardAll(timeout time.Duration) error {
 	if _, err := w.Write(out); err != nil {
 		return err
 	}
-	if err := awaitIdle(r, 2); err != nil {
+	if err := awaitIdle(r, 3); err != nil {
 		return err
 	}
 	s.Settings, s.Sequences = nil, 0

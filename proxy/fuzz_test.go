@@ -84,6 +84,10 @@ func (c *rawClient) learn(body []byte) bool {
 	return !known || old != value
 }
 
+func newRaw(nc net.Conn) *rawClient {
+	return &rawClient{Conn: nc, r: bufio.NewReader(nc), parameters: map[string]string{}}
+}
+
 const rawTimeout = 5 * time.Second
 
 // dialRaw logs in as a user who needs no password, up to ReadyForQuery.
@@ -92,7 +96,7 @@ func dialRaw(addr, user, database string, params ...string) (*rawClient, error) 
 	if err != nil {
 		return nil, err
 	}
-	c := &rawClient{Conn: nc, r: bufio.NewReader(nc), parameters: map[string]string{}}
+	c := newRaw(nc)
 	if err := c.login(user, database, append(params, "application_name", "raw")...); err != nil {
 		nc.Close()
 		return nil, err
@@ -577,4 +581,63 @@ func divergence(frames []frame, a, b []string) string {
 		}
 	}
 	return w.String()
+}
+
+// framesOf reads a fuzzer's bytes as frames: a type byte, a length byte, a body.
+func framesOf(data []byte) (all []frame) {
+	for len(data) >= 2 && len(all) < 50 {
+		n := min(int(data[1]), len(data)-2)
+		all = append(all, frame{data[0], data[2 : 2+n]})
+		data = data[2+n:]
+	}
+	return all
+}
+
+func fuzzBytes(frames []frame) (b []byte) {
+	for _, f := range frames {
+		n := min(len(f.body), 255)
+		b = append(append(b, f.kind, byte(n)), f.body[:n]...)
+	}
+	return b
+}
+
+// FuzzSession sends arbitrary frames to a session. It answers or it ends with
+// an error; it never hangs and never ends without a word.
+func FuzzSession(f *testing.F) {
+	for seed := range 40 {
+		r := rand.New(rand.NewPCG(uint64(seed), 7))
+		f.Add(fuzzBytes(sequence(r, 10)), uint16(r.IntN(50)))
+	}
+	f.Add([]byte("B\x03\x00\x00\x00D\x01SE\x00S\x00"), uint16(1))
+	f.Add([]byte("P\x04a\x00b\x00C\x00"), uint16(0))
+	fx := start(f, fixtureOptions{size: 3})
+	f.Fuzz(func(t *testing.T, data []byte, piece uint16) {
+		frames := framesOf(data)
+		c, err := dialRaw(fx.addr, "postgres", "app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		size := int(piece)
+		if size == 0 {
+			size = 1 << 20
+		}
+		got, err := c.converse(frames, size)
+		if err != nil || len(got) == 0 {
+			t.Fatal(got, err)
+		}
+		switch last := got[len(got)-1]; last {
+		case "HANGS":
+			t.Fatalf("%v hang after %q", frames, got)
+		case "closed":
+			for _, fr := range frames {
+				if fr.kind == 'X' {
+					return
+				}
+			}
+			if len(got) < 2 || !strings.HasPrefix(got[len(got)-2], "E FATAL") {
+				t.Fatalf("%v end the session without a word after %q", frames, got)
+			}
+		}
+	})
 }

@@ -58,6 +58,11 @@ type Socket struct {
 	notify                    atomic.Pointer[func()]
 	watchesRead, watchesWrite atomic.Bool
 
+	// bounded is set while a deadline of the blocking mode is in force. A watch
+	// that a former user started may still wait then; it must leave the deadline
+	// alone, which it would otherwise take for an Interrupt.
+	bounded atomic.Bool
+
 	closeOnce sync.Once
 	closed    atomic.Bool
 	closeErr  error
@@ -83,6 +88,7 @@ func NewSocket(nc net.Conn) (*Socket, error) {
 // SetNonBlocking switches the mode. Deadlines of the blocking mode are cleared.
 func (s *Socket) SetNonBlocking(on bool) error {
 	s.nonBlocking = on
+	s.bounded.Store(false)
 	return s.nc.SetDeadline(time.Time{})
 }
 
@@ -202,7 +208,7 @@ func (s *Socket) deadError(err error) error {
 // reads nothing.
 func (s *Socket) AwaitReadable() error {
 	err := s.raw.Read(func(fd uintptr) bool { return ready(fd, unix.POLLIN) })
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.Is(err, os.ErrDeadlineExceeded) && !s.bounded.Load() {
 		return s.nc.SetReadDeadline(time.Time{})
 	}
 	return err
@@ -215,8 +221,12 @@ func (s *Socket) AwaitWritable() error {
 }
 
 // Interrupt makes the AwaitReadable that runs now, or the next one, return
-// early. Reads are not disturbed.
-func (s *Socket) Interrupt() { _ = s.nc.SetReadDeadline(time.Unix(1, 0)) }
+// early. Reads are not disturbed. In blocking mode with a deadline it does nothing.
+func (s *Socket) Interrupt() {
+	if !s.bounded.Load() {
+		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
 
 // SetNotify sets what watches call; nil for nothing. fn must not block.
 func (s *Socket) SetNotify(fn *func()) { s.notify.Store(fn) }
@@ -292,10 +302,16 @@ func (s *Socket) RemoteAddr() net.Addr { return s.nc.RemoteAddr() }
 
 // SetDeadline bounds blocking reads and writes; it must not be used in
 // non-blocking mode.
-func (s *Socket) SetDeadline(t time.Time) error { return s.nc.SetDeadline(t) }
+func (s *Socket) SetDeadline(t time.Time) error {
+	s.bounded.Store(!t.IsZero())
+	return s.nc.SetDeadline(t)
+}
 
 // SetReadDeadline bounds blocking reads.
-func (s *Socket) SetReadDeadline(t time.Time) error { return s.nc.SetReadDeadline(t) }
+func (s *Socket) SetReadDeadline(t time.Time) error {
+	s.bounded.Store(!t.IsZero())
+	return s.nc.SetReadDeadline(t)
+}
 
 // SetWriteDeadline bounds blocking writes.
 func (s *Socket) SetWriteDeadline(t time.Time) error { return s.nc.SetWriteDeadline(t) }

@@ -31,6 +31,7 @@ func (m *measurement) measureBulk(ctx context.Context) error {
 			return err
 		}
 		defer c.close()
+		c.readSize = largeRead
 		var moved int
 		var took time.Duration
 		used, err := e.during(ctx, func() (err error) {
@@ -79,7 +80,7 @@ func (c *client) copyIn(frames []byte) error {
 	if err := c.send(wire.AppendQuery(nil, "COPY sink FROM STDIN WHERE v IS NULL")); err != nil {
 		return err
 	}
-	if err := c.frames(true, nil); err != nil {
+	if err := c.frames(nil); err != nil {
 		return err
 	}
 	if c.tag != "" {

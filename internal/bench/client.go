@@ -16,9 +16,12 @@ import (
 	"shardproxy/wire"
 )
 
-// readBytes is the client's read size: large, so that the client is not what
-// bulk results wait for.
-const readBytes = 256 << 10
+// Read sizes: small, because thousands of clients log in; large, so that bulk
+// results do not wait for the client.
+const (
+	smallRead = 8 << 10
+	largeRead = 256 << 10
+)
 
 // patience bounds every answer; a side that hangs is a failure, not a number.
 const patience = time.Minute
@@ -36,6 +39,7 @@ func newLogin() (*login, error) {
 // client is a connection that walks frame headers and decodes next to nothing.
 type client struct {
 	conn     net.Conn
+	readSize int
 	buf      []byte // nil while nothing is expected
 	r, w     int
 	received int    // bytes, in all
@@ -49,7 +53,7 @@ func (l *login) dial(ctx context.Context, port int, database string) (*client, e
 	if err != nil {
 		return nil, err
 	}
-	c := &client{conn: conn}
+	c := &client{conn: conn, readSize: smallRead}
 	if err := c.authenticate(l.scram.NewConversation(), database); err != nil {
 		return nil, errors.Join(fmt.Errorf("log in: %w", err), conn.Close())
 	}
@@ -66,7 +70,7 @@ func (c *client) authenticate(conversation *scram.ClientConversation, database s
 	if err := c.send(packet); err != nil {
 		return err
 	}
-	return c.frames(true, func(kind byte, body []byte) error {
+	return c.frames(func(kind byte, body []byte) error {
 		if kind != wire.MsgAuthentication || len(body) < 4 {
 			return nil
 		}
@@ -113,7 +117,7 @@ func (c *client) ask(sql, tag string) error {
 // finish reads up to ReadyForQuery and checks the tag of the answer.
 func (c *client) finish(tag string) error {
 	c.tag = ""
-	if err := c.frames(false, nil); err != nil {
+	if err := c.frames(nil); err != nil {
 		return err
 	}
 	if c.tag != tag {
@@ -131,14 +135,10 @@ func (c *client) send(p []byte) error {
 }
 
 // frames reads frames up to ReadyForQuery, or up to CopyInResponse. Rows and
-// copy data are stepped over; see gets the others, whole, if whole is set.
-func (c *client) frames(whole bool, see func(kind byte, body []byte) error) error {
+// copy data are stepped over, errors are returned; see, if given, gets the rest.
+func (c *client) frames(see func(kind byte, body []byte) error) error {
 	if c.buf == nil {
-		size := readBytes
-		if whole {
-			size = 8 << 10 // a thousand clients log in at once
-		}
-		c.buf = make([]byte, size)
+		c.buf = make([]byte, c.readSize)
 		c.r, c.w = 0, 0
 	}
 	for {

@@ -109,7 +109,7 @@ func (s *stage) pgbouncerEndpoint(program string, version [2]int) (*endpoint, er
 	}
 	dir := filepath.Join(s.dir, "pgbouncer")
 	e := &endpoint{name: pgbouncerName, port: ports[0], log: filepath.Join(s.dir, "pgbouncer.log"), login: s.login, plain: true}
-	target := fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=%s password=%s", s.cluster.Primary().Port(), database, userName, password)
+	target := fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s", s.cluster.Primary().Port(), database)
 	prepared := "max_prepared_statements = 200\n"
 	if !sharesPrepared(version) {
 		// It cannot share servers between clients that prepare: each gets its own.
@@ -148,7 +148,7 @@ ignore_startup_parameters = extra_float_digits
 		}
 	}
 	e.command = func() *exec.Cmd {
-		cmd := exec.Command(program, "-q", ini)
+		cmd := exec.Command(program, ini)
 		cmd.SysProcAttr = who.attr()
 		return cmd
 	}

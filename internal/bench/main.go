@@ -36,6 +36,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if err := keepFileLimit(); err != nil {
 		return err
 	}
+	quiet := loadAverage()
 	fmt.Fprintln(out, "starting the servers ...")
 	s, err := openStage(ctx, o)
 	if err != nil {
@@ -45,7 +46,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if o.serve {
 		return s.serve(ctx, out)
 	}
-	m := &measurement{begun: time.Now(), stage: s, progress: func(format string, args ...any) {
+	m := &measurement{begun: time.Now(), stage: s, loadBefore: quiet, progress: func(format string, args ...any) {
 		fmt.Fprintf(out, format+"\n", args...)
 	}}
 	for _, part := range []struct {

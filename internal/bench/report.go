@@ -64,7 +64,7 @@ func (m *measurement) circumstances() string {
 	loads := m.loads.known()
 	load := "unknown"
 	if len(loads) > 0 {
-		load = fmt.Sprintf("%.1f at the start, %.1f to %.1f during the run", m.loads[0], loads[0], loads[len(loads)-1])
+		load = fmt.Sprintf("%.1f before, %.1f to %.1f during the run", m.loadBefore, loads[0], loads[len(loads)-1])
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "- Date: %s\n", m.begun.UTC().Format("2006-01-02 15:04 MST"))

@@ -143,6 +143,9 @@ func (s *stage) fill(ctx context.Context) error {
 		fmt.Sprintf("INSERT INTO bulk SELECT lpad(i::text, %d, 'x') FROM generate_series(1, %d) i", bulkRowBytes, bulkRows),
 		"CREATE TABLE sink (v text)",
 		"GRANT ALL ON bulk, sink TO " + userName,
+		// PgBouncer logs in with the keys that the client's login has shown it,
+		// which needs the same salt on both sides.
+		fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", userName, s.verifier),
 		"VACUUM ANALYZE",
 		"CHECKPOINT",
 	} {

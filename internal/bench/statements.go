@@ -24,8 +24,9 @@ type measurement struct {
 	statements rounds // rows are "mode clients"
 	bulk       rounds
 	cold       rounds
-	idle       rounds // rows are numbers of clients
-	loads      series // load average of the last minute, at each round
+	idle       rounds  // rows are numbers of clients
+	loadBefore float64 // load average of the last minute, before anything began
+	loads      series  // and at the beginning of each round
 }
 
 // inTurns runs one round after the other, each over all rows and, in a row,
