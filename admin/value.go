@@ -108,7 +108,7 @@ func binaryNumeric(n int64) []byte {
 	for ; u > 0; u /= 10000 {
 		digits = append(digits, uint16(u%10000))
 	}
-	weight := len(digits)
+	weight := max(len(digits)-1, 0)
 	b := binary.BigEndian.AppendUint16(nil, uint16(len(digits)))
 	b = binary.BigEndian.AppendUint16(b, uint16(weight))
 	b = binary.BigEndian.AppendUint16(b, sign)

@@ -429,7 +429,7 @@ func TestVanishingClients(t *testing.T) {
 				f.waitFree()
 				next := mustDial(t, f.addr, "app")
 				got, err := next.converse([]frame{
-					fQuery("SELECT count(*) FROM vanish"), fQuery("SELECT pg_try_advisory_lock(9)"), fQuery("SELECT pg_advisory_unlock(9)"),
+					fQuery("SELECT count(*) FROM vanish"), fQuery("SELECT pg_advisory_lock(9)"), fQuery("SELECT pg_advisory_unlock(9)"),
 				}, 1<<20)
 				if all := strings.Join(got, "\n"); err != nil || !strings.Contains(all, `D "\x00\x01\x00\x00\x00\x010"`) || !strings.Contains(all, `D "\x00\x01\x00\x00\x00\x01t"`) {
 					t.Errorf("the next client gets %s, %v", all, err)

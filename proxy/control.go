@@ -115,6 +115,9 @@ func (s *session) obey() error {
 	if s.flag(controlKill) {
 		return wire.Fatal("57P01", "terminating connection due to administrator command")
 	}
+	if s.flag(controlWatch) {
+		s.watchClient = true
+	}
 	if s.flag(controlCancel) {
 		done := s.cancels.take()
 		if s.owed.empty() {
@@ -167,6 +170,9 @@ func (srv *Server) sweep() {
 				if s.expired(phaseIdle, s.timeouts.ClientIdle) || s.expired(phaseActive, s.timeouts.Query) ||
 					s.expired(phaseIdleInTx, s.timeouts.IdleInTransaction) {
 					s.signal(controlTimeout)
+				}
+				if s.expired(phaseActive, sweepInterval) {
+					s.signal(controlWatch)
 				}
 			})
 		}

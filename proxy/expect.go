@@ -49,6 +49,8 @@ type expect struct {
 	statement *preparedStatement
 	prev      *preparedStatement
 	name      string
+	// inCopy is set for a Sync sent while the server may have been in copy-in mode.
+	inCopy bool
 	// unnamed is set for the client's Parse of the unnamed statement.
 	unnamed bool
 	// about is the named statement that the request uses, for error texts.
@@ -87,9 +89,14 @@ type expects struct {
 
 func (q *expects) empty() bool { return q.head == len(q.items) }
 
+func (q *expects) len() int { return len(q.items) - q.head }
+
 func (q *expects) push(e expect) {
-	if q.head > 0 && q.head == len(q.items) {
-		q.items, q.head = q.items[:0], 0
+	if q.head > 64 && q.head > len(q.items)/2 {
+		// Never empty, it would grow for ever.
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
 	}
 	q.items = append(q.items, e)
 	if e.decides() {
@@ -158,6 +165,18 @@ func (q *expects) failUntil(f func(*expect), stop func(*expect) bool) bool {
 	}
 	q.items, q.head = q.items[:0], 0
 	return false
+}
+
+// dropInCopy removes the Syncs that a server in copy-in mode has ignored.
+func (q *expects) dropInCopy() {
+	kept := q.items[:q.head]
+	for i := q.head; i < len(q.items); i++ {
+		if !q.items[i].inCopy {
+			kept = append(kept, q.items[i])
+		}
+	}
+	clear(q.items[len(kept):])
+	q.items = kept
 }
 
 // last returns the newest entry.

@@ -37,6 +37,13 @@ func (s *session) serverError(body []byte, size int) error {
 		s.retry(e)
 		return nil
 	}
+	if s.syncsInCopy > 0 {
+		if s.copyUnsure {
+			return s.outOfStep("Sync in the middle of copy data that failed")
+		}
+		// Nothing was sent behind it: it comes after the failure and is answered.
+		s.syncsInCopy, s.open = 0, false
+	}
 	s.copyIn = false
 	s.db.stats.errors.Add(1)
 	s.relayError(e, body, size)

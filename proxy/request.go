@@ -19,6 +19,9 @@ func (s *session) pumpClient() error {
 		if s.client.Pending() > highWater || (s.lease != nil && s.lease.Pending() > highWater) {
 			return nil
 		}
+		if s.owed.len() >= owedMax {
+			return s.askForReplies()
+		}
 		if s.upload > 0 {
 			if !s.stream() {
 				return nil
@@ -41,6 +44,22 @@ func (s *session) pumpClient() error {
 			return nil
 		}
 	}
+}
+
+// owedMax bounds the replies that one client may have owed. It is more than a
+// server keeps back in its output buffer (8 KiB, five bytes a reply), so that
+// some are always on their way when it is reached.
+const owedMax = 8192
+
+// askForReplies makes the server send what it may keep back, once for each time
+// that the bound is reached.
+func (s *session) askForReplies() error {
+	if s.lease != nil && s.upload == 0 && !s.asked {
+		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgFlush))
+		s.asked = true
+		s.steps++
+	}
+	return nil
 }
 
 // stream moves on with a frame that is forwarded, or dropped, as it comes.
@@ -88,8 +107,15 @@ func (s *session) request(kind byte, size int) (bool, error) {
 		return false, wire.Fatal("08P01", "invalid frontend message type %d", kind)
 	}
 	if s.copyIn {
-		if kind == wire.MsgSync || kind == wire.MsgFlush {
-			s.drop(size) // a server in copy-in mode ignores them
+		if kind == wire.MsgSync {
+			// Ignored by a server in copy-in mode; answered if the copy has failed.
+			s.forward(size)
+			s.owed.push(expect{kind: expectSync, inCopy: true})
+			s.syncsInCopy++
+			return true, nil
+		}
+		if kind == wire.MsgFlush {
+			s.forward(size)
 			return true, nil
 		}
 		// Either the copy has failed already, or the server ends the session
@@ -116,6 +142,7 @@ func (s *session) copyFrame(kind byte, size int) bool {
 		s.drop(size)
 		return true
 	}
+	s.copyUnsure = s.copyUnsure || s.syncsInCopy > 0
 	if kind != wire.MsgCopyData {
 		if !s.copyIn {
 			s.owed.push(expect{kind: expectCopyEnd})

@@ -244,6 +244,7 @@ func (s *session) learn(kind byte, size int) {
 func (s *session) queryReply(front *expect, kind byte, body []byte, size int) error {
 	switch kind {
 	case wire.MsgCommandComplete:
+		s.copyEnded()
 		if front.mode == relay {
 			s.completed(front, cut(body))
 			if front.tag != "" {
@@ -294,6 +295,7 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 			s.pass(front.mode, size)
 			return nil
 		case wire.MsgCommandComplete:
+			s.copyEnded()
 			s.completed(front, cut(body))
 			if front.tag != "" {
 				s.commitHold()
@@ -327,6 +329,14 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 	s.pass(mode, size)
 	s.answerLocal()
 	return nil
+}
+
+// copyEnded forgets the Syncs sent during a copy that has succeeded.
+func (s *session) copyEnded() {
+	if s.syncsInCopy > 0 {
+		s.owed.dropInCopy()
+		s.syncsInCopy, s.copyUnsure = 0, false
+	}
 }
 
 // answerLocal answers the requests at the head of the queue that never went to

@@ -34,6 +34,7 @@ const (
 	controlDrain               // end as soon as no transaction is open
 	controlTimeout             // the sweeper found a limit passed
 	controlNode                // the node of the lease in abandoned is down
+	controlWatch               // the statement takes long: look whether the client is still there
 )
 
 // preparedStatement is what a client's statement name means.
@@ -101,7 +102,11 @@ type session struct {
 	mark        uint64
 	cancelled   bool
 	timedOut    bool
-	tries       int // how often the request at hand was tried in vain
+	watchClient bool // the statement takes long
+	asked       bool // a Flush was sent because too many replies are owed
+	syncsInCopy int
+	copyUnsure  bool // data was sent behind a Sync in a copy
+	tries       int  // how often the request at hand was tried in vain
 	triedSince  time.Time
 	settingsErr *wire.Error
 
@@ -243,7 +248,7 @@ func (s *session) idleReady() bool {
 // park waits for either side.
 func (s *session) park() error {
 	c := interest{socket: s.client.Socket(), write: s.client.Pending() > 0}
-	c.read = s.wantClient()
+	c.read = s.wantClient() && (s.watchClient || !s.awaitsAnswer())
 	var sv interest
 	if s.lease != nil {
 		sv = interest{socket: s.lease.Socket(), write: s.lease.Pending() > 0, read: s.client.Pending() < highWater}
@@ -261,6 +266,14 @@ func (s *session) park() error {
 		return s.fillServer()
 	}
 	return nil
+}
+
+// awaitsAnswer reports whether the next move is surely the server's. The client
+// is then not watched: one thing to wait for costs half of two. The sweeper has
+// a session whose statement takes long watch both, to find out that its client
+// has gone.
+func (s *session) awaitsAnswer() bool {
+	return s.lease != nil && !s.owed.empty() && !s.open && !s.copyIn && s.upload == 0 && s.client.Pending() == 0
 }
 
 // wantClient reports whether more of the client's bytes are of use now.
