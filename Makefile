@@ -37,6 +37,23 @@ fmt: ## format all Go files
 fuzz-short: ## run every fuzz target for FUZZTIME (10s)
 	scripts/fuzz.sh $(FUZZTIME)
 
+# Flags of internal/bench: "make bench BENCHFLAGS='-rounds 9 -parts idle'".
+BENCHFLAGS ?=
+
+bench: build ## compare with PgBouncer and no pooler; prints the tables and writes them into docs/benchmarks.md
+	scripts/need-postgres.sh
+	scripts/need-pgbouncer.sh
+	go run ./internal/bench -out docs/benchmarks.md $(BENCHFLAGS)
+
+bench-smoke: build ## half a minute of the same, on small numbers: that it runs, not how fast
+	scripts/need-postgres.sh
+	scripts/need-pgbouncer.sh
+	go run ./internal/bench -rounds 1 -each 500ms -scale 1 -modes simple,prepared -clients 8 -idle 200 -cold 200 -settle 300ms
+
+regress: ## PostgreSQL's own regression suite, directly and through the proxy (MODE=transaction or session), against testdata/regress
+	scripts/need-postgres.sh
+	nice scripts/regress.sh
+
 nightly: need build lint ## the long way: all tests five times with the race detector, every fuzz target for ten minutes
 	go test -race -count 5 -p $(PARALLEL) -timeout 2h ./...
 	scripts/fuzz.sh 10m
@@ -46,4 +63,4 @@ help: ## print this list
 
 # The steps of "test" build on each other.
 .NOTPARALLEL:
-.PHONY: build demo need test race lint fmt fuzz-short nightly help
+.PHONY: build demo need test race lint fmt fuzz-short bench bench-smoke regress nightly help

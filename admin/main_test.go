@@ -121,9 +121,16 @@ func (w *world) Clients() []Client {
 	defer w.mu.Unlock()
 	return append([]Client{}, w.clients...)
 }
-func (w *world) Servers() []ServerConn         { return append([]ServerConn{}, w.servers...) }
-func (w *world) Settings() []config.Setting    { return w.settings }
-func (w *world) Shutdown(m proxy.ShutdownMode) { w.order("shutdown"); w.shut <- m }
+func (w *world) Servers() []ServerConn      { return append([]ServerConn{}, w.servers...) }
+func (w *world) Settings() []config.Setting { return w.settings }
+
+func (w *world) Shutdown(m proxy.ShutdownMode) {
+	w.order("shutdown")
+	select {
+	case w.shut <- m:
+	default:
+	}
+}
 
 func (w *world) Databases() []Database {
 	w.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,7 +85,14 @@ func registerAll(t *testing.T) *recorder {
 	if _, err := auth.NewCertificates(auth.CertificateOptions{TLS: tls, Registerer: r}); err != nil {
 		t.Fatal(err)
 	}
+	found := make(chan struct{})
+	var once sync.Once
 	m, err := failover.New(failover.Options{
+		OnChange: func(_, after *failover.Snapshot) {
+			if after.Primary == 0 && after.Nodes[1].Lag.Known && after.Nodes[2].Health == failover.Down {
+				once.Do(func() { close(found) })
+			}
+		},
 		Database: "shop", Shard: "s0", Nodes: []failover.NodeConfig{{Address: "a:1"}, {Address: "b:1"}, {Address: "c:1"}}, Prober: fakeProber{},
 		Gate: gate.New(gate.Options{MaxHeld: 10, HoldTimeout: time.Second}), Registerer: r,
 	})
@@ -95,14 +103,12 @@ func registerAll(t *testing.T) *recorder {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, ok := m.Primary(); ok && m.Nodes()[1].Lag.Known {
-			return r
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the fake nodes were not found: %+v", m.Nodes())
-		}
+	select {
+	case <-found:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the fake nodes were not found: %+v", m.Nodes())
 	}
+	return r
 }
 
 // catalogue returns the families of the registry.

@@ -41,6 +41,9 @@ func (c *stream) Write(p []byte) (int, error) {
 
 func (c *stream) SetReadDeadline(t time.Time) error { return c.socket.SetReadDeadline(t) }
 
+// SetWriteDeadline implements Stream.
+func (c *stream) SetWriteDeadline(t time.Time) error { return c.socket.SetWriteDeadline(t) }
+
 // Send implements auth.Conversation.
 func (c *stream) Send(frames []byte) error {
 	_, err := c.Write(frames)
@@ -258,6 +261,16 @@ func (srv *Server) console(c *stream, id auth.Identity, start *wire.Startup) err
 	if err := c.socket.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
+	// Shutdown spares it to the end: operators watch the drain from here.
+	srv.mu.Lock()
+	delete(srv.pending, c.nc)
+	srv.consoles[c.nc] = struct{}{}
+	srv.mu.Unlock()
+	defer func() {
+		srv.mu.Lock()
+		delete(srv.consoles, c.nc)
+		srv.mu.Unlock()
+	}()
 	return srv.opt.Console.Serve(srv.ctx, c, id, start)
 }
 

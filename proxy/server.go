@@ -26,6 +26,9 @@ type Console interface {
 	// Serve runs one session that has logged in, over a blocking stream, until
 	// it ends. The caller closes the stream.
 	Serve(ctx context.Context, rw Stream, id auth.Identity, start *wire.Startup) error
+	// Cancel passes a cancel request on to a console session; false when the key
+	// names none.
+	Cancel(key wire.CancelKey) bool
 }
 
 // Stream is a client's connection in blocking mode.
@@ -86,7 +89,8 @@ type Server struct {
 	listeners []net.Listener
 	sessions  map[uint32]*session
 	perUser   map[string]int
-	pending   map[net.Conn]struct{} // not logged in yet, or on the console
+	pending   map[net.Conn]struct{} // not logged in yet
+	consoles  map[net.Conn]struct{} // on the console
 	lastPID   uint32
 	empty     chan struct{} // closed when the last session has gone while draining
 	accepted  atomic.Int64
@@ -98,7 +102,7 @@ type Server struct {
 func New(opt Options, s *Settings) *Server {
 	ctx, stop := context.WithCancel(context.Background())
 	srv := &Server{opt: opt, ctx: ctx, stop: stop, sessions: map[uint32]*session{},
-		perUser: map[string]int{}, pending: map[net.Conn]struct{}{}}
+		perUser: map[string]int{}, pending: map[net.Conn]struct{}{}, consoles: map[net.Conn]struct{}{}}
 	srv.settings.Store(s)
 	srv.clock.Store(time.Now().UnixNano())
 	return srv
@@ -197,6 +201,9 @@ func (srv *Server) cancel(key wire.CancelKey) {
 	s := srv.sessions[key.PID]
 	srv.mu.Unlock()
 	if s == nil || subtle.ConstantTimeCompare([]byte(s.key.Secret), []byte(key.Secret)) != 1 {
+		if srv.opt.Console != nil && srv.opt.Console.Cancel(key) {
+			return
+		}
 		srv.opt.Logger.Info("cancel request for no session", "pid", key.PID)
 		return
 	}
@@ -278,8 +285,20 @@ func (srv *Server) Close() {
 	cancel()
 	srv.Shutdown(ctx, ShutdownNow)
 	srv.stop()
+	srv.mu.Lock()
+	for nc := range srv.consoles {
+		_ = nc.Close() // its session ends with the error
+	}
+	srv.mu.Unlock()
 	srv.tasks.Wait()
 	srv.clients.Wait()
+}
+
+// LoggingIn returns how many connections have not logged in yet.
+func (srv *Server) LoggingIn() int {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return len(srv.pending)
 }
 
 // Draining reports whether Shutdown was called.

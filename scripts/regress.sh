@@ -68,7 +68,7 @@ run_side() {
 	cp "$run/$side.txt" "$out/$side.txt"
 	# "test x ... ok 12 ms", "     y ... FAILED (test process exited with ...) 3 ms"
 	sed -nE 's/^(test)? +([a-z0-9_.]+) +\.\.\. (ok|FAILED|failed).*/\2\t\3/p' "$run/$side.txt" |
-		sed 's/FAILED$/failed/' | sort >"$out/$side.tsv"
+		sed 's/FAILED$/failed/' | LC_ALL=C sort >"$out/$side.tsv"
 }
 
 # update writes the expected file from the run; a side that did not run keeps
@@ -84,7 +84,7 @@ update() {
 			FILENAME == ARGV[2] { if (d[$1] != "varies") d[$1] = $2; next }
 			p[$1] != "varies" { p[$1] = $2 }
 			END { for (f in all) print f, d[f], p[f], (d[f] == "ok" && p[f] == "ok") ? "" : r[f] }' \
-			"$old" <(side_result direct) <(side_result proxy) | sort
+			"$old" <(side_result direct) <(side_result proxy) | LC_ALL=C sort
 	} >"$run/new.tsv"
 	cp "$run/new.tsv" "$expected"
 	echo "regress: wrote $expected"

@@ -23,16 +23,16 @@ const (
 type Buffers struct{ free sync.Pool }
 
 func (b *Buffers) get() []byte {
-	if p, ok := b.free.Get().(*[]byte); ok {
-		return *p
+	if p, ok := b.free.Get().(*[readSize]byte); ok {
+		return p[:]
 	}
 	return make([]byte, readSize)
 }
 
 func (b *Buffers) put(p []byte) {
 	if cap(p) == readSize {
-		p = p[:readSize]
-		b.free.Put(&p)
+		// A pointer to the array, for a slice would be copied to the heap each time.
+		b.free.Put((*[readSize]byte)(p[:readSize]))
 	}
 }
 

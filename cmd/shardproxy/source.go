@@ -16,7 +16,7 @@ type source struct{ p *program }
 func (s *source) Process() admin.Process {
 	st := s.p.state.Load()
 	pr := admin.Process{
-		Started: s.p.started, Listening: s.p.ready.Load(), Draining: s.p.server.Draining(),
+		Started: s.p.started, Listening: s.p.ready.Load(), LoggingIn: s.p.server.LoggingIn(), Draining: s.p.server.Draining(),
 		MaxClients: st.cfg.Limits.MaxClients, Totals: s.p.server.Totals(), ConfiguredAt: st.loadedAt,
 		Reloads: s.p.reloads.Load(), ReloadFailures: s.p.failures.Load(),
 	}

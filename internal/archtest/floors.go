@@ -31,6 +31,7 @@ func Floors() map[string]int {
 		"internal/faultproxy": testFloor,
 		"internal/drivertest": testFloor,
 		"internal/archtest":   testFloor,
+		"internal/bench":      testFloor,
 	}
 }
 

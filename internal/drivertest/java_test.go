@@ -25,8 +25,9 @@ func TestJDBC(t *testing.T) {
 	if out, err := compile.CombinedOutput(); err != nil {
 		t.Fatalf("compile: %v\n%s\n%s", err, out, advice)
 	}
-	compare(t, "jdbc", func(l leg) (string, error) {
-		return runScript(l, nil, "java", "-Xmx2g", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-Duser.timezone=UTC", "-Duser.language=en",
-			"-cp", classes+":"+jdbcDriver, "JdbcScript")
+	compare(t, "jdbc", func(l leg, only []string) (string, error) {
+		args := []string{"-Xmx2g", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-Duser.timezone=UTC", "-Duser.language=en",
+			"-cp", classes + ":" + jdbcDriver, "JdbcScript"}
+		return runScript(l, nil, "java", append(args, only...)...)
 	})
 }

@@ -19,8 +19,8 @@ func compareNode(t *testing.T, client string) {
 	if err != nil {
 		t.Fatalf("install the Node.js drivers: %v\n%s", err, said.String())
 	}
-	compare(t, client, func(l leg) (string, error) {
+	compare(t, client, func(l leg, only []string) (string, error) {
 		return runScript(l, []string{"NODE_PATH=" + strings.TrimSpace(string(modules)), "NODE_NO_WARNINGS=1"},
-			"node", "testdata/node/"+client+"_script.js")
+			"node", append([]string{"testdata/node/" + client + "_script.js"}, only...)...)
 	})
 }

@@ -24,7 +24,7 @@ func TestPgx(t *testing.T) {
 		{"pgx_simple", pgx.QueryExecModeSimpleProtocol},
 	} {
 		t.Run(mode.mode.String(), func(t *testing.T) {
-			compare(t, mode.client, func(l leg) (string, error) { return runSections(l, pgxScript(mode.mode)) })
+			compare(t, mode.client, func(l leg, _ []string) (string, error) { return runSections(l, pgxScript(mode.mode)) })
 		})
 	}
 }

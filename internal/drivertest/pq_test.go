@@ -18,7 +18,7 @@ import (
 
 // TestPq runs lib/pq under database/sql, as nearly all of its users do.
 func TestPq(t *testing.T) {
-	compare(t, "pq", func(l leg) (string, error) {
+	compare(t, "pq", func(l leg, _ []string) (string, error) {
 		return runSections(l, []goSection{
 			{"connection", pqConnection},
 			{"types", pqTypes},
@@ -207,7 +207,7 @@ func pqCopy(ctx context.Context, w *teller) error {
 	fill := func(ids ...int) error {
 		tx := must(db.BeginTx(ctx, nil))
 		defer tx.Rollback() // no matter after Commit
-		s := must(tx.PrepareContext(ctx, pq.CopyIn("cp", "id", "v", "b")))
+		s := must(tx.PrepareContext(ctx, "COPY cp (id, v, b) FROM STDIN"))
 		for _, id := range ids {
 			if _, err := s.ExecContext(ctx, id, "v\t\n\\", []byte{0, 255}); err != nil {
 				return err

@@ -12,8 +12,8 @@ func TestPsycopg2(t *testing.T) { comparePython(t, "psycopg2") }
 
 // comparePython runs testdata/python/<client>_script.py.
 func comparePython(t *testing.T, client string) {
-	compare(t, client, func(l leg) (string, error) {
+	compare(t, client, func(l leg, only []string) (string, error) {
 		return runScript(l, []string{"PYTHONDONTWRITEBYTECODE=1", "PYTHONHASHSEED=0", "PYTHONIOENCODING=utf-8"},
-			debianPython, "-u", "testdata/python/"+client+"_script.py")
+			debianPython, append([]string{"-u", "testdata/python/" + client + "_script.py"}, only...)...)
 	})
 }
