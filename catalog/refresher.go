@@ -147,7 +147,7 @@ func (r *Refresher) run(ctx context.Context, done chan struct{}) {
 		} else {
 			seen, failures = next, 0
 		}
-		if !r.sleep(ctx, wait) {
+		if !r.pause(ctx, pokeGap) || !r.sleep(ctx, wait-pokeGap) {
 			return
 		}
 	}
@@ -176,6 +176,22 @@ func (r *Refresher) refresh(ctx context.Context, seen string, version *uint64) (
 		r.opts.Changed(c)
 	}
 	return sum, nil
+}
+
+// pokeGap is the least time between two looks: a look holds a snapshot, which a
+// stream of DDL must not make one long one.
+const pokeGap = 200 * time.Millisecond
+
+// pause waits, also when somebody pokes; false when ctx has ended.
+func (r *Refresher) pause(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // sleep waits for the time or a poke; false when ctx ended.

@@ -68,6 +68,8 @@ func TestRefresherLoadsOnlyChanges(t *testing.T) {
 		expect("changed", 3, 2, 2)
 		s.set("c", nil)
 		r.Poke()
+		expect("poked right after a look", 3, 2, 2)
+		time.Sleep(pokeGap)
 		expect("poked", 4, 3, 3)
 		if err := r.Close(); err != nil {
 			t.Fatal(err)

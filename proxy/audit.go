@@ -24,10 +24,8 @@ type auditAnswer struct {
 // auditSQL returns one row with one JSON text. Every name is qualified: the
 // session's search_path holds.
 const auditSQL = `SELECT pg_catalog.json_build_object(
-'temp', pg_catalog.pg_my_temp_schema() <> 0 AND (
- EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) OR
- EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()) OR
- EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema())),
+'temp', pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM pg_catalog.pg_depend
+ WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid = pg_catalog.pg_my_temp_schema()),
 'advisory', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()),
 'cursor', EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),
 'prepared', EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql),

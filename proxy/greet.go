@@ -39,6 +39,7 @@ func (s *session) greet() error {
 		s.db.mu.Unlock()
 	}
 	s.greeted = w
+	s.dateStyle = w.values["DateStyle"]
 	out := s.client.Output()
 	for _, name := range slices.Sorted(maps.Keys(w.values)) {
 		out = wire.AppendParameterStatus(out, name, w.values[name])

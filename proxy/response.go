@@ -212,10 +212,21 @@ func (s *session) aside(kind byte, size int) {
 		s.pass(swallow, size)
 	case kind == wire.MsgParameterStatus && s.discardsOwn(front, size):
 		s.pass(swallow, size)
+	case kind == wire.MsgParameterStatus:
+		s.noteDateStyle(size)
+		s.pass(relay, size)
 	default:
 		// A notice kept back would be lost; relayed, it ends the chance to try
 		// the request again.
 		s.pass(relay, size)
+	}
+}
+
+// noteDateStyle remembers what the client is told of its DateStyle.
+func (s *session) noteDateStyle(size int) {
+	name, value, ok := wire.CString(s.lease.Buffered()[5:size])
+	if ok && string(name) == "DateStyle" {
+		s.dateStyle = string(cut(value))
 	}
 }
 
@@ -376,6 +387,7 @@ func (s *session) ready(body []byte, size int) error {
 	}
 	e := s.owed.pop()
 	s.copyIn = false
+	s.wholeDateStyle()
 	s.transaction(body[0])
 	s.pass(e.mode, size)
 	switch e.purpose {

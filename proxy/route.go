@@ -232,6 +232,7 @@ func (s *session) attach(srv *pool.Server, n need, replica bool) error {
 		}
 	}
 	s.setPhase(phaseActive)
+	s.identityGoes = s.replacesIdentity()
 	if err := s.applySettings(); err != nil {
 		return err
 	}

@@ -119,6 +119,8 @@ type session struct {
 	catalogChanged bool // DDL ran in the transaction
 	route          query.Route
 	searchPath     string
+	identityGoes   bool   // the request takes away the role that is set: it is not applied first
+	dateStyle      string // as the client was told
 	usesSequences  bool   // has asked for currval or lastval: keeps its connection
 	sequencesOn    uint64 // the connection on which it may last have drawn from a sequence
 	statements     map[string]*preparedStatement
@@ -382,7 +384,7 @@ func (s *session) setPhase(p phase) {
 // giveBack ends the lease.
 func (s *session) giveBack(f pool.Fate) {
 	l := s.lease
-	s.lease = nil
+	s.lease, s.identityGoes = nil, false
 	s.leased.Store(nil)
 	l.Release(f)
 }

@@ -532,3 +532,53 @@ func TestSequenceValuesAreTheSessionsOwn(t *testing.T) {
 		})
 	}
 }
+
+// superuser is a client of the proxy that may set roles.
+func (f *fixture) superuser() *pgx.Conn {
+	f.t.Helper()
+	c, err := pgx.Connect(ctx10(f.t), strings.Replace(f.dsn("&default_query_exec_mode=simple_protocol"), "app@", "postgres@", 1))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { _ = c.Close(context.Background()) })
+	return c
+}
+
+func TestRolesFollowAndDoNotLeak(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a, b := f.superuser(), f.superuser()
+	role := "r_" + one(t, a, "pg_backend_pid()")
+	exec(t, a, "CREATE ROLE "+role)
+	exec(t, a, "SET ROLE "+role)
+	if got := one(t, b, "current_user"); got != "postgres" {
+		t.Fatalf("the role leaked: %s", got)
+	}
+	if got := one(t, a, "current_user"); got != role {
+		t.Fatalf("the role was lost: %s", got)
+	}
+	exec(t, a, "RESET SESSION AUTHORIZATION")
+	one(t, b, "1")
+	if got := one(t, a, "current_user"); got != "postgres" {
+		t.Errorf("RESET SESSION AUTHORIZATION keeps the role %s", got)
+	}
+	exec(t, a, "SET ROLE "+role)
+	exec(t, b, "DROP ROLE "+role)
+	one(t, b, "1")
+	if _, err := a.Exec(ctx10(t), "SELECT 1"); err == nil {
+		t.Error("a statement ran although its role is gone")
+	}
+	exec(t, a, "RESET ROLE")
+	if got := one(t, a, "current_user"); got != "postgres" {
+		t.Error(got)
+	}
+}
+
+func TestHalvesOfDateStyle(t *testing.T) {
+	a, b := shaken(t)
+	exec(t, a, "SET datestyle TO german")
+	exec(t, a, "SET datestyle TO dmy")
+	exec(t, b, "SET datestyle TO iso")
+	if got := one(t, a, "current_setting('datestyle')"); got != "German, DMY" {
+		t.Errorf("got %s", got)
+	}
+}

@@ -67,6 +67,11 @@ var tracked = [...]struct{ reported, setting string }{
 // what makes its server look as the one that the client was told of.
 func (s *session) effective() *pool.Settings {
 	want := s.settings
+	if s.identityGoes {
+		for _, it := range identityOf(want) {
+			want = want.Without(it.Name)
+		}
+	}
 	if s.greeted == nil || s.lease.Reported == s.greeted.server {
 		return want
 	}
@@ -153,6 +158,23 @@ func (s *session) settingsRefused(e *wire.Error) error {
 	}
 	s.refuse(kind, size, e)
 	return nil
+}
+
+// replacesIdentity reports whether the request only replaces the role that the
+// session has set: it must succeed also when that role is gone.
+func (s *session) replacesIdentity() bool {
+	if len(s.segment) != 1 || s.segment[0].Single == nil {
+		return false
+	}
+	c := s.segment[0].Single
+	if c.Kind == query.KindDiscard {
+		return c.Target == "ALL"
+	}
+	if c.Kind != query.KindSet && c.Kind != query.KindReset || len(c.Settings) != 1 || c.Settings[0].Local {
+		return false
+	}
+	name := c.Settings[0].Name
+	return name == "session_authorization" || name == "role" && c.Settings[0].Default
 }
 
 // setSettings makes st the session's settings.
@@ -257,6 +279,18 @@ func (s *session) completed(e *expect, tag []byte) {
 	}
 }
 
+// wholeDateStyle replaces a DateStyle of one half (style or order), which keeps
+// the other half of what was in force, by the whole that the server reported.
+func (s *session) wholeDateStyle() {
+	it, ok := s.settings.Get("datestyle")
+	whole := pool.Setting{Name: "datestyle", Text: s.dateStyle, Literal: true}
+	if !ok || it == whole || s.dateStyle == "" {
+		return
+	}
+	s.setSettings(s.settings.With(whole))
+	s.lease.Settings = s.lease.Settings.With(whole)
+}
+
 func (s *session) rolledBack() {
 	s.setSettings(s.txBase)
 	s.lease.Settings = s.leaseBase
@@ -303,12 +337,15 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 		s.setSettings(next)
 		s.lease.Settings = pool.NewSettings(kept)
 	case st.Default:
-		next := s.settings.Without(st.Name)
+		next, leased := s.settings.Without(st.Name), s.lease.Settings.Without(st.Name)
+		if st.Name == "session_authorization" {
+			next, leased = next.Without("role"), leased.Without("role") // which it ends
+		}
 		if it, ok := s.base.Get(st.Name); ok {
 			next = next.With(it)
 		}
 		s.setSettings(next)
-		s.lease.Settings = s.lease.Settings.Without(st.Name)
+		s.lease.Settings = leased
 	default:
 		it := pool.Setting{Name: st.Name, Text: st.Value}
 		if st.IsFlat {

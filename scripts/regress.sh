@@ -32,6 +32,10 @@ session) expected=$root/testdata/regress/expected-session.tsv ;;
 *) echo "regress: MODE is transaction or session, not $mode" >&2 && exit 2 ;;
 esac
 
+if [ -n "${UPDATE:-}" ] && [ $# != 0 ]; then
+	echo "regress: UPDATE wants the whole suite" >&2
+	exit 2
+fi
 find_server
 suite=$cache/$installed
 bring_suite
@@ -99,10 +103,7 @@ status=0
 for side in $sides; do
 	run_side "$side" "$@"
 done
-if [ -n "${UPDATE:-}" ]; then
-	[ $# = 0 ] || { echo "regress: UPDATE wants the whole suite" >&2 && exit 2; }
-	update
-fi
+[ -z "${UPDATE:-}" ] || update
 for side in $sides; do
 	awk -v side="$side" -v whole=$(($# == 0)) -f "$here/regress/compare.awk" "$expected" "$out/$side.tsv" || status=1
 done

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"reflect"
 	"strings"
@@ -141,7 +140,7 @@ func TestPackets(t *testing.T) {
 	}
 	key := wire.CancelKey{PID: 77, Secret: "abcd"}
 	var cancel pgproto3.CancelRequest
-	if err := cancel.Decode(wire.AppendCancelRequest(nil, key)[4:]); err != nil || cancel.ProcessID != 77 || fmt.Sprintf("%s", cancel.SecretKey) != "abcd" {
+	if err := cancel.Decode(wire.AppendCancelRequest(nil, key)[4:]); err != nil || cancel.ProcessID != 77 || string(cancel.SecretKey) != "abcd" {
 		t.Errorf("%+v, %v", cancel, err)
 	}
 	back, err := wire.ReadStartup(bytes.NewReader(wire.AppendCancelRequest([]byte{}, key)), startupMax)

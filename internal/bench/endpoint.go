@@ -80,17 +80,20 @@ func (s *stage) proxyEndpoint(name, file string, nodes []string, split, plain bo
 	for _, n := range nodes {
 		quoted = append(quoted, strconv.Quote(n))
 	}
+	var users strings.Builder
+	for _, u := range s.users {
+		fmt.Fprintf(&users, "  - {name: %s, verifier: '%s', server_password: %s}\n", u.name, u.verifier, password)
+	}
 	config := fmt.Sprintf(`listen: {address: %q}
 admin: {address: %q}
 users:
-  - {name: %s, verifier: '%s', server_password: %s}
-databases:
+%sdatabases:
   %s:
     shards: [{name: s0, nodes: [%s]}]
     reads: {split: %t}
     pool: {mode: transaction, size: %d}
 log: {level: warn}
-`, address(e.port), e.admin, userName, s.verifier, password, database, strings.Join(quoted, ", "), split, s.options.serverConns)
+`, address(e.port), e.admin, users.String(), database, strings.Join(quoted, ", "), split, s.options.serverConns)
 	path := filepath.Join(s.dir, file+".yaml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return nil, err
@@ -141,8 +144,11 @@ ignore_startup_parameters = extra_float_digits
 		return nil, err
 	}
 	ini := filepath.Join(dir, "pgbouncer.ini")
-	users := fmt.Sprintf("%q %q\n", userName, s.verifier)
-	for path, text := range map[string]string{ini: config, filepath.Join(dir, "users"): users} {
+	var users strings.Builder
+	for _, u := range s.users {
+		fmt.Fprintf(&users, "%q %q\n", u.name, u.verifier)
+	}
+	for path, text := range map[string]string{ini: config, filepath.Join(dir, "users"): users.String()} {
 		if err := who.writeFile(path, text); err != nil {
 			return nil, err
 		}

@@ -89,7 +89,7 @@ func keepFileLimit() error {
 
 // serve keeps the stage up for a look with other tools, until ctx ends.
 func (s *stage) serve(ctx context.Context, out io.Writer) error {
-	fmt.Fprintf(out, "PGPASSWORD=%s, user %s, database %s; pgbench's tables are there\n", password, userName, database)
+	fmt.Fprintf(out, "PGPASSWORD=%s, users %s and %s, database %s with pgbench's tables\n", password, userName, pgbenchUser, database)
 	for _, e := range s.endpoints {
 		line := fmt.Sprintf("  %-28s 127.0.0.1 port %d", e.name, e.port)
 		if e.process != nil {

@@ -18,11 +18,14 @@ import (
 	"shardproxy/internal/pgcluster"
 )
 
-// Who logs in, everywhere, and where.
+// Who logs in, everywhere, and where. pgbench counts the time of its logins as
+// part of its run, and libpq derives keys for each: it has a user of its own
+// whose verifier takes one iteration, not 4,096.
 const (
-	userName = pgcluster.AppUser
-	password = pgcluster.AppPassword
-	database = pgcluster.AppDatabase
+	userName    = pgcluster.AppUser
+	pgbenchUser = "pgbench"
+	password    = pgcluster.AppPassword
+	database    = pgcluster.AppDatabase
 )
 
 const (
@@ -40,11 +43,14 @@ type stage struct {
 	options   options
 	dir       string
 	cluster   *pgcluster.Cluster
-	verifier  string // of the password, as in pg_authid
+	users     []poolUser
 	login     *login
 	pgbouncer string // its version
 	endpoints []*endpoint
 }
+
+// poolUser is a user that poolers know.
+type poolUser struct{ name, verifier string }
 
 // openStage starts the servers, fills them, and starts the poolers.
 func openStage(ctx context.Context, o options) (*stage, error) {
@@ -74,8 +80,15 @@ func (s *stage) open(ctx context.Context) error {
 	if err := os.Chmod(s.dir, 0o711); err != nil {
 		return err
 	}
-	if s.verifier, err = verifierOf(password); err != nil {
-		return err
+	for _, u := range []struct {
+		name       string
+		iterations int
+	}{{userName, 4096}, {pgbenchUser, 1}} {
+		verifier, err := verifierOf(password, u.iterations)
+		if err != nil {
+			return err
+		}
+		s.users = append(s.users, poolUser{u.name, verifier})
 	}
 	if s.login, err = newLogin(); err != nil {
 		return err
@@ -143,13 +156,18 @@ func (s *stage) fill(ctx context.Context) error {
 		fmt.Sprintf("INSERT INTO bulk SELECT lpad(i::text, %d, 'x') FROM generate_series(1, %d) i", bulkRowBytes, bulkRows),
 		"CREATE TABLE sink (v text)",
 		"GRANT ALL ON bulk, sink TO " + userName,
-		// PgBouncer logs in with the keys that the client's login has shown it,
-		// which needs the same salt on both sides.
-		fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", userName, s.verifier),
+		"CREATE ROLE " + pgbenchUser + " LOGIN IN ROLE pg_read_all_data",
 		"VACUUM ANALYZE",
 		"CHECKPOINT",
 	} {
 		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("fill: %w", err)
+		}
+	}
+	for _, u := range s.users {
+		// PgBouncer logs in with the keys that the client's login has shown it,
+		// which needs the same salt on both sides.
+		if _, err := conn.Exec(ctx, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", u.name, u.verifier)); err != nil {
 			return fmt.Errorf("fill: %w", err)
 		}
 	}
@@ -214,20 +232,20 @@ func (s *stage) pgbouncerVersion(program string) ([2]int, error) {
 	return [2]int{major, minor}, nil
 }
 
-// verifierOf returns the SCRAM verifier of a password, so that no side derives
-// keys for each login.
-func verifierOf(password string) (string, error) {
-	c, err := scram.SHA256.NewClient(userName, password, "")
+// verifierOf returns a SCRAM verifier of a password, as in pg_authid, so that
+// no side derives keys for each login.
+func verifierOf(password string, iterations int) (string, error) {
+	c, err := scram.SHA256.NewClient("", password, "") // PostgreSQL does not look at the name
 	if err != nil {
 		return "", err
 	}
 	salt := "sixteen bytes ok"
-	stored, err := c.GetStoredCredentialsWithError(scram.KeyFactors{Salt: salt, Iters: 4096})
+	stored, err := c.WithMinIterations(iterations).GetStoredCredentialsWithError(scram.KeyFactors{Salt: salt, Iters: iterations})
 	if err != nil {
 		return "", err
 	}
 	base := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf("SCRAM-SHA-256$4096:%s$%s:%s", base([]byte(salt)), base(stored.StoredKey), base(stored.ServerKey)), nil
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, base([]byte(salt)), base(stored.StoredKey), base(stored.ServerKey)), nil
 }
 
 // freePorts returns ports that nobody listens on.

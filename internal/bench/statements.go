@@ -168,7 +168,7 @@ func (s *stage) pgbench(ctx context.Context, e *endpoint, mode, clients string) 
 	seconds := int(math.Ceil(s.options.each.Seconds()))
 	cmd := exec.CommandContext(ctx, s.cluster.Binaries().Path("pgbench"), "-n", "-S", "-M", mode, "-c", clients, "-j", "1",
 		"-T", strconv.Itoa(seconds), "-l", "--sampling-rate=0.2", "--log-prefix="+filepath.Join(dir, "log"),
-		fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=%s sslmode=disable", e.port, userName, name))
+		fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=%s sslmode=disable", e.port, pgbenchUser, name))
 	cmd.Env = append(os.Environ(), "PGPASSWORD="+password, "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -209,11 +209,11 @@ func parsePgbench(out []byte) (r pgbenchResult, err error) {
 	if err != nil {
 		return r, err
 	}
-	if r.tps, err = find(`tps = ([\d.]+) \((?:without|excluding)`); err != nil {
-		return r, err
-	}
 	if failed, err := find(`failed transactions: (\d+)`); err == nil && failed > 0 || count == 0 {
 		return r, fmt.Errorf("pgbench: statements failed, or none ran: %s", out)
+	}
+	if r.tps, err = find(`tps = ([\d.]+) \((?:without|excluding)`); err != nil {
+		return r, err
 	}
 	r.statements = int(count)
 	return r, nil
