@@ -223,17 +223,22 @@ func (p *Pools) Pause(ctx context.Context) error {
 // notePaused wakes a waiting Pause.
 func (p *Pools) notePaused() {
 	if p.paused.Load() {
-		select {
-		case p.quiet <- struct{}{}:
-		default:
-		}
+		p.wakePause()
+	}
+}
+
+func (p *Pools) wakePause() {
+	select {
+	case p.quiet <- struct{}{}:
+	default:
 	}
 }
 
 // Resume lends again, those who waited first.
 func (p *Pools) Resume() {
-	p.notePaused()
+	// In this order: a Pause that is woken must see that it is over.
 	p.paused.Store(false)
+	p.wakePause()
 	p.each(func(n *nodePool) {
 		n.mu.Lock()
 		defer n.mu.Unlock()

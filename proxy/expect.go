@@ -70,6 +70,7 @@ type purpose uint8
 const (
 	forClient purpose = iota
 	forSettings
+	forEncoding
 	forAudit
 	forSequences
 	forRetry // the rest of an answer that is not wanted any more

@@ -115,7 +115,7 @@ func (s *session) retireStatement() {
 // must be told after all.
 func (s *session) internalError(front *expect, e *wire.Error) bool {
 	switch {
-	case front.purpose == forSettings:
+	case front.purpose == forSettings || front.purpose == forEncoding:
 		s.settingsErr = e
 		return true
 	case front.purpose == forAudit:

@@ -98,6 +98,9 @@ func (s *session) drop(size int) {
 func (s *session) request(kind byte, size int) (bool, error) {
 	switch kind {
 	case wire.MsgTerminate:
+		if s.lease != nil && (!s.owed.empty() || s.lease.Pending() > 0) {
+			return false, nil // as a server, run first what came before it
+		}
 		return false, errEnded
 	case wire.MsgCopyData, wire.MsgCopyDone, wire.MsgCopyFail:
 		return s.copyFrame(kind, size), nil

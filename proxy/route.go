@@ -196,7 +196,7 @@ func (s *session) waitTurn(p phase) error {
 	if err := s.obeyWaiting(); err != nil {
 		return err
 	}
-	read := len(s.client.Buffered()) < highWater
+	read := len(s.client.Buffered()) < highWater && !s.clientLeft
 	readable := read && s.client.More()
 	if !readable {
 		readable, _ = s.task.await(interest{socket: s.client.Socket(), read: read, write: s.client.Pending() > 0}, interest{})

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -103,6 +104,7 @@ type session struct {
 	cancelled   bool
 	timedOut    bool
 	watchClient bool // the statement takes long
+	clientLeft  bool // it has closed its side behind a Terminate
 	asked       bool // a Flush was sent because too many replies are owed
 	syncsInCopy int
 	copyUnsure  bool // data was sent behind a Sync in a copy
@@ -280,7 +282,7 @@ func (s *session) awaitsAnswer() bool {
 
 // wantClient reports whether more of the client's bytes are of use now.
 func (s *session) wantClient() bool {
-	if s.lease != nil && s.lease.Pending() > highWater {
+	if s.clientLeft || s.lease != nil && s.lease.Pending() > highWater {
 		return false
 	}
 	return len(s.client.Buffered()) < highWater || s.needMore()
@@ -297,7 +299,26 @@ func (s *session) fillClient() error {
 	if err == nil || errors.Is(err, wire.ErrWouldBlock) {
 		return nil
 	}
+	if errors.Is(err, io.EOF) && saysFarewell(s.client.Buffered()) {
+		s.clientLeft = true // what it sent before its farewell still runs
+		return nil
+	}
 	return s.clientError(err)
+}
+
+// saysFarewell reports whether whole frames up to a Terminate are in b.
+func saysFarewell(b []byte) bool {
+	for len(b) >= 5 {
+		if b[0] == wire.MsgTerminate {
+			return true
+		}
+		size := frameSize(b)
+		if size < 5 || size > len(b) {
+			return false
+		}
+		b = b[size:]
+	}
+	return false
 }
 
 // fillServer reads from the lease; its end is a lost connection.

@@ -582,3 +582,35 @@ func TestHalvesOfDateStyle(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+func TestTerminateBehindAStatement(t *testing.T) {
+	f := start(t, fixtureOptions{size: 2})
+	a, b := f.connect(""), f.connect("")
+	exec(t, b, "CREATE TABLE fire (id int)")
+	h, err := a.PgConn().Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Frontend.Send(&pgproto3.Query{String: "INSERT INTO fire SELECT 1 FROM pg_sleep(0.3)"})
+	h.Frontend.Send(&pgproto3.Terminate{})
+	if err := h.Frontend.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	_ = h.Conn.Close()
+	waitFor(t, func() bool { return one(t, b, "(SELECT count(*) FROM fire)") == "1" })
+}
+
+func TestSettingsInAnotherEncoding(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	mode := "&default_query_exec_mode=simple_protocol"
+	a, b := f.connect(mode), f.connect(mode+"&client_encoding=LATIN1")
+	exec(t, a, "SET app.tenant = 'größe'")
+	for range 3 {
+		if _, err := b.Exec(ctx10(t), "SELECT 1"); err != nil {
+			t.Fatal(err)
+		}
+		if got := one(t, a, "current_setting('app.tenant')"); got != "größe" {
+			t.Errorf("got %q", got)
+		}
+	}
+}

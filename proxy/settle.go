@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -40,6 +42,9 @@ func (s *session) settle() error {
 		s.setPhase(phaseIdle)
 		s.suspect = 0
 		return s.reapply()
+	}
+	if s.tellParams {
+		return s.applySettings() // the client is told what it has again
 	}
 	s.giveBack(pool.Clean)
 	s.steps++
@@ -92,11 +97,13 @@ func (s *session) applySettings() error {
 	sql := want.AppendChange(s.scratch[:0], s.lease.Settings)
 	s.scratch = sql
 	if len(sql) == 0 {
+		s.tellParams = false
 		return nil
 	}
 	s.settlingTo = want
 	s.settling = true
 	s.settingsErr = nil
+	s.changeEncoding(want, sql)
 	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), string(sql)))
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSettings})
@@ -106,6 +113,28 @@ func (s *session) applySettings() error {
 		return nil
 	}
 	return nil
+}
+
+// changeEncoding changes client_encoding by a query of its own when the values
+// that follow depend on it: a server reads a whole query in the encoding that
+// holds when it comes.
+func (s *session) changeEncoding(want *pool.Settings, sql []byte) {
+	to, _ := want.Get("client_encoding")
+	from, _ := s.lease.Settings.Get("client_encoding")
+	ascii := bytes.IndexFunc(sql, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
+	if to == from || ascii {
+		return
+	}
+	change := pool.NewSettings([]pool.Setting{to})
+	if to.Name == "" {
+		change = nil
+	}
+	var old *pool.Settings
+	if from.Name != "" {
+		old = pool.NewSettings([]pool.Setting{from})
+	}
+	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), string(change.AppendChange(nil, old))))
+	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forEncoding})
 }
 
 func changesIdentity(a, b *pool.Settings) bool {

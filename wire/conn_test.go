@@ -52,6 +52,9 @@ func TestBufferAgainstModel(t *testing.T) {
 				if err != nil && !errors.Is(err, wire.ErrWouldBlock) {
 					t.Fatal(err)
 				}
+				if err == nil && len(c.Buffered()) == was {
+					t.Fatalf("seed %d: read nothing and says nothing", seed)
+				}
 				filled += len(c.Buffered()) - was
 			case n < 15:
 				if b := len(c.Buffered()); b > 0 {

@@ -208,23 +208,25 @@ func TestInterruptRace(t *testing.T) {
 // blocking read with a deadline waits: the deadline holds.
 func TestDeadlineSurvivesWatch(t *testing.T) {
 	s, _ := socketPair(t, true)
-	s.Watch(false)
-	if err := s.SetNonBlocking(false); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.SetDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	s.Interrupt()
-	err := returns(t, func() error {
-		_, err := s.Read(make([]byte, 1))
-		return err
-	})
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("got %v", err)
-	}
-	if err := s.SetNonBlocking(true); err != nil {
-		t.Fatal(err)
+	for range 30 { // the watch begins to wait at different moments
+		s.Watch(false)
+		if err := s.SetNonBlocking(false); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetDeadline(time.Now().Add(5 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		s.Interrupt()
+		err := returns(t, func() error {
+			_, err := s.Read(make([]byte, 1))
+			return err
+		})
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
+		if err := s.SetNonBlocking(true); err != nil {
+			t.Fatal(err)
+		}
 	}
 	s.Interrupt() // works again
 	if err := returns(t, s.AwaitReadable); err != nil {

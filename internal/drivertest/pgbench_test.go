@@ -27,14 +27,17 @@ func TestPgbench(t *testing.T) {
 		if err := bench("-i", "-I", "dtGvp", "-q"); err != nil {
 			return text, err
 		}
-		const clients, transactions = 8, 50
+		// A thread for each client: pgbench waits for the answer to PREPARE with
+		// the whole thread, also when the server connections that it waits for
+		// are those of the thread's other clients.
+		const clients, threads, transactions = 8, 8, 50
 		for _, mode := range []string{"simple", "extended", "prepared"} {
 			for _, what := range [][]string{{"-b", "tpcb-like"}, {"-b", "select-only"}, {"-b", "simple-update", "-C"}, {"-f", "testdata/pgbench/mixed.sql", "--max-tries=100000"}, {"-f", "testdata/pgbench/pipeline.sql"}} {
 				if what[1] == "testdata/pgbench/pipeline.sql" && mode == "simple" {
 					continue // pipelines are of the extended protocol
 				}
 				text += sectionMark + fmt.Sprint(mode, " ", what) + "\n"
-				args := append([]string{"-n", "-M", mode, "-c", fmt.Sprint(clients), "-j", "2", "-t", fmt.Sprint(transactions)}, what...)
+				args := append([]string{"-n", "-M", mode, "-c", fmt.Sprint(clients), "-j", fmt.Sprint(threads), "-t", fmt.Sprint(transactions)}, what...)
 				if err := bench(args...); err != nil {
 					return text, err
 				}

@@ -244,7 +244,7 @@ func (c pgxClient) sessionState(ctx context.Context, w *teller) error {
 		stir()
 	}
 	for _, other := range others {
-		ask(ctx, w, other, "SELECT current_setting('work_mem'), current_setting('my.variable', true), to_regclass('tmp')::text")
+		ask(ctx, w, other, "SELECT current_setting('work_mem'), coalesce(current_setting('my.variable', true), ''), to_regclass('tmp')::text")
 	}
 	execute(ctx, conn, "DISCARD ALL")
 	stir()

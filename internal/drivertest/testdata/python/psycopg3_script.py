@@ -716,7 +716,7 @@ def session_state():
     stir()
     print(conn.execute("SHOW work_mem").fetchone(), conn.execute("SHOW TimeZone").fetchone(), conn.info.parameter_status("TimeZone"))
     for other in others:
-        print(other.execute("SHOW TimeZone").fetchone(), other.execute("SELECT current_setting('my.variable', true)").fetchone())
+        print(other.execute("SHOW TimeZone").fetchone(), other.execute("SELECT coalesce(current_setting('my.variable', true), '')").fetchone())
     conn.execute("CREATE TEMP TABLE tmp (a int)")
     conn.execute("INSERT INTO tmp VALUES (1)")
     stir()
