@@ -76,6 +76,8 @@ func (p *nodePool) open(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A client that names no application has none, as with the server itself.
+	delete(cfg.RuntimeParams, "application_name")
 	var socket *wire.Socket
 	dial := cfg.DialFunc
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -83,7 +83,7 @@ const harmless = "UNLISTEN _shardproxy_none"
 // substitute replaces the text of a Parse that deallocates one of the
 // session's own statements; the statement goes when it is executed.
 func (s *session) substitute(name string, rest []byte, p *router.Plan) ([]byte, bool) {
-	if c := p.Single; c != nil && c.Kind == query.KindDeallocate && (s.ownStatement(c) || c.Target == name && !c.All) {
+	if c := p.Single; c != nil && c.Kind == query.KindDeallocate && (s.ownStatement(c) || name != "" && c.Target == name && !c.All) {
 		return append([]byte(harmless), 0, 0, 0), true
 	}
 	return rest, false

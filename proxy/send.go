@@ -134,6 +134,12 @@ func (s *session) sendParse(size int) (bool, error) {
 		s.drop(size)
 		size = 0
 	}
+	if other, ok := s.substitute("", rest, p); ok {
+		rest = other
+		s.lease.SetOutput(wire.AppendParse(s.lease.Output(), "", rest))
+		s.drop(size)
+		size = 0
+	}
 	s.unnamed = append(s.unnamed[:0], rest...)
 	s.unnamedAs = p
 	s.unnamedTok = s.db.tokens.Add(1)

@@ -614,3 +614,42 @@ func TestSettingsInAnotherEncoding(t *testing.T) {
 		}
 	}
 }
+
+func TestNotificationsReachTheListener(t *testing.T) {
+	f := start(t, fixtureOptions{size: 3})
+	a, b := f.connect(""), f.connect("")
+	exec(t, a, "LISTEN news")
+	for i := range 5 {
+		exec(t, b, fmt.Sprintf("NOTIFY news, 'n%d'", i))
+		n, err := a.WaitForNotification(ctx10(t))
+		if err != nil || n.Payload != fmt.Sprintf("n%d", i) {
+			t.Fatalf("%d: %v %v", i, n, err)
+		}
+		if i%2 == 1 {
+			one(t, a, "1")
+		}
+	}
+}
+
+func TestDeallocateOfAProtocolStatement(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a, b := f.connect(""), f.connect("")
+	for range 3 {
+		if _, err := a.Prepare(ctx10(t), "mine", "SELECT 1"); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, b, "SELECT 1")
+		if _, err := a.Exec(ctx10(t), "DEALLOCATE mine", pgx.QueryExecModeExec); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.PgConn().Prepare(ctx10(t), "mine", "SELECT 2", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.PgConn().Exec(ctx10(t), "DEALLOCATE mine").ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.DeallocateAll(ctx10(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -2,7 +2,7 @@
 # Installs the client drivers that the tests run against the proxy, as far as
 # this machine lacks them: psycopg2 and psycopg 3 for Debian's Python (a Python
 # from elsewhere that comes first in PATH is not looked at), JDBC with a Java
-# compiler, Node.js with npm.
+# compiler, Node.js with npm and the packages pinned for it.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./apt.sh
@@ -19,3 +19,6 @@ command -v npm >/dev/null || missing+=(npm)
 if [ "${#missing[@]}" -gt 0 ]; then
 	need_packages "${missing[@]}"
 fi
+
+# The Node.js packages, as pinned, into a folder of the user's cache.
+../internal/drivertest/node-modules.sh >/dev/null

@@ -30,7 +30,7 @@ func TestPgbench(t *testing.T) {
 		// A thread for each client: pgbench waits for the answer to PREPARE with
 		// the whole thread, also when the server connections that it waits for
 		// are those of the thread's other clients.
-		const clients, threads, transactions = 8, 8, 50
+		const clients, threads, transactions = 8, 8, 15
 		for _, mode := range []string{"simple", "extended", "prepared"} {
 			for _, what := range [][]string{{"-b", "tpcb-like"}, {"-b", "select-only"}, {"-b", "simple-update", "-C"}, {"-f", "testdata/pgbench/mixed.sql", "--max-tries=100000"}, {"-f", "testdata/pgbench/pipeline.sql"}} {
 				if what[1] == "testdata/pgbench/pipeline.sql" && mode == "simple" {

@@ -117,6 +117,35 @@ func (c pgxClient) listen(ctx context.Context, w *teller) error {
 	return nil
 }
 
+// listenRace sends each notification right after the LISTEN, or an UNLISTEN of
+// another channel, while the proxy may be busy with the listener's connection.
+func (c pgxClient) listenRace(ctx context.Context, w *teller) error {
+	listener, sender := c.connect(ctx, w), c.connect(ctx, w)
+	defer listener.Close(ctx)
+	defer sender.Close(ctx)
+	heard := 0
+	for i := range 100 {
+		channel := fmt.Sprintf("race_%d", i)
+		execute(ctx, listener, "LISTEN "+channel)
+		for _, payload := range []string{"after LISTEN", "after UNLISTEN"} {
+			execute(ctx, sender, "SELECT pg_notify($1, $2)", channel, payload)
+			short, cancel := context.WithTimeout(ctx, 3*time.Second)
+			n, err := listener.WaitForNotification(short)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("round %d, %s: %w", i, payload, err)
+			}
+			if n.Channel == channel && n.Payload == payload {
+				heard++
+			}
+			execute(ctx, listener, "UNLISTEN another")
+		}
+		execute(ctx, listener, "UNLISTEN "+channel)
+	}
+	w.say("heard %d", heard)
+	return nil
+}
+
 func (c pgxClient) batch(ctx context.Context, w *teller) error {
 	conn := c.connect(ctx, w)
 	defer conn.Close(ctx)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -55,7 +56,8 @@ func pgxScript(mode pgx.QueryExecMode) []goSection {
 	}
 	if mode == pgx.QueryExecModeCacheStatement {
 		// What goes below the modes needs no second run.
-		sections = append(sections, goSection{"pipeline", c.pipeline}, goSection{"protocol", c.protocol})
+		sections = append(sections, goSection{"pipeline", c.pipeline}, goSection{"protocol", c.protocol},
+			goSection{"statement names", c.statementNames}, goSection{"listen race", c.listenRace})
 	}
 	return sections
 }
@@ -65,7 +67,7 @@ func (c pgxClient) config(w *teller, more string) *pgx.ConnConfig {
 	config := must(pgx.ParseConfig(w.dsn("channel_binding=require require_auth=scram-sha-256 " + more)))
 	config.DefaultQueryExecMode = c.mode
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: sectionTimeout}
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: 5 * time.Second}
 	}
 	return config
 }
