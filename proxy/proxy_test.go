@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -68,6 +69,7 @@ type fixtureOptions struct {
 	policy   func(*proxy.DatabasePolicy)
 	user     func(*proxy.UserPolicy)
 	nodes    []string
+	tls      string // mode towards the servers; "disable" when empty
 }
 
 func start(t testing.TB, o fixtureOptions) *fixture {
@@ -91,7 +93,7 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 	buffers := &wire.Buffers{}
 	pools := pool.New(pool.Options{
 		Nodes: nodes, Buffers: buffers, Logger: logger,
-		Target: pool.Target{Database: database, ConnectTimeout: 5 * time.Second, TLS: pool.TLS{Mode: "disable"}},
+		Target: pool.Target{Database: database, ConnectTimeout: 5 * time.Second, TLS: pool.TLS{Mode: cmp.Or(o.tls, "disable")}},
 	})
 	pools.Open()
 	db := &proxy.Database{

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"shardproxy/internal/pgtest"
 	"shardproxy/proxy"
 )
 
@@ -616,7 +617,14 @@ func TestSettingsInAnotherEncoding(t *testing.T) {
 }
 
 func TestNotificationsReachTheListener(t *testing.T) {
-	f := start(t, fixtureOptions{size: 3})
+	t.Run("plain", func(t *testing.T) { notifications(t, start(t, fixtureOptions{size: 3})) })
+	t.Run("TLS", func(t *testing.T) {
+		c := pgtest.Start(t, pgtest.Options{TLS: true})
+		notifications(t, start(t, fixtureOptions{size: 3, nodes: []string{c.Primary().Addr()}, tls: "require"}))
+	})
+}
+
+func notifications(t *testing.T, f *fixture) {
 	a, b := f.connect(""), f.connect("")
 	exec(t, a, "LISTEN news")
 	for i := range 5 {
