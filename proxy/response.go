@@ -201,6 +201,9 @@ func (s *session) pass(mode expectMode, size int) {
 func (s *session) aside(kind byte, size int) {
 	front := s.owed.front()
 	switch {
+	case kind == wire.MsgNotificationResponse:
+		// The client's whenever it comes, also before the end of a query of ours.
+		s.pass(relay, size)
 	case front != nil && front.mode == swallow:
 		s.learn(kind, size)
 		if s.tellParams && kind == wire.MsgParameterStatus && front.purpose == forSettings {
