@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"shardproxy/pool"
+	"shardproxy/query"
 	"shardproxy/wire"
 )
 
@@ -49,6 +50,9 @@ type auditResult struct {
 // startAudit sends the audit query on the idle lease.
 func (s *session) startAudit() {
 	s.db.stats.audits.Add(1)
+	// Custom settings made under names we do not know show in no catalog: the
+	// connection is reset before anybody else gets it.
+	s.unsure = s.unsure || s.suspect&query.EffectUnknown != 0
 	s.suspect = 0
 	s.audit = auditAnswer{running: true, row: s.audit.row[:0]}
 	var b strings.Builder

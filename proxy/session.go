@@ -105,6 +105,7 @@ type session struct {
 	timedOut    bool
 	watchClient bool // the statement takes long
 	clientLeft  bool // it has closed its side behind a Terminate
+	unsure      bool // something ran on the lease that may have left what no audit finds
 	asked       bool // a Flush was sent because too many replies are owed
 	syncsInCopy int
 	copyUnsure  bool // data was sent behind a Sync in a copy
@@ -405,7 +406,7 @@ func (s *session) setPhase(p phase) {
 // giveBack ends the lease.
 func (s *session) giveBack(f pool.Fate) {
 	l := s.lease
-	s.lease, s.identityGoes = nil, false
+	s.lease, s.identityGoes, s.unsure = nil, false, false
 	s.leased.Store(nil)
 	l.Release(f)
 }

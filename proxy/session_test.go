@@ -142,6 +142,7 @@ func TestNothingLeaks(t *testing.T) {
 		{"listen", "LISTEN leak", "(SELECT count(*) FROM pg_listening_channels())", "0"},
 		{"cursor with hold", "DECLARE leak CURSOR WITH HOLD FOR SELECT 1", "(SELECT count(*) FROM pg_cursors WHERE name = 'leak')", "0"},
 		{"set_config in DO", "DO $$ BEGIN PERFORM set_config('work_mem', '11MB', false); END $$", "current_setting('work_mem') = '11MB'", "false"},
+		{"custom setting in a function", "DO $$ BEGIN PERFORM set_config('my.' || 'secret', 'x', false); END $$", "coalesce(current_setting('my.secret', true), '') = 'x'", "false"},
 		{"open transaction", "BEGIN; CREATE TEMP TABLE leak (x int)", "to_regclass('pg_temp.leak')", "NULL"},
 	}
 	for _, c := range cases {

@@ -46,7 +46,11 @@ func (s *session) settle() error {
 	if s.tellParams {
 		return s.applySettings() // the client is told what it has again
 	}
-	s.giveBack(pool.Clean)
+	fate := pool.Clean
+	if s.unsure {
+		fate = pool.Dirty
+	}
+	s.giveBack(fate)
 	s.steps++
 	return nil
 }
