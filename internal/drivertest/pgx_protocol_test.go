@@ -210,7 +210,6 @@ func (c pgxClient) statementNames(ctx context.Context, w *teller) error {
 	simple("EXECUTE fresh")
 	must(raw.Prepare(ctx, "by_message", "SELECT $1::int + 1", nil))
 	simple("EXECUTE by_message(41)")
-	simple("EXPLAIN (COSTS off) EXECUTE by_message(41)")
 	simple("PREPARE by_message AS SELECT 1")
 	simple("PREPARE by_sql (int) AS SELECT $1 * 2")
 	for range 3 {

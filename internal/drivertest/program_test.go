@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -29,9 +28,6 @@ type program struct {
 // startProxy builds the program, writes its configuration and starts it. It
 // returns when the proxy says that it is ready.
 func startProxy(ctx context.Context, s *stage) (*program, error) {
-	if err := touchSources(); err != nil {
-		return nil, err
-	}
 	binary := filepath.Join(s.dir, "shardproxy")
 	args := []string{"build", "-o", binary}
 	if raceEnabled {
@@ -65,25 +61,6 @@ func startProxy(ctx context.Context, s *stage) (*program, error) {
 		return nil, errors.Join(err, p.stop())
 	}
 	return p, nil
-}
-
-// touchSources looks at all that the tests depend on without importing it: the
-// proxy's sources and the scripts. So the go command knows of it, and does not
-// take an old result for the new program.
-func touchSources() error {
-	return filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && path != "../.." && strings.HasPrefix(entry.Name(), ".") {
-			return filepath.SkipDir
-		}
-		switch filepath.Ext(path) {
-		case ".go", ".mod", ".sum", ".sql", ".py", ".js", ".json", ".java", ".sh":
-			_, err = os.Stat(path)
-		}
-		return err
-	})
 }
 
 // configuration is one a user would write for this cluster. The pools are

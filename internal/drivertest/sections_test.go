@@ -16,7 +16,7 @@ import (
 )
 
 // sectionTimeout bounds one section of a script written in Go.
-const sectionTimeout = 30 * time.Second
+const sectionTimeout = 3 * time.Minute
 
 // bigBytes is the length of the largest values exchanged.
 const bigBytes = 50 << 20
