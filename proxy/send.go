@@ -105,10 +105,26 @@ func (s *session) note(p *router.Plan) {
 		s.wrote = true
 	}
 	s.suspect |= p.Effects & auditEffects
+	s.setsUnknown = s.setsUnknown || p.Effects&query.EffectUnknown != 0 && callsSetConfig(p)
 	if p.Single == nil && p.Effects&query.EffectSetting != 0 {
 		// Which of several commands took effect is for the server to say.
 		s.suspect |= query.EffectUnknown
 	}
+}
+
+// callsSetConfig reports whether the text itself calls set_config.
+func callsSetConfig(p *router.Plan) bool {
+	if p.Statement == nil {
+		return false
+	}
+	for i := range p.Statement.Commands {
+		for _, f := range p.Statement.Commands[i].Functions {
+			if f.Name == "set_config" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *session) sendParse(size int) (bool, error) {

@@ -106,6 +106,7 @@ type session struct {
 	watchClient bool // the statement takes long
 	clientLeft  bool // it has closed its side behind a Terminate
 	unsure      bool // something ran on the lease that may have left what no audit finds
+	setsUnknown bool // set_config was called for who knows which setting: keeps its connection
 	asked       bool // a Flush was sent because too many replies are owed
 	syncsInCopy int
 	copyUnsure  bool // data was sent behind a Sync in a copy

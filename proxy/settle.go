@@ -35,6 +35,9 @@ func (s *session) settle() error {
 		s.startAudit()
 		return nil
 	}
+	if s.setsUnknown && s.pinned == "" {
+		s.pin("set_config of a name that is not a constant")
+	}
 	if s.usesSequences && s.pinned == "" {
 		s.pin("sequence values")
 	}
@@ -297,7 +300,8 @@ func (s *session) completed(e *expect, tag []byte) {
 	case query.KindDiscard:
 		if c.Target == "SEQUENCES" || c.Target == "ALL" {
 			s.usesSequences, s.lease.Sequences = false, 0
-			if s.pinned == "sequence values" {
+			s.setsUnknown = s.setsUnknown && c.Target != "ALL"
+			if s.pinned == "sequence values" || c.Target == "ALL" {
 				s.pin("")
 			}
 		}

@@ -21,4 +21,6 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 # The Node.js packages, as pinned, into a folder of the user's cache.
-../internal/drivertest/node-modules.sh >/dev/null
+if [ -x ../internal/drivertest/node-modules.sh ]; then
+	../internal/drivertest/node-modules.sh >/dev/null
+fi
