@@ -395,7 +395,9 @@ func (s *session) ready(body []byte, size int) error {
 	s.pass(e.mode, size)
 	switch e.purpose {
 	case forSettings:
-		return s.settingsApplied()
+		if err := s.settingsApplied(); err != nil {
+			return err
+		}
 	case forAudit:
 		return s.auditDone()
 	case forRetry:
