@@ -144,6 +144,11 @@ func (s *Socket) Write(p []byte) (int, error) {
 		p = p[n:]
 	}
 	if len(p) > 0 {
+		if s.sent > len(s.pending)/2 {
+			// A slow peer that never takes all would make it grow for ever.
+			s.pending = s.pending[:copy(s.pending, s.pending[s.sent:])]
+			s.sent = 0
+		}
 		s.pending = append(s.pending, p...)
 	}
 	return total, nil
