@@ -18,6 +18,7 @@ import (
 // auditAnswer is the state of an audit under way.
 type auditAnswer struct {
 	running bool
+	again   int // how often it was canceled
 	row     []byte
 	err     *wire.Error
 }
@@ -54,7 +55,7 @@ func (s *session) startAudit() {
 	// connection is reset before anybody else gets it.
 	s.unsure = s.unsure || s.suspect&query.EffectUnknown != 0
 	s.suspect = 0
-	s.audit = auditAnswer{running: true, row: s.audit.row[:0]}
+	s.audit = auditAnswer{running: true, again: s.audit.again, row: s.audit.row[:0]}
 	var b strings.Builder
 	b.WriteString(auditSQL)
 	first := true
@@ -84,7 +85,13 @@ func arrayElement(name string) string {
 // auditDone draws the conclusions of the audit.
 func (s *session) auditDone() error {
 	s.audit.running = false
-	if e := s.audit.err; e != nil {
+	if e := s.audit.err; e != nil && e.Code == "57014" && s.audit.again < 3 {
+		// A cancel request of the client's came late. It is asked again.
+		s.audit.again++
+		s.suspect |= query.EffectUnknown
+		s.steps++
+		return nil
+	} else if e != nil {
 		// Not known what is there: the session keeps its connection.
 		s.server.opt.Logger.Warn("state audit failed, session keeps its connection", "session", s.id, "error", e)
 		s.pin("state unknown")
@@ -98,6 +105,7 @@ func (s *session) auditDone() error {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return errAuditShape
 	}
+	s.audit.again = 0
 	s.adoptState(&r)
 	s.pin(r.reasons())
 	s.steps++

@@ -106,9 +106,6 @@ func (s *session) obey() error {
 	if s.control.Load() == 0 {
 		return nil
 	}
-	if s.lease == nil {
-		return s.obeyWaiting()
-	}
 	if s.flag(controlNode) && s.abandoned.Load() == s.lease.ID() {
 		return s.serverLost(errNodeDown)
 	}
@@ -120,8 +117,8 @@ func (s *session) obey() error {
 	}
 	if s.flag(controlCancel) {
 		done := s.cancels.take()
-		if s.owed.empty() {
-			done()
+		if s.owed.empty() || s.audit.running {
+			done() // nothing of the client's runs
 		} else {
 			s.cancelled = true
 			s.lease.Cancel(done)

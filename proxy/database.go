@@ -79,7 +79,6 @@ type Database struct {
 
 	mu       sync.Mutex
 	welcomes map[welcomeKey]*welcome
-	proven   map[provenKey]struct{}
 }
 
 // databaseStats are the counters of one database.
@@ -118,35 +117,6 @@ func (d *Database) Policy() *DatabasePolicy { return d.policy.Load() }
 
 // welcomeKey names what a login's ParameterStatus values depend on.
 type welcomeKey struct{ user, settings string }
-
-// provenKey names settings that a node's server has accepted.
-type provenKey struct {
-	node     int
-	settings string
-}
-
-// provenMax bounds the memory of accepted settings; past it the memory is
-// forgotten and earned anew, at a round trip each.
-const provenMax = 4096
-
-// isProven reports whether a server of the node accepted these settings before.
-func (d *Database) isProven(node int, s *pool.Settings) bool {
-	k := provenKey{node, settingsKey(s)}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_, ok := d.proven[k]
-	return ok
-}
-
-func (d *Database) prove(node int, s *pool.Settings) {
-	k := provenKey{node, settingsKey(s)}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.proven == nil || len(d.proven) >= provenMax {
-		d.proven = map[provenKey]struct{}{}
-	}
-	d.proven[k] = struct{}{}
-}
 
 // settingsKey names the settings whose acceptance can differ; values of a
 // custom setting always pass, and often change from request to request.

@@ -51,8 +51,11 @@ type expect struct {
 	name      string
 	// inCopy is set for a Sync sent while the server may have been in copy-in mode.
 	inCopy bool
-	// unnamed is set for the client's Parse of the unnamed statement.
-	unnamed bool
+	// unnamed is set for the client's Parse of the unnamed statement, restores
+	// for ours that brings it back.
+	unnamed, restores bool
+	// done counts the commands of a simple query that are complete.
+	done int
 	// about is the named statement that the request uses, for error texts.
 	about *preparedStatement
 	// again is a statement that was parsed once more because a DEALLOCATE ALL
@@ -235,6 +238,29 @@ func changesSession(p *router.Plan) bool {
 	c := p.Single
 	return c == nil || c.Kind == query.KindDiscard || c.Kind == query.KindRollbackTo || c.Kind == query.KindRelease ||
 		c.Kind == query.KindSavepoint
+}
+
+// command returns the command whose CommandComplete has come, nil when it is
+// not known, and goes on to the next.
+func (e *expect) command() *query.Command {
+	if e.plan.Single != nil {
+		return e.plan.Single
+	}
+	all := e.plan.Statement.Commands
+	if e.done >= len(all) {
+		return nil
+	}
+	e.done++
+	return &all[e.done-1]
+}
+
+// writes reports whether the request is one of the client's that may have written.
+func (e *expect) writes() bool {
+	switch e.kind {
+	case expectQuery, expectExecute, expectFunction:
+		return e.mode == relay && (e.plan == nil || e.plan.Intent != router.Read)
+	}
+	return false
 }
 
 // ends reports whether the reply is a ReadyForQuery in the end.

@@ -46,12 +46,8 @@ func (s *session) serverError(body []byte, size int) error {
 	}
 	s.copyIn = false
 	s.db.stats.errors.Add(1)
+	s.failed = true
 	s.relayError(e, body, size)
-	if s.tx == 'I' {
-		// What the implicit transaction set is undone with it.
-		s.setSettings(s.txBase)
-		s.lease.Settings = s.leaseBase
-	}
 	if front.kind == expectQuery || front.kind == expectFunction {
 		return nil // ReadyForQuery follows
 	}
@@ -143,7 +139,7 @@ func (s *session) aheadOfSync() bool {
 // the client seeing it: nothing of an answer was delivered, and the error says
 // that the node, not the statement, was at fault.
 func (s *session) mayRetry(e *wire.Error) bool {
-	if s.delivered || s.tx != 'I' || s.cancelled {
+	if s.delivered || s.tx != 'I' || s.cancelled || !s.held {
 		return false
 	}
 	if s.replica {
@@ -180,7 +176,11 @@ func (s *session) retry(e *wire.Error) {
 func (s *session) tryAgain() {
 	node := s.lease.Node
 	s.lease.Settings = s.leaseBase
-	s.giveBack(pool.Clean)
+	fate := pool.Clean
+	if !s.read {
+		fate = pool.Dirty // what failed may have taken locks that outlive its transaction
+	}
+	s.giveBack(fate)
 	s.rewind(node)
 }
 
@@ -189,9 +189,10 @@ func (s *session) tryAgain() {
 func (s *session) rewind(node int) {
 	s.db.stats.retries.Add(1)
 	s.client.Rewind()
+	s.held = false
 	s.exclude |= 1 << node
 	s.tries++
-	s.suspect, s.wrote, s.open = 0, false, false
+	s.suspect, s.wrote, s.open, s.failed = 0, false, false, false
 	s.setSettings(s.txBase)
 	s.steps++
 }
@@ -204,7 +205,8 @@ func (s *session) serverLost(cause error) error {
 	partial := s.download > 0 && !s.swallowing
 	stateful := s.pinned != "" || s.mode == ModeSession || s.audit.running
 	inTx := s.tx != 'I'
-	s.download, s.copyIn = 0, false
+	s.download, s.copyIn, s.syncsInCopy, s.copyUnsure = 0, false, 0, false
+	s.settling, s.settingsErr, s.forgetting, s.fresh, s.failed = false, nil, false, false, false
 	s.uploadVoid = s.upload > 0
 	e := s.lostError(cause, l)
 	s.db.Nodes.Suspect(l.Node, cause)
@@ -221,7 +223,7 @@ func (s *session) serverLost(cause error) error {
 		s.rewind(l.Node)
 		return nil
 	}
-	s.client.Release()
+	s.endHold()
 	s.failOwed(e, inTx)
 	return nil
 }
@@ -254,7 +256,7 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 		unknown, ours := s.fateOfSegment()
 		ended := s.owed.failRequest(s.undo)
 		if ended {
-			last := s.owed.pop()
+			last := s.pop()
 			unknown = unknown || mayCommit(&last, inTx)
 			ours = ours && last.mode != relay
 		}
@@ -265,6 +267,8 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 		told = true
 		if unknown {
 			s.tx, s.lost, inTx = 'I', false, false
+			// It may have taken effect, and the client must then see it.
+			s.mark, s.wrote = s.db.Nodes.Mark(), false
 		}
 		if ended {
 			s.answerReady()
@@ -406,6 +410,9 @@ func (s *session) refusedInLost() *wire.Error {
 		WithDetail("The server that held the transaction is gone.")
 }
 
+// endsTransaction reports whether the plan ends a failed transaction and begins
+// no other: a chained one would have no server.
 func endsTransaction(p *router.Plan) bool {
-	return p.Single != nil && (p.Single.Kind == query.KindRollback || p.Single.Kind == query.KindCommit)
+	c := p.Single
+	return c != nil && (c.Kind == query.KindRollback || c.Kind == query.KindCommit) && !c.Chain
 }

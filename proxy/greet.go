@@ -87,7 +87,7 @@ func (s *session) ask() (*welcome, error) {
 	s.learning = nil
 	// A client behind the proxy is always where it can write.
 	w.values["in_hot_standby"] = "off"
-	s.client.Release()
+	s.endHold()
 	s.fresh, s.read, s.exclude, s.tries = false, false, 0, 0
 	if s.mode != ModeSession {
 		s.giveBack(pool.Clean)

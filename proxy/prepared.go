@@ -161,11 +161,15 @@ func (s *session) release(st *preparedStatement) {
 
 // undo takes back what a request did that the server has skipped or refused.
 func (s *session) undo(e *expect) {
+	s.wrote = s.wrote || e.writes()
 	switch e.kind {
 	case expectParse:
 		if e.unnamed {
 			// Skipped, it left the old one; failed, none. Both are refused as none.
 			s.unnamedTok, s.unnamedAs = 0, nil
+		}
+		if (e.unnamed || e.restores) && s.lease != nil {
+			s.lease.Unnamed = 0 // whatever is there, it is not what was sent
 		}
 		if e.injected != nil && s.lease != nil {
 			s.lease.Forget(e.injected)

@@ -19,14 +19,15 @@ func (s *session) pumpClient() error {
 		if s.client.Pending() > highWater || (s.lease != nil && s.lease.Pending() > highWater) {
 			return nil
 		}
-		if s.owed.len() >= owedMax {
-			return s.askForReplies()
-		}
 		if s.upload > 0 {
+			// Also when much is owed: in the middle of a frame no reply comes.
 			if !s.stream() {
 				return nil
 			}
 			continue
+		}
+		if s.owed.len() >= owedMax {
+			return s.askForReplies()
 		}
 		kind, size, ok, err := s.client.Header(s.db.Policy().MessageMax)
 		if err != nil {
@@ -188,7 +189,7 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 			s.fresh = !going
 			return going, err
 		}
-		if s.replica && (!s.owed.empty() || s.tx == 'I') {
+		if s.replica && (!s.owed.empty() || s.tx == 'I' && s.pinned == "") {
 			return false, nil // what follows may need another node
 		}
 		if s.audit.running || s.owed.barriers > 0 || s.owed.unnamed > 0 && !s.bringsUnnamed(kind) {
@@ -238,7 +239,7 @@ func (s *session) bringsUnnamed(kind byte) bool {
 // refuse answers a request that got no server with an error.
 func (s *session) refuse(kind byte, size int, e *wire.Error) {
 	s.db.stats.errors.Add(1)
-	s.client.Release()
+	s.endHold()
 	s.segment = s.segment[:0]
 	s.segmentRead = 0
 	s.noReplica, s.exclude = false, 0
@@ -299,7 +300,7 @@ func (s *session) scan() (n need, ok bool) {
 			s.segment = append(s.segment, p)
 			return s.needOf(p), true
 		case wire.MsgParse:
-			if size > s.db.Policy().ParsedMax {
+			if size > s.db.Policy().ParsedMax || off > 0 && off+size > scanMax {
 				return need{opaque: true}, true
 			}
 			if !whole {

@@ -103,8 +103,14 @@ func (s *session) deliver(n int) {
 func (s *session) commitHold() {
 	if !s.delivered {
 		s.delivered = true
-		s.client.Release()
+		s.endHold()
 	}
+}
+
+// endHold gives up the request's bytes.
+func (s *session) endHold() {
+	s.held = false
+	s.client.Release()
 }
 
 // reply deals with one server frame that changes state.
@@ -316,7 +322,7 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), front.tag))
 				s.lease.Discard(size)
 				s.steps++
-				s.owed.pop()
+				s.pop()
 				s.answerLocal()
 				return nil
 			}
@@ -325,7 +331,7 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), "DEALLOCATE"))
 				s.lease.Discard(size)
 				s.steps++
-				e := s.owed.pop()
+				e := s.pop()
 				s.deallocated(&e)
 				s.answerLocal()
 				return nil
@@ -339,10 +345,17 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 		return s.outOfStep("reply out of order")
 	}
 	mode := front.mode
-	s.owed.pop()
+	s.pop()
 	s.pass(mode, size)
 	s.answerLocal()
 	return nil
+}
+
+// pop takes the entry whose reply has come and notes whether it may have written.
+func (s *session) pop() expect {
+	e := s.owed.pop()
+	s.wrote = s.wrote || e.writes()
+	return e
 }
 
 // copyEnded forgets the Syncs sent during a copy that has succeeded.
@@ -388,7 +401,7 @@ func (s *session) ready(body []byte, size int) error {
 	if front == nil || !front.ends() || len(body) != 1 {
 		return s.outOfStep("ReadyForQuery out of order")
 	}
-	e := s.owed.pop()
+	e := s.pop()
 	s.copyIn = false
 	s.wholeDateStyle()
 	s.transaction(body[0])
@@ -410,6 +423,9 @@ func (s *session) ready(body []byte, size int) error {
 // transaction notes the status of the transaction after a statement.
 func (s *session) transaction(status byte) {
 	if status == 'I' {
+		if s.failed {
+			s.rolledBack() // also by a COMMIT that failed
+		}
 		if s.tx != 'I' || s.wrote {
 			s.db.stats.transactions.Add(1)
 		}
@@ -421,15 +437,10 @@ func (s *session) transaction(status byte) {
 			s.db.Refresh() // now that others see it
 		}
 		s.catalogChanged = false
-		if s.localMeaning {
-			s.setSettings(s.settings)
-		}
-		s.txBase, s.savepoints = s.settings, s.savepoints[:0]
-		if s.lease != nil {
-			s.leaseBase = s.lease.Settings
-		}
+		s.committed()
 		clear(s.portals)
 	}
+	s.failed = false
 	s.tx = status
 }
 

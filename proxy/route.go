@@ -38,7 +38,14 @@ func (s *session) acquire(n need) error {
 		var de *pool.DialError
 		switch {
 		case err == nil:
-			return s.attach(srv, n, replica)
+			s.lease = srv
+			s.leased.Store(srv)
+			if srv.Stale() {
+				// Its node was given up before the session could be told of it.
+				s.giveBack(pool.Clean)
+				continue
+			}
+			return s.attach(n, replica)
 		case !errors.As(err, &de):
 			return err
 		case replica:
@@ -87,7 +94,7 @@ func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err
 				return node, false, nil
 			}
 		}
-		if n.read {
+		if n.read && s.mode != ModeSession {
 			// Reads go on without a primary, on whatever replica is within bounds.
 			if node, ok := s.db.Nodes.PickRead(s.mark, pol.Consistent && s.mark != 0, 0); ok && s.tries < 8 {
 				return node, true, nil
@@ -214,11 +221,9 @@ func (s *session) waitTurn(p phase) error {
 	return s.obeyWaiting()
 }
 
-// attach makes srv the lease and gives it the session's settings.
-func (s *session) attach(srv *pool.Server, n need, replica bool) error {
-	s.lease = srv
-	s.leased.Store(srv)
-	s.task.adopt(srv.Socket())
+// attach makes the lease ready for the request: it gets the session's settings.
+func (s *session) attach(n need, replica bool) error {
+	s.task.adopt(s.lease.Socket())
 	s.replica = replica
 	s.read = n.read && s.mode != ModeSession
 	s.delivered = false
@@ -239,6 +244,7 @@ func (s *session) attach(srv *pool.Server, n need, replica bool) error {
 	s.leaseBase = s.lease.Settings
 	if !n.opaque {
 		s.client.Hold()
+		s.held = true
 	}
 	return nil
 }

@@ -38,7 +38,6 @@ func (s *session) send(kind byte, size int) (bool, error) {
 		s.forward(size)
 	case wire.MsgFunctionCall:
 		s.forward(size)
-		s.wrote = true
 		s.suspect |= query.EffectUnknown
 		s.owed.push(expect{kind: expectFunction})
 	}
@@ -97,19 +96,11 @@ func (s *session) note(p *router.Plan) {
 		s.lease.Sequences, s.sequencesOn = s.id, s.lease.ID()
 	}
 	if p == nil {
-		s.wrote = true
 		s.suspect |= query.EffectUnknown
 		return
 	}
-	if p.Intent != router.Read {
-		s.wrote = true
-	}
 	s.suspect |= p.Effects & auditEffects
 	s.setsUnknown = s.setsUnknown || p.Effects&query.EffectUnknown != 0 && callsSetConfig(p)
-	if p.Single == nil && p.Effects&query.EffectSetting != 0 {
-		// Which of several commands took effect is for the server to say.
-		s.suspect |= query.EffectUnknown
-	}
 }
 
 // callsSetConfig reports whether the text itself calls set_config.
@@ -270,7 +261,7 @@ func (s *session) restoreUnnamed() {
 	}
 	s.lease.Unnamed = s.unnamedTok
 	s.lease.SetOutput(wire.AppendParse(s.lease.Output(), "", s.unnamed))
-	s.owed.push(expect{kind: expectParse, mode: swallow})
+	s.owed.push(expect{kind: expectParse, mode: swallow, restores: true})
 }
 
 func (s *session) sendDescribe(size int) (bool, error) {

@@ -99,7 +99,9 @@ type session struct {
 	delivered   bool // a byte of its answer has reached the client
 	exclude     uint64
 	noReplica   bool // the read failed on a replica: the primary decides
-	wrote       bool // something not proven to read ran since the last idle
+	wrote       bool // something not proven to read was answered since the last idle
+	failed      bool // the request at hand has met an error
+	held        bool // the bytes of the request can be brought back
 	mark        uint64
 	cancelled   bool
 	timedOut    bool
@@ -234,7 +236,12 @@ func (s *session) exchange() error {
 		if s.steps != before {
 			continue
 		}
-		if err := s.obey(); err != nil {
+		if s.lease == nil {
+			s.setPhase(phaseIdle) // a piece of a frame is all there is
+			if err := s.obeyIdle(); err != nil {
+				return err
+			}
+		} else if err := s.obey(); err != nil {
 			return err
 		}
 		if s.steps != before {

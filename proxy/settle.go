@@ -20,7 +20,7 @@ func (s *session) settled() bool {
 
 // settle gives the lease back when nothing ties the session to it.
 func (s *session) settle() error {
-	s.client.Release()
+	s.endHold()
 	if s.tx != 'I' {
 		s.setPhase(phaseIdleInTx)
 		if s.mode == ModeStatement {
@@ -96,9 +96,9 @@ func (s *session) effective() *pool.Settings {
 	return want
 }
 
-// applySettings sends what makes the lease's settings the session's. Settings
-// that servers of the node have accepted before travel in one write with the
-// request; others, and changes of identity, are waited for first.
+// applySettings sends what makes the lease's settings the session's. The request
+// waits for the answer: sent behind them at once it would run also if one of
+// them is refused, and that none ever is cannot be known.
 func (s *session) applySettings() error {
 	want := s.effective()
 	sql := want.AppendChange(s.scratch[:0], s.lease.Settings)
@@ -115,10 +115,6 @@ func (s *session) applySettings() error {
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSettings})
 	s.steps++
-	if !changesIdentity(want, s.lease.Settings) && s.db.isProven(s.lease.Node, want) {
-		s.settling = false // the request may follow at once
-		return nil
-	}
 	return nil
 }
 
@@ -144,30 +140,11 @@ func (s *session) changeEncoding(want *pool.Settings, sql []byte) {
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forEncoding})
 }
 
-func changesIdentity(a, b *pool.Settings) bool {
-	for _, n := range [...]string{"role", "session_authorization"} {
-		x, _ := a.Get(n)
-		y, _ := b.Get(n)
-		if x != y {
-			return true
-		}
-	}
-	return false
-}
-
 // settingsApplied deals with the end of the query that applied the settings.
 func (s *session) settingsApplied() error {
-	waited := s.settling
 	s.settling = false
 	if e := s.settingsErr; e != nil {
 		s.settingsErr = nil
-		if !waited {
-			// The request is already running under other settings than it
-			// should; its connection and the session end before it is answered.
-			s.giveBack(pool.Dead)
-			e.Severity = "FATAL"
-			return e.WithHint("A setting of the session is no longer accepted by the server.")
-		}
 		return s.settingsRefused(e)
 	}
 	s.lease.Settings = s.settlingTo
@@ -175,7 +152,6 @@ func (s *session) settingsApplied() error {
 	if s.tx == 'I' {
 		s.leaseBase = s.lease.Settings
 	}
-	s.db.prove(s.lease.Node, s.settlingTo)
 	return nil
 }
 
@@ -185,8 +161,8 @@ func (s *session) settingsRefused(e *wire.Error) error {
 		e.Severity = "FATAL"
 		return e
 	}
-	s.giveBack(pool.Clean)
-	s.fresh = false
+	s.giveBack(pool.Dirty) // a change of the encoding ahead of the refused ones holds
+	s.fresh, s.held = false, false
 	s.client.Rewind()
 	kind, size, ok, err := s.client.Header(s.db.Policy().MessageMax)
 	if err != nil || !ok {
@@ -267,7 +243,7 @@ func (s *session) completed(e *expect, tag []byte) {
 	if e.plan.Effects&query.EffectCatalog != 0 {
 		s.catalogChanged = true
 	}
-	c := e.plan.Single
+	c := e.command()
 	if c == nil {
 		return
 	}
@@ -278,13 +254,13 @@ func (s *session) completed(e *expect, tag []byte) {
 		}
 	case query.KindRollback:
 		s.rolledBack()
-	case query.KindCommit:
-		if string(tag) == "ROLLBACK" {
+	case query.KindCommit, query.KindPrepareTx:
+		switch string(tag) {
+		case "COMMIT", "PREPARE TRANSACTION":
+			s.committed()
+		case "ROLLBACK":
 			s.rolledBack()
-		} else if c.Chain {
-			s.txBase, s.leaseBase = s.settings, s.lease.Settings
 		}
-		s.savepoints = s.savepoints[:0]
 	case query.KindSavepoint:
 		s.savepoints = append(s.savepoints, savepoint{c.Target, s.settings, s.lease.Settings})
 	case query.KindRollbackTo:
@@ -328,10 +304,23 @@ func (s *session) wholeDateStyle() {
 	s.lease.Settings = s.lease.Settings.With(whole)
 }
 
+// committed notes that what is set now outlives a rollback. It may happen in
+// the middle of a request, after which an error takes back only what follows.
+func (s *session) committed() {
+	s.setSettings(s.settings)
+	s.txBase, s.savepoints = s.settings, s.savepoints[:0]
+	if s.lease != nil {
+		s.leaseBase = s.lease.Settings
+	}
+}
+
+// rolledBack undoes what was set since the last commit.
 func (s *session) rolledBack() {
 	s.setSettings(s.txBase)
-	s.lease.Settings = s.leaseBase
 	s.savepoints = s.savepoints[:0]
+	if s.lease != nil {
+		s.lease.Settings = s.leaseBase
+	}
 }
 
 func (s *session) savepoint(name string) int {
