@@ -3,6 +3,8 @@ package proxy
 import (
 	"encoding/binary"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 
 	"shardproxy/pool"
@@ -59,21 +61,30 @@ func (s *session) startAudit() {
 	var b strings.Builder
 	b.WriteString(auditSQL)
 	first := true
-	for _, it := range s.settings.All() {
-		if !strings.Contains(it.Name, ".") {
-			continue
-		}
+	for _, name := range s.customNames() {
 		if !first {
 			b.WriteByte(',')
 		}
 		first = false
-		b.WriteString(arrayElement(it.Name))
+		b.WriteString(arrayElement(name))
 	}
 	b.WriteString(auditEnd)
 	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), b.String()))
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forAudit})
 	s.steps++
+}
+
+// customNames returns the custom settings that the server session may have.
+func (s *session) customNames() (names []string) {
+	for _, set := range [...]*pool.Settings{s.settings, s.lease.Settings} {
+		for _, it := range set.All() {
+			if strings.Contains(it.Name, ".") && !slices.Contains(names, it.Name) {
+				names = append(names, it.Name)
+			}
+		}
+	}
+	return names
 }
 
 // arrayElement quotes a name for an array constant within a string constant.
@@ -136,49 +147,53 @@ func (r *auditResult) reasons() string {
 	return strings.Join(why, ", ")
 }
 
-// adoptState makes the settings that the server session really has the session's own.
+// adoptState brings what is believed of the settings in line with what the
+// server session really has: what differs was changed by the client's statements
+// unseen, and is the session's from now on.
 func (s *session) adoptState(r *auditResult) {
-	var items []pool.Setting
-	for name, v := range r.Settings {
-		items = append(items, literalOrOld(s.settings, name, v))
+	found := r.found(s.lease.User())
+	believed, mine := s.lease.Settings, s.settings
+	leased := pool.NewSettings(nil)
+	for name, v := range found {
+		it, ok := believed.Get(name)
+		if !ok || strings.Trim(it.Text, "'") != v {
+			it = pool.Setting{Name: name, Text: v, Literal: true}
+			mine = mine.With(it)
+		}
+		leased = leased.With(it)
 	}
-	for name, v := range r.Custom {
-		if v != nil {
-			items = append(items, literalOrOld(s.settings, name, *v))
+	for _, it := range believed.All() {
+		if _, there := found[it.Name]; there {
+			continue
+		}
+		mine = mine.Without(it.Name)
+		if was, ok := s.base.Get(it.Name); ok {
+			mine = mine.With(was)
 		}
 	}
-	if r.Role != "" && r.Role != "none" {
-		items = append(items, pool.Setting{Name: "role", Text: r.Role, Literal: true})
-	}
-	if _, ok := s.settings.Get("session_authorization"); ok && r.Authorization != s.lease.User() {
-		items = append(items, pool.Setting{Name: "session_authorization", Text: r.Authorization, Literal: true})
-	}
-	found := pool.NewSettings(items)
-	s.lease.Settings = found
-	s.setSettings(s.withoutExtras(found))
+	s.lease.Settings = leased
+	s.setSettings(mine)
 	s.txBase, s.leaseBase = s.settings, s.lease.Settings
 }
 
-// withoutExtras takes out what effective had added for this server only.
-func (s *session) withoutExtras(found *pool.Settings) *pool.Settings {
-	extra := s.effective()
-	for _, it := range extra.All() {
-		if _, mine := s.settings.Get(it.Name); !mine {
-			if f, ok := found.Get(it.Name); ok && strings.EqualFold(f.Text, it.Text) {
-				found = found.Without(it.Name)
-			}
+// found returns the settings by name that the session of the login role has.
+func (r *auditResult) found(login string) map[string]string {
+	found := maps.Clone(r.Settings)
+	if found == nil {
+		found = map[string]string{}
+	}
+	for name, v := range r.Custom {
+		if v != nil {
+			found[name] = *v
 		}
 	}
-	return found
-}
-
-// literalOrOld keeps the way in which an unchanged setting was given, so that
-// equal settings stay equal.
-func literalOrOld(old *pool.Settings, name, value string) pool.Setting {
-	if it, ok := old.Get(name); ok && it.Literal && it.Text == value {
-		return it
+	if r.Role != "" && r.Role != "none" {
+		found["role"] = r.Role
 	}
-	return pool.Setting{Name: name, Text: value, Literal: true}
+	if r.Authorization != login {
+		found["session_authorization"] = r.Authorization
+	}
+	return found
 }
 
 // firstColumn returns the first column of a DataRow body; false for NULL or none.

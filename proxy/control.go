@@ -115,7 +115,7 @@ func (s *session) obey() error {
 	if s.flag(controlWatch) {
 		s.watchClient = true
 	}
-	if s.flag(controlCancel) {
+	if !s.oursRuns() && s.flag(controlCancel) {
 		done := s.cancels.take()
 		if s.owed.empty() || s.audit.running {
 			done() // nothing of the client's runs
@@ -133,6 +133,13 @@ func (s *session) obey() error {
 	return nil
 }
 
+// oursRuns reports whether the server works on something of ours that the
+// client's request behind it relies on: what cancels that comes too early.
+func (s *session) oursRuns() bool {
+	e := s.owed.front()
+	return e != nil && e.mode == swallow && !s.audit.running
+}
+
 // timeout acts on a bound that has passed.
 func (s *session) timeout() error {
 	switch {
@@ -140,7 +147,7 @@ func (s *session) timeout() error {
 		return wire.Fatal("25P03", "terminating connection due to idle-in-transaction timeout")
 	case s.expired(phaseIdle, s.timeouts.ClientIdle):
 		return wire.Fatal("57P05", "terminating connection due to idle-session timeout")
-	case s.expired(phaseActive, s.timeouts.Query) && !s.timedOut:
+	case s.expired(phaseActive, s.timeouts.Query) && !s.timedOut && !s.oursRuns():
 		s.timedOut, s.cancelled = true, true
 		s.lease.Cancel(nil)
 	}

@@ -75,7 +75,9 @@ type Database struct {
 	policy  atomic.Pointer[DatabasePolicy]
 	clients atomic.Int64
 	tokens  atomic.Uint64
-	stats   databaseStats
+	// sequencesRead is set once a client has asked for currval or lastval.
+	sequencesRead atomic.Bool
+	stats         databaseStats
 
 	mu       sync.Mutex
 	welcomes map[welcomeKey]*welcome

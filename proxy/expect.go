@@ -63,8 +63,12 @@ type expect struct {
 	again *pool.Statement
 	// injected is the server statement that a swallowed Parse makes.
 	injected *pool.Statement
-	// tag replaces the command tag of the server's answer.
+	// tag replaces the command tag of the server's answer; for a Parse it is the
+	// whole answer, for the client sent a PREPARE.
 	tag string
+	// shift is how many characters the client's text has more than what was sent
+	// ahead of the place where they differ.
+	shift int
 }
 
 // purpose distinguishes the queries that the session itself sends.
@@ -76,6 +80,8 @@ const (
 	forEncoding
 	forAudit
 	forSequences
+	forPrivate
+	forOwn
 	forRetry // the rest of an answer that is not wanted any more
 )
 

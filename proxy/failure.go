@@ -27,6 +27,13 @@ func (s *session) serverError(body []byte, size int) error {
 		s.pass(relay, size)
 		return nil
 	}
+	if front.purpose == forSequences && e.Code != "25P02" || front.purpose == forOwn && !s.aheadOfSync() {
+		// What the client asks behind it would be answered from another's values,
+		// or not at all.
+		s.giveBack(pool.Dead)
+		e.Severity = "FATAL"
+		return e
+	}
 	if front.mode == swallow && s.internalError(front, e) {
 		s.lease.Discard(size)
 		s.steps++
@@ -46,13 +53,14 @@ func (s *session) serverError(body []byte, size int) error {
 	}
 	s.copyIn = false
 	s.db.stats.errors.Add(1)
-	s.failed = true
+	s.failed, s.breach, s.awaited = true, false, false
 	s.relayError(e, body, size)
 	if front.kind == expectQuery || front.kind == expectFunction {
 		return nil // ReadyForQuery follows
 	}
 	if !s.owed.failSegment(s.undo) {
 		s.skipping = true
+		s.forgetPlans()
 	}
 	return nil
 }
@@ -72,7 +80,11 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 	if e.Code == "0A000" && wire.Field(body, 'R') == "RevalidateCachedQuery" {
 		s.retireStatement()
 	}
-	if bytes.Contains(body, []byte(pool.NamePrefix)) {
+	shifted := false
+	if f := s.owed.front(); f != nil && f.shift != 0 {
+		body, shifted = shiftPosition(body, f.shift), true
+	}
+	if shifted || bytes.Contains(body, []byte(pool.NamePrefix)) {
 		s.client.SetOutput(wire.AppendFrame(s.client.Output(), wire.MsgErrorResponse, s.clientNames(body)))
 		s.lease.Discard(size)
 		s.steps++
@@ -87,10 +99,12 @@ func (s *session) clientNames(body []byte) []byte {
 		body = bytes.ReplaceAll(body, []byte(`"`+f.about.shared.Name+`"`), []byte(`"`+f.about.name+`"`))
 	}
 	for name, st := range s.statements {
-		body = bytes.ReplaceAll(body, []byte(`"`+st.shared.Name+`"`), []byte(`"`+name+`"`))
+		if st.shared != nil {
+			body = bytes.ReplaceAll(body, []byte(`"`+st.shared.Name+`"`), []byte(`"`+name+`"`))
+		}
 	}
 	for i := s.owed.head; i < len(s.owed.items); i++ {
-		if e := &s.owed.items[i]; e.prev != nil {
+		if e := &s.owed.items[i]; e.prev != nil && e.prev.shared != nil {
 			body = bytes.ReplaceAll(body, []byte(`"`+e.prev.shared.Name+`"`), []byte(`"`+e.name+`"`))
 		}
 	}
@@ -101,7 +115,7 @@ func (s *session) clientNames(body []byte) []byte {
 // name: the ones that servers hold return rows of another shape.
 func (s *session) retireStatement() {
 	for _, st := range s.statements {
-		if s.lease.Has(st.shared) {
+		if st.shared != nil && s.lease.Has(st.shared) {
 			s.db.Statements.Retire(st.shared)
 		}
 	}
@@ -113,6 +127,9 @@ func (s *session) internalError(front *expect, e *wire.Error) bool {
 	switch {
 	case front.purpose == forSettings || front.purpose == forEncoding:
 		s.settingsErr = e
+		return true
+	case front.purpose == forSequences:
+		s.lease.Sequences = mixedSequences // in a failed transaction nothing is discarded
 		return true
 	case front.purpose == forAudit:
 		s.audit.err = e
@@ -189,7 +206,7 @@ func (s *session) tryAgain() {
 func (s *session) rewind(node int) {
 	s.db.stats.retries.Add(1)
 	s.client.Rewind()
-	s.held = false
+	s.held, s.answerHead = false, s.answerHead[:0]
 	s.exclude |= 1 << node
 	s.tries++
 	s.suspect, s.wrote, s.open, s.failed = 0, false, false, false
@@ -206,6 +223,7 @@ func (s *session) serverLost(cause error) error {
 	stateful := s.pinned != "" || s.mode == ModeSession || s.audit.running
 	inTx := s.tx != 'I'
 	s.download, s.copyIn, s.syncsInCopy, s.copyUnsure = 0, false, 0, false
+	s.awaited, s.breach = false, false
 	s.settling, s.settingsErr, s.forgetting, s.fresh, s.failed = false, nil, false, false, false
 	s.uploadVoid = s.upload > 0
 	e := s.lostError(cause, l)
@@ -280,6 +298,7 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 		fallthrough
 	case s.open:
 		s.skipping = true
+		s.forgetPlans()
 	case !told && inTx:
 		s.lostErr = e
 	}

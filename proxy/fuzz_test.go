@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -370,7 +371,10 @@ var oracleTexts = []string{
 	"SELECT current_setting('search_path')", "SET search_path = pg_catalog", "SET search_path = public", "SET statement_timeout = 0",
 	"DECLARE cu CURSOR FOR SELECT generate_series(1, 5)", "DECLARE ch CURSOR WITH HOLD FOR SELECT generate_series(1, 5)",
 	"FETCH 2 FROM cu", "FETCH 2 FROM ch", "CLOSE cu", "CLOSE ch",
-	"PREPARE pq AS SELECT 5", "EXECUTE pq", "DEALLOCATE pq", "DEALLOCATE ALL", "DISCARD PLANS",
+	"PREPARE pq AS SELECT 5", "EXECUTE pq", "DEALLOCATE pq", "DEALLOCATE ALL", "DISCARD PLANS", "EXECUTE s1", "DEALLOCATE s2",
+	"PREPARE s1(int, varchar) AS SELECT $1 + 1, $2", "EXECUTE s1(1, 'x')", "PREPARE pq(no_such) AS SELECT $1", "PREPARE  /* ä */ pq AS SELECT nonsense",
+	"EXPLAIN (COSTS off) EXECUTE pq", "SELECT name, statement, parameter_types, from_sql FROM pg_prepared_statements ORDER BY name",
+	"PREPARE s3 (regtype) AS SELECT $1", "CREATE TEMP TABLE te AS EXECUTE pq",
 	"COPY c FROM STDIN", "COPY c FROM STDIN", "COPY c TO STDOUT", "COPY (SELECT generate_series(1, 3)) TO STDOUT", "SELECT count(*) FROM c",
 	"CREATE TEMP TABLE tt (x int)", "INSERT INTO tt VALUES (1)", "SELECT count(*) FROM tt", "DROP TABLE tt",
 	"SELECT noisy(1)", "DO $$ BEGIN RAISE NOTICE 'n'; END $$", "LISTEN ch1", "NOTIFY ch1, 'p'", "UNLISTEN *",
@@ -390,7 +394,8 @@ var oracleParamTexts = []string{
 // commands that name a protocol-level statement, and those after which the
 // proxy must put settings back before the next request.
 var oracleScripts = []string{
-	"RESET ALL", "DISCARD ALL", "EXECUTE s1", "EXECUTE s2(1)", "DEALLOCATE s1", "DEALLOCATE s2",
+	"RESET ALL", "DISCARD ALL", "EXECUTE s1", "EXECUTE s2(1)", "DEALLOCATE s1", "DEALLOCATE s2", "PREPARE pq AS SELECT 6; EXECUTE pq",
+	"EXECUTE s1; DEALLOCATE s1; EXECUTE s1", "PREPARE s2 AS SELECT 8; SELECT 1/0", "DEALLOCATE pq; PREPARE pq AS VALUES (9)",
 	"SELECT 1; SELECT 2", "SELECT 1; SELECT 1/0; SELECT 3", "BEGIN; SELECT 1", "INSERT INTO t VALUES (50, 'm'); COMMIT", "SELECT 1; ; SELECT 2;", ";",
 	"INSERT INTO t VALUES (60, 'm'); SELECT 1/0", "COPY c FROM STDIN; SELECT 1", "SELECT 1; COPY c TO STDOUT; SELECT 2", "COPY c FROM STDIN; COPY c FROM STDIN",
 	"SET work_mem = '3MB'; SELECT 1/0", "SET work_mem = '4MB'; SHOW work_mem", "BEGIN; SET work_mem = '5MB'; ROLLBACK", "SELECT 1; DEALLOCATE ALL", "-- nothing", "BEGIN; ROLLBACK; SELECT 1",
@@ -478,8 +483,12 @@ func TestTranscripts(t *testing.T) {
 		frames := sequence(r, 2+r.IntN(20))
 		piece := pick(r, 1<<20, 1<<20, 1, 7, 100)
 		a, b := o.compare(frames, piece)
-		if sameTranscript(a, b) {
-			continue
+		if sameTranscript(a, b) || strings.Contains(strings.Join(a, ""), "FATAL XX000") {
+			continue // nor does PostgreSQL itself know what to do with EXECUTE of a ROLLBACK TO
+		}
+		if slices.Contains(b, "HANGS") {
+			// What hangs keeps the only server connection: nothing more can be compared.
+			t.Fatalf("seed %d, pieces of %d bytes:\n%s", seed, piece, divergence(frames, a, b))
 		}
 		small := o.shrink(frames, piece)
 		if c, d := o.compare(small, piece); !sameTranscript(c, d) {
@@ -527,6 +536,22 @@ func TestSequences(t *testing.T) {
 		{"PREPARE of a name that a Parse took", []frame{fParse("s", one), fSync(), fQuery("PREPARE s AS SELECT 6")}},
 		{"breach of protocol during COPY", []frame{fQuery("COPY c FROM STDIN; SELECT 1"), fExecute("", 0)}},
 		{"breach of protocol during COPY, extended", []frame{fParse("", "COPY c FROM STDIN"), fBind("", ""), fExecute("", 0), fExecute("p", 0)}},
+		{"PREPARE, then Parse of the name", []frame{fQuery("PREPARE pq AS SELECT 5"), fParse("pq", one), fSync(), fQuery("EXECUTE pq")}},
+		{"PREPARE, then Bind", []frame{fQuery("PREPARE pq(int) AS SELECT $1 + 1"), fBind("", "pq", "4"), fDescribe('S', "pq"), fExecute("", 0), fSync()}},
+		{"PREPARE, then Close", []frame{fQuery("PREPARE pq AS SELECT 5"), fClose('S', "pq"), fSync(), fQuery("EXECUTE pq")}},
+		{"EXPLAIN EXECUTE of a Parse", []frame{fParse("s", one), fSync(), fQuery("EXPLAIN (COSTS off) EXECUTE s"), fBind("", "s"), fExecute("", 0), fSync()}},
+		{"EXPLAIN EXECUTE, extended", []frame{fParse("s", one), fParse("", "EXPLAIN (COSTS off) EXECUTE s"), fBind("", ""), fDescribe('P', ""), fExecute("", 0), fSync()}},
+		{"EXECUTE, extended", []frame{fParse("s", "SELECT $1::int"), fSync(), fParse("", "EXECUTE s(3)"), fBind("", ""), fDescribe('P', ""), fExecute("", 0), fSync()}},
+		{"PREPARE, extended", []frame{fParse("", "PREPARE pq AS SELECT 3"), fBind("", ""), fExecute("", 0), fSync(), fQuery("EXECUTE pq"), fQuery("DEALLOCATE pq"), fQuery("EXECUTE pq")}},
+		{"positions in errors", []frame{fQuery("PREPARE /* ä */ pq (int, text) AS SELECT nonsense"), fQuery("PREPARE pq AS SELECT 1"), fQuery("EXECUTE pq(nonsense)"), fQuery("SELECT 1; EXECUTE pq(nonsense)")}},
+		{"the view of statements", []frame{fParse("s", one), fSync(), fQuery("PREPARE pq AS SELECT 5"),
+			fQuery("SELECT name, statement, parameter_types, from_sql FROM pg_prepared_statements ORDER BY name")}},
+		{"the view of statements, extended, in a transaction", []frame{fQuery("BEGIN"), fParse("s", one), fSync(), fQuery("PREPARE pq AS SELECT 5"),
+			fParse("", "SELECT name FROM pg_prepared_statements ORDER BY name"), fBind("", ""), fExecute("", 0), fSync(), fQuery("COMMIT"), fQuery("EXECUTE pq")}},
+		{"EXECUTE whose arguments set", []frame{fQuery("PREPARE pq AS SELECT $1::text"), fQuery("EXECUTE pq(set_config('work_mem', '6MB', false))"), fQuery("SHOW work_mem")}},
+		{"PREPARE in a failed transaction", []frame{fQuery("BEGIN"), fQuery("SELECT 1/0"), fQuery("PREPARE pq AS SELECT 5"), fQuery("ROLLBACK"), fQuery("EXECUTE pq")}},
+		{"PREPARE outlives a rollback", []frame{fQuery("BEGIN"), fQuery("PREPARE pq AS SELECT 5"), fQuery("ROLLBACK"), fQuery("EXECUTE pq"), fQuery("DEALLOCATE ALL"), fQuery("EXECUTE pq")}},
+		{"several commands", []frame{fQuery("PREPARE pq AS SELECT 5; EXECUTE pq"), fQuery("EXECUTE pq"), fQuery("DEALLOCATE pq; EXECUTE pq"), fParse("pq", one), fSync(), fQuery("PREPARE pq AS SELECT 7")}},
 		{"RESET ALL, extended", []frame{fParse("", "RESET ALL"), fBind("", ""), fExecute("", 0), fParse("s", "SHOW application_name"), fBind("", "s"), fExecute("", 0), fSync()}},
 		{"RESET ALL tells of nothing that stays", []frame{fQuery("RESET ALL"), fQuery("SHOW application_name")}},
 	} {

@@ -40,6 +40,7 @@ func (s *session) greet() error {
 	}
 	s.greeted = w
 	s.dateStyle = w.values["DateStyle"]
+	s.setScope()
 	out := s.client.Output()
 	for _, name := range slices.Sorted(maps.Keys(w.values)) {
 		out = wire.AppendParameterStatus(out, name, w.values[name])

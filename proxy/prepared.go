@@ -7,19 +7,40 @@ import (
 	"shardproxy/wire"
 )
 
-// parseNamed deals with the Parse of a named statement. Servers know it under
-// a name of ours, shared by all clients with the same text, types and
-// search_path; where the server has it already, nothing is sent.
+// Servers know the statements that clients prepare under names of ours, shared
+// by all clients with the same text, types and scope; see pool.Statement.
+
+// parseNamed deals with the Parse of a named statement; where the server has
+// it already, nothing is sent.
 func (s *session) parseNamed(name string, rest []byte, p *router.Plan, size int) error {
 	if old := s.statements[name]; old != nil {
-		// The server itself says that it exists, which also fails the
-		// transaction as it must.
-		s.ensure(old.shared)
-		s.lease.SetOutput(wire.AppendParse(s.lease.Output(), old.shared.Name, rest))
-		s.drop(size)
-		s.owed.push(expect{kind: expectParse, about: old})
+		s.parseAgain(old, rest, size)
 		return nil
 	}
+	if err := s.mayPrepare(rest); err != nil {
+		return err
+	}
+	if s.private {
+		ps := s.newStatement(name, rest, p)
+		s.forwardParse(name, ps, size)
+		return nil
+	}
+	rest, substituted := s.substitute(name, rest, p)
+	if text, tag := s.resetText(p); tag != "" {
+		rest, substituted = append([]byte(text), 0, 0, 0), true
+	}
+	ps := s.newStatement(name, rest, p)
+	ps.substituted = substituted
+	s.define(ps)
+	e := expect{kind: expectParse, statement: ps, name: name}
+	s.prepareFor(&e)
+	s.drop(size)
+	s.owed.push(e)
+	return nil
+}
+
+// mayPrepare refuses what exceeds the bounds of one session.
+func (s *session) mayPrepare(rest []byte) error {
 	if limit := s.db.Policy().SessionStatements; limit > 0 && len(s.statements) >= limit {
 		return wire.Fatal("53400", "too many prepared statements in one session").
 			WithDetail("The limit is %d.", limit).
@@ -30,18 +51,43 @@ func (s *session) parseNamed(name string, rest []byte, p *router.Plan, size int)
 			WithDetail("The limit is %d bytes.", limit).
 			WithHint("Close statements that are no longer used, or raise limits.session_statement_bytes.")
 	}
-	rest, substituted := s.substitute(name, rest, p)
-	if text, tag := s.resetText(p); tag != "" {
-		rest, substituted = append([]byte(text), 0, 0, 0), true
+	return nil
+}
+
+// parseAgain has the server itself say that the statement exists, which also
+// fails the transaction as it must.
+func (s *session) parseAgain(old *preparedStatement, rest []byte, size int) {
+	if s.private {
+		s.forward(size)
+		s.owed.push(expect{kind: expectParse})
+		return
 	}
-	st := s.db.Statements.Acquire(s.searchPath, rest)
-	ps := &preparedStatement{name: name, shared: st, plan: p, substituted: substituted}
+	s.ensure(old.shared)
+	s.lease.SetOutput(wire.AppendParse(s.lease.Output(), old.shared.Name, rest))
+	s.drop(size)
+	s.owed.push(expect{kind: expectParse, about: old})
+}
+
+// newStatement returns a statement of the session that no name means yet.
+func (s *session) newStatement(name string, rest []byte, p *router.Plan) *preparedStatement {
+	return &preparedStatement{name: name, shared: s.db.Statements.Acquire(s.statementScope(), rest), plan: p}
+}
+
+// define makes the statement's name mean it.
+func (s *session) define(ps *preparedStatement) {
 	if s.statements == nil {
 		s.statements = map[string]*preparedStatement{}
 	}
-	s.statements[name] = ps
-	s.statementBytes += len(rest)
-	e := expect{kind: expectParse, statement: ps, name: name}
+	s.statements[ps.name] = ps
+	if ps.shared != nil {
+		s.statementBytes += len(ps.shared.Rest)
+	}
+}
+
+// prepareFor makes the server have the statement of e, and e the entry for
+// whatever that takes.
+func (s *session) prepareFor(e *expect) {
+	st := e.statement.shared
 	switch has := s.lease.Has(st); {
 	case has && s.forgetting:
 		s.prepare(st)
@@ -52,9 +98,6 @@ func (s *session) parseNamed(name string, rest []byte, p *router.Plan, size int)
 		s.prepare(st)
 		e.injected = st
 	}
-	s.drop(size)
-	s.owed.push(e)
-	return nil
 }
 
 // ensure makes the lease have the statement before what is sent next.
@@ -76,73 +119,51 @@ func (s *session) prepare(st *pool.Statement) {
 	s.lease.SetOutput(wire.AppendParse(s.lease.Output(), st.Name, st.Rest))
 }
 
-// harmless stands in for a DEALLOCATE of a statement that only we know by that
-// name: it does nothing, returns no rows and fails in a failed transaction.
-const harmless = "UNLISTEN _shardproxy_none"
-
-// substitute replaces the text of a Parse that deallocates one of the
-// session's own statements; the statement goes when it is executed.
-func (s *session) substitute(name string, rest []byte, p *router.Plan) ([]byte, bool) {
-	if c := p.Single; c != nil && c.Kind == query.KindDeallocate && (s.ownStatement(c) || name != "" && c.Target == name && !c.All) {
-		return append([]byte(harmless), 0, 0, 0), true
-	}
-	return rest, false
-}
-
-// ownStatement reports whether the command names a statement that was prepared
-// by protocol, which servers know under another name.
-func (s *session) ownStatement(c *query.Command) bool {
-	switch c.Kind {
-	case query.KindDeallocate, query.KindExecute, query.KindPrepare:
-		return !c.All && s.statements[c.Target] != nil
-	}
-	return false
-}
-
-// queryOfStatement sends a simple EXECUTE or DEALLOCATE of a protocol-level
-// statement, or a PREPARE under its name, which the server refuses.
-func (s *session) queryOfStatement(c *query.Command, text []byte, size int, p *router.Plan) error {
-	st := s.statements[c.Target]
-	if c.Kind == query.KindDeallocate {
-		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), harmless))
+// closeStatement deals with the Close of a named statement.
+func (s *session) closeStatement(name string, size int) error {
+	st := s.statements[name]
+	switch {
+	case s.private:
+		delete(s.statements, name)
+		s.forward(size)
+		s.owed.push(expect{kind: expectClose, name: name, prev: st})
+	case st != nil:
+		// The server keeps it: others may use it.
+		delete(s.statements, name)
 		s.drop(size)
-		s.expectQuery(p)
-		s.owed.last().tag = "DEALLOCATE"
-		return nil
+		s.owed.push(expect{kind: expectClose, mode: local, name: name, prev: st})
+	case s.foreign(name) != nil:
+		s.drop(size)
+		s.owed.push(expect{kind: expectClose, mode: local})
+	default:
+		s.forward(size)
+		s.owed.push(expect{kind: expectClose})
 	}
-	if !s.lease.Has(st.shared) {
-		s.ensure(st.shared)
-		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgSync))
-		s.owed.push(expect{kind: expectSync, mode: swallow})
-	}
-	sql := string(text[:c.TargetStart]) + st.shared.Name + string(text[c.TargetEnd:])
-	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), sql))
-	s.drop(size)
-	if c.Kind == query.KindExecute {
-		p = s.replan(st)
-	}
-	s.expectQuery(p)
 	return nil
 }
+
+// foreign stands for a statement that a client names as servers name ours: it
+// does not exist for the client, whatever the server has. nil for other names.
+func (s *session) foreign(name string) *preparedStatement {
+	if s.private || !isPoolName(name) {
+		return nil
+	}
+	return &preparedStatement{name: name, shared: &pool.Statement{Name: noStatement}}
+}
+
+// noStatement is the name of a statement that no server has.
+const noStatement = pool.NamePrefix
 
 // forgetStatements drops the session's statements but those that are being
 // parsed behind the DEALLOCATE ALL that was executed: the server has dropped its
 // own, which other sessions of this connection shared.
 func (s *session) forgetStatements() {
-	unnamed := s.lease.Unnamed // which DEALLOCATE ALL spares
-	s.lease.ForgetAll()
-	s.lease.Unnamed = unnamed
+	s.forgotten()
+	s.endPrivate()
 	later := map[*preparedStatement]bool{}
 	for i := s.owed.head; i < len(s.owed.items); i++ {
-		e := &s.owed.items[i]
-		if e.statement != nil {
+		if e := &s.owed.items[i]; e.statement != nil {
 			later[e.statement] = true
-		}
-		if e.kind == expectParse && e.injected != nil {
-			s.lease.Prepared(e.injected)
-		}
-		if e.again != nil {
-			s.lease.Prepared(e.again)
 		}
 	}
 	for name, st := range s.statements {
@@ -153,8 +174,28 @@ func (s *session) forgetStatements() {
 	}
 }
 
+// forgotten notes that the server has dropped every prepared statement but the
+// unnamed one, and those that are on their way to it.
+func (s *session) forgotten() {
+	unnamed := s.lease.Unnamed
+	s.lease.ForgetAll()
+	s.lease.Unnamed = unnamed
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		e := &s.owed.items[i]
+		if e.kind == expectParse && e.injected != nil {
+			s.lease.Prepared(e.injected)
+		}
+		if e.again != nil {
+			s.lease.Prepared(e.again)
+		}
+	}
+}
+
 // release ends the session's use of a statement that no name means any more.
 func (s *session) release(st *preparedStatement) {
+	if st.shared == nil {
+		return
+	}
 	s.statementBytes -= len(st.shared.Rest)
 	s.db.Statements.Release(st.shared)
 }
@@ -162,11 +203,14 @@ func (s *session) release(st *preparedStatement) {
 // undo takes back what a request did that the server has skipped or refused.
 func (s *session) undo(e *expect) {
 	s.wrote = s.wrote || e.writes()
+	if e.purpose == forPrivate {
+		s.endPrivate()
+	}
 	switch e.kind {
 	case expectParse:
 		if e.unnamed {
 			// Skipped, it left the old one; failed, none. Both are refused as none.
-			s.unnamedTok, s.unnamedAs = 0, nil
+			s.unnamedTok, s.unnamedAs, s.unnamedLarge = 0, nil, false
 		}
 		if (e.unnamed || e.restores) && s.lease != nil {
 			s.lease.Unnamed = 0 // whatever is there, it is not what was sent
@@ -188,4 +232,9 @@ func (s *session) undo(e *expect) {
 			s.statements[e.name] = e.prev
 		}
 	}
+}
+
+// deallocates reports whether the plan is one DEALLOCATE.
+func deallocates(p *router.Plan) bool {
+	return p.Single != nil && p.Single.Kind == query.KindDeallocate
 }

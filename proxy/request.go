@@ -124,7 +124,7 @@ func (s *session) request(kind byte, size int) (bool, error) {
 		}
 		// Either the copy has failed already, or the server ends the session
 		// for this breach of the protocol.
-		s.copyIn = false
+		s.copyIn, s.breach = false, true
 	}
 	if s.skipping {
 		s.skip(kind, size)
@@ -195,6 +195,7 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		if s.audit.running || s.owed.barriers > 0 || s.owed.unnamed > 0 && !s.bringsUnnamed(kind) {
 			return false, nil
 		}
+		s.forgetPlans()
 		// With a second request under way the first cannot be taken back.
 		s.read = false
 		s.commitHold()
@@ -240,8 +241,7 @@ func (s *session) bringsUnnamed(kind byte) bool {
 func (s *session) refuse(kind byte, size int, e *wire.Error) {
 	s.db.stats.errors.Add(1)
 	s.endHold()
-	s.segment = s.segment[:0]
-	s.segmentRead = 0
+	s.forgetPlans()
 	s.noReplica, s.exclude = false, 0
 	s.client.SetOutput(e.Append(s.client.Output()))
 	s.steps++
@@ -263,13 +263,14 @@ type need struct {
 	read     bool // proven to read only: any fresh node, and it may be tried again
 	readOnly bool // begins a read-only transaction
 	replica  bool // the client insists on a replica
+	primary  bool // the client insists on the primary
 	opaque   bool
 }
 
 // scan looks ahead over the whole request, up to its Sync, and plans its
 // texts. ok is false while too little has arrived.
 func (s *session) scan() (n need, ok bool) {
-	s.segment, s.segmentRead = s.segment[:0], 0
+	s.forgetPlans()
 	buf := s.client.Buffered()
 	var unnamed, named *router.Plan
 	var name []byte
@@ -313,6 +314,7 @@ func (s *session) scan() (n need, ok bool) {
 			p := s.plan(cut(text))
 			s.segment = append(s.segment, p)
 			parsed++
+			n.primary = n.primary || s.routeFor(p) == query.RoutePrimary
 			if len(nm) == 0 {
 				unnamed = p
 			} else {
@@ -334,12 +336,13 @@ func (s *session) scan() (n need, ok bool) {
 			p := s.planOf(nm, unnamed, name, named)
 			bound++
 			if p == nil {
-				intent = false
+				intent, n.replica = false, false
 			} else {
-				if bound == 1 && parsed <= 1 && beginsReadOnly(p) {
+				if bound == 1 && parsed <= 1 && s.beginsReadOnly(p) {
 					n.readOnly = true
 				}
-				n.replica = s.wantsReplica(p)
+				n.replica = s.wantsReplica(p) && (n.replica || bound == 1)
+				n.primary = n.primary || s.routeFor(p) == query.RoutePrimary
 				intent = intent && p.Intent == router.Read
 			}
 		case wire.MsgExecute:
@@ -362,7 +365,7 @@ func (s *session) planOf(name []byte, unnamed *router.Plan, lastName []byte, las
 		if unnamed != nil {
 			return unnamed
 		}
-		if s.unnamedTok != 0 {
+		if s.unnamedTok != 0 && !s.unnamedLarge {
 			s.unnamedAs = s.plan(cut(s.unnamed))
 		}
 		return s.unnamedAs
@@ -379,7 +382,7 @@ func (s *session) planOf(name []byte, unnamed *router.Plan, lastName []byte, las
 // replan looks a prepared statement up again: the catalog, or the search_path,
 // may have changed since it was parsed.
 func (s *session) replan(st *preparedStatement) *router.Plan {
-	if !st.substituted {
+	if !st.substituted && st.shared != nil {
 		st.plan = s.plan(st.shared.Text())
 	}
 	return st.plan
@@ -387,14 +390,15 @@ func (s *session) replan(st *preparedStatement) *router.Plan {
 
 // needOf says what one simple query asks for.
 func (s *session) needOf(p *router.Plan) need {
-	return need{read: p.Intent == router.Read, readOnly: beginsReadOnly(p), replica: s.wantsReplica(p)}
+	return need{read: p.Intent == router.Read, readOnly: s.beginsReadOnly(p), replica: s.wantsReplica(p),
+		primary: s.routeFor(p) == query.RoutePrimary}
 }
 
 // wantsReplica reports whether the client itself vouches for a replica: by
 // hint or setting, for a statement that at least does not write by its form.
 func (s *session) wantsReplica(p *router.Plan) bool {
 	r := s.routeFor(p)
-	return r == query.RouteReplica && (p.Intent == router.Read || (p.Single != nil && p.Single.Reads) || beginsReadOnly(p))
+	return r == query.RouteReplica && (p.Intent == router.Read || (p.Single != nil && p.Single.Reads) || s.beginsReadOnly(p))
 }
 
 func (s *session) routeFor(p *router.Plan) query.Route {
@@ -406,9 +410,12 @@ func (s *session) routeFor(p *router.Plan) query.Route {
 
 // beginsReadOnly reports whether the plan is one BEGIN of a transaction that a
 // hot standby can run.
-func beginsReadOnly(p *router.Plan) bool {
+func (s *session) beginsReadOnly(p *router.Plan) bool {
 	c := p.Single
-	return c != nil && c.Kind == query.KindBegin && c.Tx.ReadOnly && c.Tx.Isolation != "serializable"
+	if c == nil || c.Kind != query.KindBegin || !c.Tx.ReadOnly {
+		return false
+	}
+	return c.Tx.Isolation != "serializable" && (c.Tx.Isolation != "" || !s.serializable)
 }
 
 // plan plans one text under the session's state.
@@ -418,12 +425,14 @@ func (s *session) plan(text []byte) *router.Plan {
 	})
 }
 
-// nextPlan returns the plan that scan made for the text, or makes it.
-func (s *session) nextPlan(text []byte) *router.Plan {
+// forgetPlans drops what scan has planned and no frame has used.
+func (s *session) forgetPlans() { s.segment, s.segmentRead = s.segment[:0], 0 }
+
+// planAhead returns the plan that scan made for the text, or makes it. The
+// caller counts it in segmentRead once the text goes out.
+func (s *session) planAhead(text []byte) *router.Plan {
 	if s.segmentRead < len(s.segment) {
-		p := s.segment[s.segmentRead]
-		s.segmentRead++
-		return p
+		return s.segment[s.segmentRead]
 	}
 	return s.plan(text)
 }

@@ -107,10 +107,34 @@ func (s *session) commitHold() {
 	}
 }
 
-// endHold gives up the request's bytes.
+// endHold gives up the request's bytes; the client gets what was kept back.
 func (s *session) endHold() {
 	s.held = false
 	s.client.Release()
+	if len(s.answerHead) > 0 {
+		s.client.SetOutput(append(s.client.Output(), s.answerHead...))
+		s.answerHead = s.answerHead[:0]
+	}
+}
+
+// answerHeadMax bounds what is kept back of an answer.
+const answerHeadMax = 32 << 10
+
+// keepBack takes a whole frame that begins the answer of a held read: servers
+// send these together with the error of a statement that fails before its first
+// row, and then the client need not see them.
+func (s *session) keepBack(kind byte, size int) bool {
+	if !s.read || !s.held || len(s.answerHead)+size > answerHeadMax {
+		return false
+	}
+	switch kind {
+	case wire.MsgParseComplete, wire.MsgBindComplete, wire.MsgRowDescription, wire.MsgParameterDescription, wire.MsgNoData:
+		s.answerHead = append(s.answerHead, s.lease.Buffered()[:size]...)
+		s.lease.Discard(size)
+		s.steps++
+		return true
+	}
+	return false
 }
 
 // reply deals with one server frame that changes state.
@@ -181,11 +205,15 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 		s.audit.row = append(s.audit.row[:0], b[5:size]...)
 	}
 	s.swallowing = front.mode == swallow
-	if !s.swallowing {
-		s.commitHold()
-	}
+	whole := len(s.lease.Buffered()) >= size
 	if kind == wire.MsgRowDescription && front.kind == expectDescribe {
 		s.owed.pop()
+	}
+	if !s.swallowing {
+		if whole && s.keepBack(kind, size) {
+			return true, nil
+		}
+		s.commitHold()
 	}
 	s.download = size
 	s.relayRest()
@@ -268,12 +296,10 @@ func (s *session) queryReply(front *expect, kind byte, body []byte, size int) er
 		if front.mode == relay {
 			s.completed(front, cut(body))
 			if front.tag != "" {
-				s.commitHold()
-				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), front.tag))
 				s.lease.Discard(size)
-				s.steps++
+				s.sayComplete(front.tag)
 				if front.plan.Single.Kind == query.KindDeallocate {
-					s.deallocated(front)
+					s.deallocated(front.plan.Single.Target)
 				}
 				return nil
 			}
@@ -295,10 +321,20 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 	switch front.kind {
 	case expectParse:
 		ok = kind == wire.MsgParseComplete
+		if ok && front.tag != "" {
+			s.lease.Discard(size)
+			s.sayComplete(front.tag)
+			s.pop()
+			s.answerLocal()
+			return nil
+		}
 	case expectBind:
 		ok = kind == wire.MsgBindComplete
 	case expectClose:
 		ok = kind == wire.MsgCloseComplete
+		if ok && front.prev != nil {
+			s.release(front.prev)
+		}
 	case expectDescribe:
 		ok = kind == wire.MsgNoData
 	case expectExecute:
@@ -316,25 +352,22 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 			return nil
 		case wire.MsgCommandComplete:
 			s.copyEnded()
-			s.completed(front, cut(body))
-			if front.tag != "" {
-				s.commitHold()
-				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), front.tag))
-				s.lease.Discard(size)
-				s.steps++
-				s.pop()
-				s.answerLocal()
-				return nil
-			}
-			if s.deallocatesOwn(front) {
-				s.commitHold()
-				s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), "DEALLOCATE"))
-				s.lease.Discard(size)
-				s.steps++
-				e := s.pop()
-				s.deallocated(&e)
-				s.answerLocal()
-				return nil
+			if front.mode == relay {
+				s.completed(front, cut(body))
+				tag := front.tag
+				if s.deallocatesOwn(front) {
+					s.deallocated(front.plan.Single.Target)
+					tag = "DEALLOCATE"
+				}
+				if tag != "" {
+					s.lease.Discard(size)
+					s.sayComplete(tag)
+					s.pop()
+					s.answerLocal()
+					return nil
+				}
+			} else if front.purpose == forPrivate {
+				s.forgotten()
 			}
 			ok = true
 		case wire.MsgEmptyQueryResponse, wire.MsgPortalSuspended:
@@ -345,8 +378,13 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 		return s.outOfStep("reply out of order")
 	}
 	mode := front.mode
+	if front.statement != nil {
+		s.commitHold() // sent again, it would exist already
+	}
 	s.pop()
-	s.pass(mode, size)
+	if mode != relay || !s.keepBack(kind, size) {
+		s.pass(mode, size)
+	}
 	s.answerLocal()
 	return nil
 }
@@ -356,6 +394,13 @@ func (s *session) pop() expect {
 	e := s.owed.pop()
 	s.wrote = s.wrote || e.writes()
 	return e
+}
+
+// sayComplete tells the client that its command is complete.
+func (s *session) sayComplete(tag string) {
+	s.commitHold()
+	s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), tag))
+	s.steps++
 }
 
 // copyEnded forgets the Syncs sent during a copy that has succeeded.
@@ -381,7 +426,11 @@ func (s *session) answerLocal() {
 		out := s.client.Output()
 		switch e.kind {
 		case expectParse:
-			out = wire.AppendEmpty(out, wire.MsgParseComplete)
+			if e.tag != "" {
+				out = wire.AppendCommandComplete(out, e.tag)
+			} else {
+				out = wire.AppendEmpty(out, wire.MsgParseComplete)
+			}
 		case expectClose:
 			out = wire.AppendEmpty(out, wire.MsgCloseComplete)
 			if e.prev != nil {
@@ -402,7 +451,10 @@ func (s *session) ready(body []byte, size int) error {
 		return s.outOfStep("ReadyForQuery out of order")
 	}
 	e := s.pop()
-	s.copyIn = false
+	s.copyIn, s.breach, s.awaited = false, false, false
+	if phase(s.phase.Load()) == phaseActive {
+		s.since.Store(s.server.clock.Load()) // what follows has its own time
+	}
 	s.wholeDateStyle()
 	s.transaction(body[0])
 	s.pass(e.mode, size)

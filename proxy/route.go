@@ -114,11 +114,7 @@ func (s *session) wantsSplit(n need, pol *DatabasePolicy) bool {
 	if n.replica {
 		return true
 	}
-	route := s.route
-	if len(s.segment) == 1 {
-		route = s.routeFor(s.segment[0])
-	}
-	return pol.Split && (n.read || n.readOnly) && route != query.RoutePrimary && s.tries < 8
+	return pol.Split && (n.read || n.readOnly) && !n.primary && s.tries < 8 && (!s.serializable || n.readOnly)
 }
 
 // hold waits at the gate until the shard has a primary.

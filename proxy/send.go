@@ -64,11 +64,16 @@ func (s *session) sendQuery(size int) (bool, error) {
 		return false, nil
 	}
 	text := trimNUL(body)
-	p := s.nextPlan(text)
-	s.guardSequences(p)
-	if c := p.Single; c != nil && s.ownStatement(c) {
-		return true, s.queryOfStatement(c, text, size, p)
+	p := s.planAhead(text)
+	going, done, err := s.namesStatement(p, text, size)
+	if done && !going || err != nil {
+		return false, err
 	}
+	s.segmentRead++
+	if done {
+		return true, nil
+	}
+	s.guardSequences(p)
 	if text, tag := s.resetText(p); tag != "" {
 		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), text))
 		s.drop(size)
@@ -84,7 +89,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 // expectQuery notes a simple query that has been forwarded.
 func (s *session) expectQuery(p *router.Plan) {
 	s.lease.Unnamed = 0
-	s.unnamedTok = 0
+	s.unnamedTok, s.unnamedLarge = 0, false
 	s.note(p)
 	s.owed.push(expect{kind: expectQuery, plan: p})
 }
@@ -93,7 +98,7 @@ func (s *session) expectQuery(p *router.Plan) {
 func (s *session) note(p *router.Plan) {
 	s.db.stats.statements.Add(1)
 	if p == nil || p.Intent != router.Read {
-		s.lease.Sequences, s.sequencesOn = s.id, s.lease.ID()
+		s.drawsSequences()
 	}
 	if p == nil {
 		s.suspect |= query.EffectUnknown
@@ -130,7 +135,14 @@ func (s *session) sendParse(size int) (bool, error) {
 	if !ok {
 		return false, wire.Fatal("08P01", "invalid message format")
 	}
-	p := s.nextPlan(cut(rest))
+	p := s.planAhead(cut(rest))
+	if !s.private && namesStatements(p) && !deallocates(p) {
+		if !s.outcomeKnown() {
+			return false, nil
+		}
+		s.goPrivate()
+	}
+	s.segmentRead++
 	s.open = true
 	if len(name) > 0 {
 		return true, s.parseNamed(string(name), rest, p, size)
@@ -149,7 +161,7 @@ func (s *session) sendParse(size int) (bool, error) {
 	}
 	s.unnamed = append(s.unnamed[:0], rest...)
 	s.unnamedAs = p
-	s.unnamedTok = s.db.tokens.Add(1)
+	s.unnamedTok, s.unnamedLarge = s.db.tokens.Add(1), false
 	s.lease.Unnamed = s.unnamedTok
 	if size > 0 {
 		s.forward(size)
@@ -158,25 +170,40 @@ func (s *session) sendParse(size int) (bool, error) {
 	return true, nil
 }
 
-// sendLargeParse relays a Parse that is too long to be understood. Nothing of
-// it is kept, so the statement can only be used while its server is leased.
+// sendLargeParse relays a Parse that is too long to be understood. Its text is
+// not kept, so the session keeps the server connection that has it.
 func (s *session) sendLargeParse(size int) (bool, error) {
 	b := s.client.Buffered()
-	name, _, ok := wire.CString(b[5:min(len(b), size)])
+	body := b[5:min(len(b), size)]
+	name, _, ok := wire.CString(body)
 	if !ok {
+		if len(body) > nameMax {
+			return false, wire.Fatal("08P01", "invalid message format")
+		}
 		return false, nil
 	}
 	if len(name) > 0 {
-		return false, wire.Fatal("54000", "prepared statement is larger than %d bytes", s.db.Policy().ParsedMax).
-			WithHint("Raise limits.parsed_statement, or use the unnamed statement.")
+		s.goPrivate()
+		s.open = true
+		if s.statements[string(name)] != nil {
+			s.forward(size) // the server says that it exists
+			s.owed.push(expect{kind: expectParse})
+			return true, nil
+		}
+		s.forwardParse(string(name), &preparedStatement{name: string(name)}, size)
+		return true, nil
 	}
 	s.open = true
-	s.unnamedTok, s.unnamedAs = 0, nil
-	s.lease.Unnamed = 0
+	s.unnamedAs = nil
+	s.unnamedTok, s.unnamedLarge = s.db.tokens.Add(1), true
+	s.lease.Unnamed = s.unnamedTok
 	s.forward(size)
 	s.owed.push(expect{kind: expectParse, unnamed: true})
 	return true, nil
 }
+
+// nameMax bounds the names of statements in messages that are not read whole.
+const nameMax = 8192
 
 func (s *session) sendBind(size int) (bool, error) {
 	b := s.client.Buffered()
@@ -201,15 +228,24 @@ func (s *session) sendBind(size int) (bool, error) {
 		s.restoreUnnamed()
 		s.bound(portal, p)
 		s.forward(size)
-	} else if st := s.statements[string(name)]; st != nil {
+	} else if st := s.statements[string(name)]; st != nil && s.private {
+		p = s.replan(st)
+		s.guardSequencesExtended(p)
+		s.bound(portal, p)
+		s.forward(size)
+	} else if st != nil {
 		p, about = s.replan(st), st
 		s.guardSequencesExtended(p)
 		s.ensure(st.shared)
 		s.bound(portal, p)
 		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)
+	} else if st := s.foreign(string(name)); st != nil {
+		about = st
+		s.bound(portal, nil)
+		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)
 	} else {
-		// Not ours: the server says that it does not exist, unless SQL made it
-		// on this connection, which is pinned then.
+		// Not ours: the server says that it does not exist, unless a function made
+		// it on this connection, which is pinned then.
 		s.bound(portal, nil)
 		s.forward(size)
 	}
@@ -249,7 +285,7 @@ func (s *session) bound(portal []byte, p *router.Plan) {
 
 // restoreUnnamed makes the lease's unnamed statement the session's own.
 func (s *session) restoreUnnamed() {
-	if s.unnamedTok == 0 {
+	if s.unnamedTok == 0 || s.unnamedLarge && s.lease.Unnamed != s.unnamedTok {
 		// It has none; what another session left there is not its own.
 		s.lease.Unnamed = 0
 		s.lease.SetOutput(wire.AppendClose(s.lease.Output(), 'S', ""))
@@ -274,13 +310,20 @@ func (s *session) sendDescribe(size int) (bool, error) {
 	}
 	s.open = true
 	name := cut(body[1:])
-	st := s.statements[string(name)]
+	var st *preparedStatement
+	if body[0] == 'S' && len(name) > 0 && !s.private {
+		if st = s.statements[string(name)]; st == nil {
+			st = s.foreign(string(name))
+		}
+	}
 	switch {
 	case body[0] == 'S' && len(name) == 0:
 		s.restoreUnnamed()
 		s.forward(size)
-	case body[0] == 'S' && st != nil:
-		s.ensure(st.shared)
+	case st != nil:
+		if st.shared.Name != noStatement {
+			s.ensure(st.shared)
+		}
 		out := s.lease.Output()
 		out = wire.AppendHeader(out, wire.MsgDescribe, len(st.shared.Name)+2)
 		out = append(append(append(out, 'S'), st.shared.Name...), 0)
@@ -324,16 +367,14 @@ func (s *session) sendClose(size int) (bool, error) {
 	}
 	s.open = true
 	name := cut(body[1:])
-	if body[0] == 'S' && len(name) == 0 {
-		s.unnamedTok, s.unnamedAs = 0, nil
+	switch {
+	case body[0] == 'P':
+		delete(s.portals, string(name))
+	case len(name) == 0:
+		s.unnamedTok, s.unnamedAs, s.unnamedLarge = 0, nil, false
 		s.lease.Unnamed = 0
-	}
-	if st := s.statements[string(name)]; body[0] == 'S' && st != nil {
-		// The server keeps it: others may use it.
-		delete(s.statements, string(name))
-		s.drop(size)
-		s.owed.push(expect{kind: expectClose, mode: local, name: string(name), prev: st})
-		return true, nil
+	default:
+		return true, s.closeStatement(string(name), size)
 	}
 	s.forward(size)
 	s.owed.push(expect{kind: expectClose})

@@ -10,11 +10,15 @@ import (
 // pooled connection is its last writers': a client must neither read another's
 // values nor lose its own.
 //
-// A connection remembers which session last ran something on it that may have
-// drawn from a sequence. A statement that reads the memory goes to that
-// connection when it is free; on any other the memory is discarded first, so
-// that PostgreSQL itself says 55000. A session that has read it once keeps its
-// connection from then on.
+// A connection remembers whose values it may hold: nobody's, one session's, or
+// several sessions'. A statement that reads them goes to the connection that has
+// the session's own when it is free. On one that has others' they are discarded
+// first, so that PostgreSQL itself says 55000; and once any client has asked for
+// such values, also ahead of statements that may draw new ones, so that the next
+// question finds them. A session that has asked keeps its connection from then on.
+
+// mixedSequences stands for several sessions in pool.Server.Sequences.
+const mixedSequences = ^uint64(0)
 
 // discardSequences is prepared on servers as a statement of ours.
 const discardSequences = "DISCARD SEQUENCES\x00\x00\x00"
@@ -37,32 +41,46 @@ func (s *session) segmentReadsSequences() bool {
 	return false
 }
 
-// guardSequences makes sure, before a simple query of the plan is sent, that
-// the lease remembers no other session's values.
-func (s *session) guardSequences(p *router.Plan) {
-	if !readsSequences(p) {
+// drawsSequences notes that something was sent that may draw from a sequence.
+func (s *session) drawsSequences() {
+	if s.lease.Sequences != 0 && s.lease.Sequences != s.id {
+		s.lease.Sequences = mixedSequences
 		return
 	}
-	s.usesSequences = true
-	if s.lease.Sequences == s.id {
-		return
+	s.lease.Sequences, s.sequencesOn = s.id, s.lease.ID()
+}
+
+// mustDiscardSequences reports whether the values of others have to go before
+// the plan runs; they are taken for gone.
+func (s *session) mustDiscardSequences(p *router.Plan) bool {
+	switch {
+	case readsSequences(p):
+		s.usesSequences = true
+		s.db.sequencesRead.Store(true)
+	case p != nil && p.Intent == router.Read || !s.db.sequencesRead.Load():
+		return false
+	}
+	if s.lease.Sequences == s.id || s.lease.Sequences == 0 {
+		return false
 	}
 	s.lease.Sequences = s.id
-	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), "DISCARD SEQUENCES"))
-	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSequences})
+	return true
+}
+
+// guardSequences discards others' values ahead of a simple query of the plan.
+func (s *session) guardSequences(p *router.Plan) {
+	if s.mustDiscardSequences(p) {
+		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), "DISCARD SEQUENCES"))
+		s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSequences})
+	}
 }
 
 // guardSequencesExtended does the same ahead of a Bind, inside the client's
 // implicit transaction.
 func (s *session) guardSequencesExtended(p *router.Plan) {
-	if !readsSequences(p) {
+	if !s.mustDiscardSequences(p) {
 		return
 	}
-	s.usesSequences = true
-	if s.lease.Sequences == s.id {
-		return
-	}
-	s.lease.Sequences = s.id
 	st := s.db.Statements.Acquire("", []byte(discardSequences))
 	s.ensure(st)
 	s.db.Statements.Release(st)

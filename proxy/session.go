@@ -41,10 +41,12 @@ const (
 // preparedStatement is what a client's statement name means.
 type preparedStatement struct {
 	name   string
-	shared *pool.Statement
+	shared *pool.Statement // nil for one whose text is not kept: see sendLargeParse
 	plan   *router.Plan
 	// substituted is set when servers run another text than the client's.
 	substituted bool
+	// sql is the PREPARE command that made it, "" when a Parse did.
+	sql string
 }
 
 // session is one logged-in client.
@@ -89,6 +91,7 @@ type session struct {
 	tellParams  bool // the next settings applied change what the client was told
 	skipping    bool // an error was sent; everything up to Sync is dropped
 	copyIn      bool // the server expects CopyData
+	breach      bool // it got something else
 	segment     []*router.Plan
 	segmentRead int  // plans of segment already used
 	tx          byte // transaction status the client knows: 'I', 'T' or 'E'
@@ -110,6 +113,7 @@ type session struct {
 	unsure      bool // something ran on the lease that may have left what no audit finds
 	setsUnknown bool // set_config was called for who knows which setting: keeps its connection
 	asked       bool // a Flush was sent because too many replies are owed
+	awaited     bool // a Flush was sent because the next frame depends on their outcome
 	syncsInCopy int
 	copyUnsure  bool // data was sent behind a Sync in a copy
 	tries       int  // how often the request at hand was tried in vain
@@ -130,12 +134,16 @@ type session struct {
 	usesSequences  bool   // has asked for currval or lastval: keeps its connection
 	sequencesOn    uint64 // the connection on which it may last have drawn from a sequence
 	statements     map[string]*preparedStatement
+	private        bool   // servers know the statements by the session's names: see goPrivate
+	scope          string // what besides its text makes a statement what it is: see setScope
 	statementBytes int
 	portals        map[string]*router.Plan
 	portal         *router.Plan // of the unnamed portal
 	unnamed        []byte       // what Parse made the unnamed statement, behind the name
 	unnamedAs      *router.Plan
 	unnamedTok     uint64                 // 0: there is none
+	unnamedLarge   bool                   // its text is not kept: it ties the session to the lease
+	serializable   bool                   // default_transaction_isolation is, or may be, serializable
 	nonStandard    bool                   // standard_conforming_strings is off
 	unsafeEncoding bool                   // of the client: see router.Context
 	localMeaning   bool                   // SET LOCAL changed what texts mean, until the transaction ends
@@ -149,7 +157,8 @@ type session struct {
 	greeted        *welcome          // what the client was told at login
 	learning       map[string]string // what a server reports while the first of its kind logs in
 
-	scratch []byte
+	scratch    []byte
+	answerHead []byte // of a held read, kept back until the first row
 }
 
 type savepoint struct {
@@ -392,6 +401,11 @@ func (s *session) end() {
 		}
 		s.giveBack(fate)
 	}
+	s.owed.clear(func(e *expect) {
+		if e.prev != nil {
+			s.release(e.prev)
+		}
+	})
 	for _, st := range s.statements {
 		s.release(st)
 	}

@@ -41,6 +41,15 @@ func (s *session) settle() error {
 	if s.usesSequences && s.pinned == "" {
 		s.pin("sequence values")
 	}
+	if s.private && s.pinned == "" {
+		s.pin(pinnedPrivate)
+	}
+	switch large := s.unnamedLarge && s.lease.Unnamed == s.unnamedTok; {
+	case large && s.pinned == "":
+		s.pin(pinnedLarge)
+	case !large && s.pinned == pinnedLarge:
+		s.pin("")
+	}
 	if s.pinned != "" || s.mode == ModeSession {
 		s.setPhase(phaseIdle)
 		s.suspect = 0
@@ -195,6 +204,7 @@ func (s *session) setSettings(st *pool.Settings) {
 		return
 	}
 	s.settings, s.localMeaning = st, false
+	s.setScope()
 	s.route = routeOf(st)
 	it, _ := st.Get("search_path")
 	s.searchPath = "" // not known unless it is the flat list
@@ -204,6 +214,8 @@ func (s *session) setSettings(st *pool.Settings) {
 	it, _ = st.Get("standard_conforming_strings")
 	v := strings.Trim(strings.ToLower(it.Text), "' ")
 	s.nonStandard = v == "off" || v == "false" || v == "0" || v == "no"
+	it, _ = st.Get("default_transaction_isolation")
+	s.serializable = it.Text != "" && !strings.Contains(strings.ToLower(it.Text), "rea") // "read ...", "repeatable read"
 	it, _ = st.Get("client_encoding")
 	s.unsafeEncoding = isUnsafeEncoding(strings.Trim(it.Text, "' "))
 	if it, ok := st.Get("application_name"); ok {
@@ -261,6 +273,10 @@ func (s *session) completed(e *expect, tag []byte) {
 		case "ROLLBACK":
 			s.rolledBack()
 		}
+	case query.KindDeallocate:
+		if s.private && !c.All {
+			s.deallocated(c.Target)
+		}
 	case query.KindSavepoint:
 		s.savepoints = append(s.savepoints, savepoint{c.Target, s.settings, s.lease.Settings})
 	case query.KindRollbackTo:
@@ -276,7 +292,9 @@ func (s *session) completed(e *expect, tag []byte) {
 	case query.KindDiscard:
 		if c.Target == "SEQUENCES" || c.Target == "ALL" {
 			s.usesSequences, s.lease.Sequences = false, 0
-			s.setsUnknown = s.setsUnknown && c.Target != "ALL"
+			if c.Target == "ALL" {
+				s.setsUnknown, s.unnamedLarge = false, false
+			}
 			if s.pinned == "sequence values" || c.Target == "ALL" {
 				s.pin("")
 			}
@@ -393,20 +411,6 @@ func identityOf(st *pool.Settings) (items []pool.Setting) {
 		}
 	}
 	return items
-}
-
-// deallocatesOwn reports whether an Execute ran the stand-in of a DEALLOCATE.
-func (s *session) deallocatesOwn(e *expect) bool {
-	return e.plan != nil && e.plan.Single != nil && e.plan.Single.Kind == query.KindDeallocate && s.ownStatement(e.plan.Single)
-}
-
-// deallocated removes the statement that a DEALLOCATE named.
-func (s *session) deallocated(e *expect) {
-	name := e.plan.Single.Target
-	if st := s.statements[name]; st != nil {
-		s.release(st)
-		delete(s.statements, name)
-	}
 }
 
 var errAuditShape = errors.New("proxy: the state audit returned an unexpected row")

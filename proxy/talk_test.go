@@ -68,7 +68,9 @@ func segment(sql ...string) (all []frame) {
 	return append(all, fSync())
 }
 
-func contains(lines []string, part string) bool { return strings.Contains(strings.Join(lines, " | "), part) }
+func contains(lines []string, part string) bool {
+	return strings.Contains(strings.Join(lines, " | "), part)
+}
 
 func (c *rawClient) mustSay(t testing.TB, n int, want string, frames ...frame) {
 	t.Helper()

@@ -40,6 +40,8 @@ func functionEffect(name string) Effect {
 		return EffectSequenceWrite
 	case "currval", "lastval":
 		return EffectSequenceRead
+	case "pg_prepared_statement":
+		return EffectPreparedRead
 	case "set_config", "setseed":
 		return EffectUnknown
 	case "pg_advisory_lock", "pg_advisory_lock_shared",

@@ -88,6 +88,9 @@ const (
 	EffectUnknown
 	// EffectCatalog: types, tables, functions or their rights change.
 	EffectCatalog
+	// EffectPreparedRead: EXECUTE anywhere, or the view of the session's
+	// prepared statements: depends on their names.
+	EffectPreparedRead
 )
 
 // Command is one command of a text.

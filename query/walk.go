@@ -98,6 +98,10 @@ func (w *walker) visit(m proto.Message) {
 		w.writing = true
 		w.scoped(n, n.WithClause, n.Relation)
 		return
+	case *pg.ExecuteStmt:
+		w.effects |= EffectPreparedRead
+		w.fields(n, "")
+		return
 	case *pg.LockingClause:
 		w.writing = true
 		return // names aliases only
@@ -216,6 +220,9 @@ func (w *walker) relation(r *pg.RangeVar) {
 	w.schemaName(r.Schemaname)
 	if r.Schemaname == "" && slices.Contains(w.ctes, r.Relname) {
 		return
+	}
+	if r.Relname == "pg_prepared_statements" {
+		w.effects |= EffectPreparedRead
 	}
 	w.relations.add(Name{Schema: r.Schemaname, Name: r.Relname})
 }

@@ -1,0 +1,140 @@
+package proxy_test
+
+import (
+	"strings"
+	"testing"
+
+	"shardproxy/proxy"
+)
+
+// Two clients take turns on one server connection, each with statements of the
+// same names.
+func TestSQLPreparedStatementsFollow(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	a.do(t, "PREPARE q AS SELECT 'of a'")
+	b.do(t, "PREPARE q (int, text) AS SELECT 'of b' || $1 || $2")
+	a.mustAsk(t, "EXECUTE q", "of a")
+	b.mustAsk(t, "EXECUTE q(1, 'x')", "of b1x")
+	a.mustAsk(t, "PREPARE q AS SELECT 1", `42P05 "prepared statement \"q\" already exists"`)
+	a.mustSay(t, 1, "of a", fBind("", "q"), fExecute("", 0), fSync())
+	a.do(t, "DEALLOCATE q")
+	a.mustAsk(t, "EXECUTE q", `26000 "prepared statement \"q\" does not exist"`)
+	b.mustAsk(t, "EXECUTE q(2, 'y')", "of b2y")
+	if n := f.db.Totals().Pins; n != 0 {
+		t.Errorf("%d pins: the sessions kept their connection", n)
+	}
+}
+
+// The names that servers know our statements by mean nothing to clients.
+func TestForeignStatementNames(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	a.say(1, fParse("s", "SELECT 'a secret'"), fSync())
+	gone := `26000 "prepared statement \"_sp_1\" does not exist"`
+	b.mustSay(t, 1, gone, fBind("", "_sp_1"), fExecute("", 0), fSync())
+	b.mustSay(t, 1, gone, fDescribe('S', "_sp_1"), fSync())
+	b.mustAsk(t, "EXECUTE _sp_1", gone)
+	b.mustAsk(t, "DEALLOCATE _sp_1", gone)
+	b.mustSay(t, 1, `3 ""`, fClose('S', "_sp_1"), fSync())
+	if got := b.ask("SELECT * FROM pg_prepared_statements"); strings.Contains(got, "secret") {
+		t.Errorf("another client's statement is to be seen: %s", got)
+	}
+	b.Close()
+	for range 2 {
+		a.mustSay(t, 1, "a secret", fBind("", "s"), fExecute("", 0), fSync())
+	}
+	a.mustSay(t, 1, "a secret", fBind("", "s"), fExecute("", 0), fSync())
+}
+
+// A constant is read when the statement is prepared: statements are shared only
+// among clients that read it alike.
+func TestSharedStatementsAndSettings(t *testing.T) {
+	for _, c := range []struct{ name, one, other, sql string }{
+		{"TimeZone", "UTC", "Asia/Tokyo", "SELECT extract(epoch from '2024-01-01 00:00'::timestamptz)::bigint"},
+		{"DateStyle", "ISO, MDY", "ISO, DMY", "SELECT '01/02/2024'::date - '2024-01-01'::date"},
+		{"client_encoding", "LATIN1", "UTF8", "SELECT length('\xc3\xa9')"},
+		{"standard_conforming_strings", "off", "on", `SELECT length('a\\b')`},
+		{"IntervalStyle", "postgres", "sql_standard", `SELECT extract(epoch from interval '-1 2:03:04')`},
+		{"search_path", "pg_catalog", "other, pg_catalog", `SELECT 'pg_class'::regclass::oid`},
+		{"transform_null_equals", "on", "off", `SELECT NULL = NULL`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := start(t, fixtureOptions{size: 1})
+			su := mustDial(t, f.addr, "app")
+			su.do(t, "CREATE SCHEMA other; CREATE TABLE other.pg_class ()")
+			prepared := func(value string) string {
+				d, err := dialRaw(f.addr, "postgres", "app", c.name, value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				d.do(t, "BEGIN")
+				got := strings.Join(d.say(1, fParse("s", c.sql), fBind("", "s"), fExecute("", 0), fSync()), " ")
+				if truth := d.ask(c.sql); !strings.Contains(truth, got[strings.Index(got, `D "`):strings.Index(got, ` C "`)]) {
+					t.Errorf("%s: prepared %s, not prepared %s", value, got, truth)
+				}
+				return got
+			}
+			if prepared(c.one) == prepared(c.other) {
+				t.Error("the setting makes no difference: the test shows nothing")
+			}
+		})
+	}
+}
+
+func TestStatementsTooLargeToKeep(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1, policy: func(p *proxy.DatabasePolicy) { p.ParsedMax = 4096 }})
+	a := mustDial(t, f.addr, "app")
+	big := "SELECT 'n' || length('" + strings.Repeat("x", 8000) + "')"
+	a.mustSay(t, 1, "n8000", segment(big)...)
+	// Parsed in one request, run in another: the session keeps the connection meanwhile.
+	a.mustSay(t, 1, `1 ""`, fParse("", big), fSync())
+	if f.db.Pools.Lent() != 1 {
+		t.Error("the connection that has the statement was given away")
+	}
+	a.mustSay(t, 1, "n8000", fBind("", ""), fExecute("", 0), fSync())
+	a.do(t, "SELECT 1")
+	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	a.mustSay(t, 1, "26000", fBind("", ""), fExecute("", 0), fSync())
+	a.mustSay(t, 1, `1 ""`, fParse("named", big), fSync())
+	a.mustSay(t, 1, "n8000", fBind("", "named"), fExecute("", 0), fSync())
+	a.mustSay(t, 1, "42P05", fParse("named", big), fSync())
+	a.mustSay(t, 1, `3 ""`, fClose('S', "named"), fSync())
+	a.mustSay(t, 1, `1 ""`, fParse("named", "SELECT 'small'"), fBind("", "named"), fExecute("", 0), fSync())
+	a.do(t, "DISCARD ALL")
+	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+}
+
+// currval and lastval never tell of another client's values.
+func TestSequenceValuesBehindOtherWriters(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a, b, c := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	a.do(t, "CREATE SEQUENCE q13 START 1000; CREATE TABLE w13 (i int); CREATE TABLE s13 (i serial)")
+	a.do(t, "SELECT nextval('q13')")
+	b.do(t, "INSERT INTO w13 VALUES (1)")
+	b.mustAsk(t, "SELECT lastval()", "55000")
+	b.Close()
+	a.do(t, "SELECT nextval('q13')")
+	// From now on the values of others are discarded before own ones are drawn.
+	c.do(t, "INSERT INTO s13 DEFAULT VALUES")
+	c.mustAsk(t, "SELECT lastval()", `\x011`)
+	c.mustAsk(t, "SELECT currval('q13')", "55000")
+	c.do(t, "BEGIN")
+	c.ask("SELECT 1/0")
+	c.mustAsk(t, "SELECT lastval()", "25P02")
+	c.do(t, "ROLLBACK")
+}
+
+func TestSettingsOfDiscardAll(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	d, err := dialRaw(f.addr, "postgres", "app", "cursor_tuple_fraction", "0.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.do(t, "SET work_mem = '5MB'")
+	d.say(2, append([]frame{fQuery("DISCARD ALL")}, segment("SELECT 1")...)...)
+	d.mustAsk(t, "SHOW cursor_tuple_fraction", "0.5")
+	d.mustAsk(t, "SHOW work_mem", "4MB")
+}
