@@ -60,6 +60,10 @@ type fixture struct {
 	db   *proxy.Database
 	addr string
 	pol  *proxy.UserPolicy
+
+	nodes    []string
+	database string
+	cluster  *pgtest.Cluster // nil without replicas
 }
 
 type fixtureOptions struct {
@@ -75,13 +79,14 @@ type fixtureOptions struct {
 func start(t testing.TB, o fixtureOptions) *fixture {
 	t.Helper()
 	nodes, database := o.nodes, "app"
+	var cluster *pgtest.Cluster
 	if nodes == nil {
 		if o.replicas == 0 {
 			d := pgtest.Shared(t)
 			nodes, database = []string{d.Node.Addr()}, d.Name
 		} else {
-			c := pgtest.Start(t, pgtest.Options{Replicas: o.replicas})
-			for _, n := range c.Nodes() {
+			cluster = pgtest.Start(t, pgtest.Options{Replicas: o.replicas})
+			for _, n := range cluster.Nodes() {
 				nodes = append(nodes, n.Addr())
 			}
 		}
@@ -127,7 +132,7 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 		srv.Close()
 		pools.Close()
 	})
-	return &fixture{t: t, srv: srv, db: db, addr: l.Addr().String(), pol: &up}
+	return &fixture{t: t, srv: srv, db: db, addr: l.Addr().String(), pol: &up, nodes: nodes, database: database, cluster: cluster}
 }
 
 // newRouter returns a router that knows the database's catalog as it is now.
