@@ -16,6 +16,9 @@ type Catalog struct {
 	command Verdict
 	// roleSchemas are the schemas that $user may stand for.
 	roleSchemas []string
+	// customNames and customDynamic are what CustomSettings tells.
+	customNames   []string
+	customDynamic bool
 }
 
 // function is one overload of a function as it is called.

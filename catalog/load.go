@@ -76,6 +76,7 @@ func loadIn(ctx context.Context, tx pgx.Tx) (*Catalog, error) {
 		{typesSQL, g.typeRow},
 		{edgesSQL, g.edgeRow},
 		{typeEdgesSQL, g.edgeRow},
+		{customSettingsSQL, c.customRow},
 	} {
 		rows, err := tx.Query(ctx, step.sql)
 		if err != nil {
@@ -88,5 +89,6 @@ func loadIn(ctx context.Context, tx pgx.Tx) (*Catalog, error) {
 	g.readBodies()
 	g.settle()
 	g.fill(c)
+	c.settleCustom()
 	return c, nil
 }

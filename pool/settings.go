@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"encoding/hex"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -12,6 +13,9 @@ type Setting struct {
 	Name    string // lower case
 	Text    string
 	Literal bool
+	// Encoding names the encoding of a literal Text that is not all ASCII; ""
+	// when it is, or when the text is in the client_encoding of the connection.
+	Encoding string
 }
 
 // Settings is an immutable set of session settings, sorted by name. nil is the
@@ -96,6 +100,8 @@ func sealed(items []Setting) *Settings {
 			h.WriteByte(1)
 		}
 		h.WriteByte(0)
+		h.WriteString(it.Encoding)
+		h.WriteByte(0)
 	}
 	return &Settings{items: items, hash: h.Sum64()}
 }
@@ -174,7 +180,15 @@ func (it Setting) AppendCall(dst []byte) []byte {
 	dst = append(dst, "pg_catalog.set_config("...)
 	dst = appendLiteral(dst, it.Name)
 	dst = append(dst, ',')
-	dst = appendLiteral(dst, it.Text)
+	if it.Encoding != "" {
+		// As hexadecimal digits it means the same in whatever encoding it travels.
+		dst = append(dst, "pg_catalog.convert_from(pg_catalog.decode('"...)
+		dst = hex.AppendEncode(dst, []byte(it.Text))
+		dst = append(dst, "','hex'),"...)
+		dst = append(appendLiteral(dst, it.Encoding), ')')
+	} else {
+		dst = appendLiteral(dst, it.Text)
+	}
 	return append(dst, ",false)"...)
 }
 

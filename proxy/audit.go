@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -25,9 +26,10 @@ type auditAnswer struct {
 	err     *wire.Error
 }
 
-// auditSQL returns one row with one JSON text. Every name is qualified: the
+// auditSQL returns one row with one JSON text, in hexadecimal digits that no
+// client_encoding changes. Every name is qualified: the
 // session's search_path holds.
-const auditSQL = `SELECT pg_catalog.json_build_object(
+const auditSQL = `SELECT pg_catalog.encode(pg_catalog.convert_to(pg_catalog.json_build_object(
 'temp', pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM pg_catalog.pg_depend
  WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid = pg_catalog.pg_my_temp_schema()),
 'advisory', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()),
@@ -40,7 +42,7 @@ const auditSQL = `SELECT pg_catalog.json_build_object(
  WHERE source = 'session' AND name NOT IN ('transaction_isolation','transaction_read_only','transaction_deferrable')),
 'custom', (SELECT pg_catalog.json_object_agg(n, pg_catalog.current_setting(n, true)) FROM (SELECT pg_catalog.unnest('{`
 
-const auditEnd = `}'::text[]) AS n) AS c))`
+const auditEnd = `}'::text[]) AS n) AS c))::pg_catalog.text, 'UTF8'), 'hex')`
 
 // auditResult is what the row says.
 type auditResult struct {
@@ -55,13 +57,20 @@ func (s *session) startAudit() {
 	s.db.stats.audits.Add(1)
 	// Custom settings made under names we do not know show in no catalog: the
 	// connection is reset before anybody else gets it.
-	s.unsure = s.unsure || s.suspect&query.EffectUnknown != 0
+	var names []string
+	if s.suspect&query.EffectUnknown != 0 {
+		s.unsure = true
+		complete := false
+		if names, complete = s.db.customNames(); !complete {
+			s.setsUnknown = true
+		}
+	}
 	s.suspect = 0
 	s.audit = auditAnswer{running: true, again: s.audit.again, row: s.audit.row[:0]}
 	var b strings.Builder
 	b.WriteString(auditSQL)
 	first := true
-	for _, name := range s.customNames() {
+	for _, name := range s.customNames(names) {
 		if !first {
 			b.WriteByte(',')
 		}
@@ -75,8 +84,9 @@ func (s *session) startAudit() {
 	s.steps++
 }
 
-// customNames returns the custom settings that the server session may have.
-func (s *session) customNames() (names []string) {
+// customNames adds to the names those of the custom settings that the server
+// session is known to have.
+func (s *session) customNames(names []string) []string {
 	for _, set := range [...]*pool.Settings{s.settings, s.lease.Settings} {
 		for _, it := range set.All() {
 			if strings.Contains(it.Name, ".") && !slices.Contains(names, it.Name) {
@@ -109,8 +119,9 @@ func (s *session) auditDone() error {
 		return nil
 	}
 	var r auditResult
-	text, ok := firstColumn(s.audit.row)
-	if !ok {
+	digits, ok := firstColumn(s.audit.row)
+	text, err := hex.AppendDecode(nil, digits)
+	if !ok || err != nil {
 		return errAuditShape
 	}
 	if err := json.Unmarshal(text, &r); err != nil {
@@ -151,13 +162,16 @@ func (r *auditResult) reasons() string {
 // server session really has: what differs was changed by the client's statements
 // unseen, and is the session's from now on.
 func (s *session) adoptState(r *auditResult) {
-	found := r.found(s.lease.User())
 	believed, mine := s.lease.Settings, s.settings
+	found := r.found(s.lease.User(), func(name string) bool {
+		_, ok := believed.Get(name)
+		return ok
+	})
 	leased := pool.NewSettings(nil)
 	for name, v := range found {
 		it, ok := believed.Get(name)
 		if !ok || strings.Trim(it.Text, "'") != v {
-			it = pool.Setting{Name: name, Text: v, Literal: true}
+			it = literal(name, v, "UTF8")
 			mine = mine.With(it)
 		}
 		leased = leased.With(it)
@@ -176,15 +190,16 @@ func (s *session) adoptState(r *auditResult) {
 	s.txBase, s.leaseBase = s.settings, s.lease.Settings
 }
 
-// found returns the settings by name that the session of the login role has.
-func (r *auditResult) found(login string) map[string]string {
+// found returns the settings by name that the session of the login role has;
+// known tells which were believed to be there.
+func (r *auditResult) found(login string, known func(name string) bool) map[string]string {
 	found := maps.Clone(r.Settings)
 	if found == nil {
 		found = map[string]string{}
 	}
 	for name, v := range r.Custom {
-		if v != nil {
-			found[name] = *v
+		if v != nil && (*v != "" || known(name)) {
+			found[name] = *v // one that was reset stays, empty
 		}
 	}
 	if r.Role != "" && r.Role != "none" {

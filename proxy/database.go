@@ -1,11 +1,14 @@
 package proxy
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"shardproxy/catalog"
 	"shardproxy/gate"
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -31,6 +34,9 @@ type Nodes interface {
 // Planner turns statement texts into plans; router.Router does.
 type Planner interface {
 	Plan(sql []byte, ctx router.Context) *router.Plan
+	// CustomSettings returns the names of the custom settings that functions may
+	// set; complete is false when there may be others.
+	CustomSettings() (names []string, complete bool)
 }
 
 // Mode says for how long a client keeps a server connection.
@@ -81,6 +87,8 @@ type Database struct {
 
 	mu       sync.Mutex
 	welcomes map[welcomeKey]*welcome
+	// mentioned are names in texts of clients that may be custom settings.
+	mentioned map[string]struct{}
 }
 
 // databaseStats are the counters of one database.
@@ -120,20 +128,47 @@ func (d *Database) Policy() *DatabasePolicy { return d.policy.Load() }
 // welcomeKey names what a login's ParameterStatus values depend on.
 type welcomeKey struct{ user, settings string }
 
-// settingsKey names the settings whose acceptance can differ; values of a
-// custom setting always pass, and often change from request to request.
+// mentionedMax bounds how many names of possible custom settings are remembered.
+const mentionedMax = 500
+
+// mention remembers the names in a text that may be custom settings; false when
+// there are too many.
+func (d *Database) mention(text string) bool {
+	names := catalog.DottedNames(text)
+	if len(names) == 0 {
+		return true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mentioned == nil {
+		d.mentioned = map[string]struct{}{}
+	}
+	for _, n := range names {
+		if _, known := d.mentioned[n]; !known && len(d.mentioned) >= mentionedMax {
+			return false
+		}
+		d.mentioned[n] = struct{}{}
+	}
+	return true
+}
+
+// customNames returns all names that statements of unknown effect may have set;
+// complete is false when there may be others.
+func (d *Database) customNames() (names []string, complete bool) {
+	names, complete = d.Planner.CustomSettings()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.AppendSeq(slices.Clone(names), maps.Keys(d.mentioned)), complete
+}
+
+// settingsKey names settings with their values.
 func settingsKey(s *pool.Settings) string {
 	var b strings.Builder
 	for _, it := range s.All() {
-		b.WriteString(it.Name)
-		if !strings.Contains(it.Name, ".") {
-			b.WriteByte('=')
-			b.WriteString(it.Text)
-			if it.Literal {
-				b.WriteByte('\'')
-			}
+		for _, part := range [...]string{it.Name, it.Text, it.Encoding} {
+			b.WriteString(part)
+			b.WriteByte(0)
 		}
-		b.WriteByte(0)
 	}
 	return b.String()
 }

@@ -77,7 +77,6 @@ type purpose uint8
 const (
 	forClient purpose = iota
 	forSettings
-	forEncoding
 	forAudit
 	forSequences
 	forPrivate

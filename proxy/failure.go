@@ -125,7 +125,7 @@ func (s *session) retireStatement() {
 // must be told after all.
 func (s *session) internalError(front *expect, e *wire.Error) bool {
 	switch {
-	case front.purpose == forSettings || front.purpose == forEncoding:
+	case front.purpose == forSettings:
 		s.settingsErr = e
 		return true
 	case front.purpose == forSequences:

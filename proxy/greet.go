@@ -22,7 +22,7 @@ const welcomesMax = 1024
 // greet tells the client its server's parameters and its cancel key. The first
 // login of a kind asks a server, which also proves the start-up settings.
 func (s *session) greet() error {
-	key := welcomeKey{s.user.ServerUser(), settingsKey(s.base) + customValues(s.base)}
+	key := welcomeKey{s.user.ServerUser(), settingsKey(s.base)}
 	s.db.mu.Lock()
 	w := s.db.welcomes[key]
 	s.db.mu.Unlock()
@@ -96,18 +96,6 @@ func (s *session) ask() (*welcome, error) {
 	return w, nil
 }
 
-// customValues names the values of custom settings, which settingsKey leaves out.
-func customValues(st *pool.Settings) string {
-	var b strings.Builder
-	for _, it := range st.All() {
-		if strings.Contains(it.Name, ".") {
-			b.WriteString(it.Text)
-			b.WriteByte(0)
-		}
-	}
-	return b.String()
-}
-
 // baseSettings turns the parameters of a start-up packet into settings.
 func baseSettings(start *wire.Startup) (*pool.Settings, error) {
 	var items []pool.Setting
@@ -124,7 +112,12 @@ func baseSettings(start *wire.Startup) (*pool.Settings, error) {
 			items = append(items, pool.Setting{Name: strings.ToLower(p.Name), Text: p.Value, Literal: true})
 		}
 	}
-	return pool.NewSettings(items), nil
+	st := pool.NewSettings(items)
+	encoding, _ := st.Get("client_encoding")
+	for _, it := range st.All() {
+		st = st.With(literal(it.Name, it.Text, encoding.Text))
+	}
+	return st, nil
 }
 
 // optionSettings reads the options parameter: -c name=value and --name=value,

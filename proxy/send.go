@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"shardproxy/query"
@@ -55,6 +56,7 @@ func (s *session) body(size int) ([]byte, bool) {
 
 func (s *session) sendQuery(size int) (bool, error) {
 	if size > s.db.Policy().ParsedMax {
+		s.setsUnknown = true
 		s.forward(size)
 		s.expectQuery(nil)
 		return true, nil
@@ -73,6 +75,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 	if done {
 		return true, nil
 	}
+	s.mentions(p, text)
 	s.guardSequences(p)
 	if text, tag := s.resetText(p); tag != "" {
 		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), text))
@@ -106,6 +109,16 @@ func (s *session) note(p *router.Plan) {
 	}
 	s.suspect |= p.Effects & auditEffects
 	s.setsUnknown = s.setsUnknown || p.Effects&query.EffectUnknown != 0 && callsSetConfig(p)
+}
+
+// mentions notes which custom settings a text, or a function that it makes, may set.
+func (s *session) mentions(p *router.Plan, text []byte) {
+	if p.Effects&(query.EffectUnknown|query.EffectCatalog) == 0 {
+		return
+	}
+	if lower := bytes.ToLower(text); bytes.Contains(lower, []byte("set")) && !s.db.mention(string(lower)) {
+		s.setsUnknown = true
+	}
 }
 
 // callsSetConfig reports whether the text itself calls set_config.
@@ -143,6 +156,7 @@ func (s *session) sendParse(size int) (bool, error) {
 		s.goPrivate()
 	}
 	s.segmentRead++
+	s.mentions(p, cut(rest))
 	s.open = true
 	if len(name) > 0 {
 		return true, s.parseNamed(string(name), rest, p, size)
@@ -175,6 +189,7 @@ func (s *session) sendParse(size int) (bool, error) {
 func (s *session) sendLargeParse(size int) (bool, error) {
 	b := s.client.Buffered()
 	body := b[5:min(len(b), size)]
+	s.setsUnknown = true
 	name, _, ok := wire.CString(body)
 	if !ok {
 		if len(body) > nameMax {

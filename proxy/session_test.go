@@ -617,6 +617,84 @@ func TestSettingsInAnotherEncoding(t *testing.T) {
 	}
 }
 
+// Settings that functions make are the session's, as those it makes itself.
+func TestSettingsMadeInFunctions(t *testing.T) {
+	cases := []struct{ name, setup, call, setting string }{
+		{"constant name", "CREATE FUNCTION f1(text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.tenant', $1, false); END $$",
+			"SELECT f1('42')", "app.tenant"},
+		{"new function", "SELECT 1", "CREATE FUNCTION f2(text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.fresh', $1, false); END $$; SELECT f2('42')", "app.fresh"},
+		{"made-up name", "CREATE FUNCTION f3(n text, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('app.' || n, v, false); END $$",
+			"SELECT f3('third', '42')", "app.third"},
+		{"DO", "SELECT 1", "DO $$ BEGIN PERFORM set_config('app.other', '42', false); END $$", "app.other"},
+		{"DO, dynamic", "SELECT 1", "DO $$ BEGIN EXECUTE 'SET app.dyn = 42'; END $$", "app.dyn"},
+		{"expression", "SELECT 1", "SELECT set_config('app.' || 'expr', '42', false)", "app.expr"},
+		{"SQL body", "CREATE FUNCTION f4() RETURNS text BEGIN ATOMIC SELECT set_config('app.atomic', '42', false); END", "SELECT f4()", "app.atomic"},
+		{"a setting of PostgreSQL's", "CREATE FUNCTION f5() RETURNS void LANGUAGE plpgsql AS $$ BEGIN SET cursor_tuple_fraction = 0.42; END $$", "SELECT f5()", "cursor_tuple_fraction"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			f := start(t, fixtureOptions{size: 2})
+			setup := mustDial(t, f.addr, "app")
+			setup.do(t, c.setup)
+			setup.Close()
+			f.db.Planner = newRouter(t, f.nodes[0], f.database)
+			a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+			a.do(t, c.call)
+			show := "SELECT current_setting('" + c.setting + "', true)"
+			for range 3 {
+				if got := b.ask(show); strings.Contains(got, "42") {
+					t.Fatalf("another client has it: %s", got)
+				}
+				b.do(t, "SET work_mem = '3MB'")
+				a.mustAsk(t, show, "42")
+				a.do(t, "BEGIN")
+				a.do(t, "SELECT 1")
+				a.do(t, "COMMIT")
+				a.mustAsk(t, show, "42")
+			}
+		})
+	}
+}
+
+// A value is the same text whatever encoding it came in, and whatever it
+// travels through: another client's connection, an audit.
+func TestSettingsInEveryEncoding(t *testing.T) {
+	for _, c := range []struct{ encoding, bytes, text string }{
+		{"LATIN1", "Zo\xeb", "Zoë"},
+		{"SJIS", "\x83\x5c\x83\x5c", "ソソ"}, // its second byte is a backslash
+		{"GBK", "\xb2\xe2\x81\x5c", "测乗"},
+		{"UTF8", "größe", "größe"},
+	} {
+		t.Run(c.encoding, func(t *testing.T) {
+			f := start(t, fixtureOptions{size: 1})
+			for _, how := range []string{"start", "SET"} {
+				params := []string{"client_encoding", c.encoding}
+				if how == "start" {
+					params = append(params, "app.name", c.bytes)
+				}
+				a, err := dialRaw(f.addr, "postgres", "app", params...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := mustDial(t, f.addr, "app")
+				if how == "SET" {
+					a.do(t, "SET app.name = '"+c.bytes+"'")
+				}
+				own := fmt.Sprintf("%q", c.bytes)
+				own = own[1 : len(own)-1]
+				for _, between := range []string{"SELECT 1", "DO $$ BEGIN END $$", "SET app.name = 'b'"} {
+					b.do(t, between)
+					a.mustAsk(t, "SELECT current_setting('app.name')", own+`"`)
+					a.do(t, "DO $$ BEGIN END $$")
+					a.mustAsk(t, "SELECT current_setting('app.name')", own+`"`)
+				}
+				a.mustAsk(t, fmt.Sprintf("SELECT 'same' WHERE convert_to(current_setting('app.name'), 'UTF8') = '\\x%x'", c.text), "same")
+				a.Close()
+			}
+		})
+	}
+}
+
 func TestNotificationsReachTheListener(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { notifications(t, start(t, fixtureOptions{size: 3})) })
 	t.Run("TLS", func(t *testing.T) {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 	"unicode/utf8"
@@ -36,7 +35,7 @@ func (s *session) settle() error {
 		return nil
 	}
 	if s.setsUnknown && s.pinned == "" {
-		s.pin("set_config of a name that is not a constant")
+		s.pin("custom settings of unknown names")
 	}
 	if s.usesSequences && s.pinned == "" {
 		s.pin("sequence values")
@@ -119,34 +118,11 @@ func (s *session) applySettings() error {
 	s.settlingTo = want
 	s.settling = true
 	s.settingsErr = nil
-	s.changeEncoding(want, sql)
 	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), string(sql)))
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSettings})
 	s.steps++
 	return nil
-}
-
-// changeEncoding changes client_encoding by a query of its own when the values
-// that follow depend on it: a server reads a whole query in the encoding that
-// holds when it comes.
-func (s *session) changeEncoding(want *pool.Settings, sql []byte) {
-	to, _ := want.Get("client_encoding")
-	from, _ := s.lease.Settings.Get("client_encoding")
-	ascii := bytes.IndexFunc(sql, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
-	if to == from || ascii {
-		return
-	}
-	change := pool.NewSettings([]pool.Setting{to})
-	if to.Name == "" {
-		change = nil
-	}
-	var old *pool.Settings
-	if from.Name != "" {
-		old = pool.NewSettings([]pool.Setting{from})
-	}
-	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), string(change.AppendChange(nil, old))))
-	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forEncoding})
 }
 
 // settingsApplied deals with the end of the query that applied the settings.
@@ -170,7 +146,7 @@ func (s *session) settingsRefused(e *wire.Error) error {
 		e.Severity = "FATAL"
 		return e
 	}
-	s.giveBack(pool.Dirty) // a change of the encoding ahead of the refused ones holds
+	s.giveBack(pool.Clean)
 	s.fresh, s.held = false, false
 	s.client.Rewind()
 	kind, size, ok, err := s.client.Header(s.db.Policy().MessageMax)
@@ -222,6 +198,26 @@ func (s *session) setSettings(st *pool.Settings) {
 		name := strings.Trim(it.Text, "'")
 		s.appName.Store(&name)
 	}
+}
+
+// encoding names the client's encoding, "" when it is not known.
+func (s *session) encoding() string {
+	if it, ok := s.settings.Get("client_encoding"); ok {
+		return strings.Trim(it.Text, "' ")
+	}
+	return s.told("client_encoding")
+}
+
+// literal returns a setting with the value, which is in the encoding.
+func literal(name, value, encoding string) pool.Setting {
+	it := pool.Setting{Name: name, Text: value, Literal: true}
+	for i := range len(value) {
+		if value[i] >= utf8.RuneSelf {
+			it.Encoding = encoding
+			break
+		}
+	}
+	return it
 }
 
 // isUnsafeEncoding reports whether a byte below 128 may be part of a character
@@ -393,7 +389,7 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 	default:
 		it := pool.Setting{Name: st.Name, Text: st.Value}
 		if st.IsFlat {
-			it.Text, it.Literal = st.Flat, true
+			it = literal(st.Name, st.Flat, s.encoding())
 		}
 		next, leased := s.settings, s.lease.Settings
 		if st.Name == "session_authorization" {

@@ -116,6 +116,16 @@ func (r *Router) Plan(sql []byte, ctx Context) *Plan {
 	return r.plan(n, &m)
 }
 
+// CustomSettings returns the names of the custom settings that functions of the
+// database may set; complete is false when there may be others. See
+// catalog.Catalog.CustomSettings.
+func (r *Router) CustomSettings() (names []string, complete bool) {
+	if c := r.opts.Catalog(); c != nil {
+		return c.CustomSettings()
+	}
+	return nil, false
+}
+
 // miss is a text that has no current plan in the cache.
 type miss struct {
 	catalog       *catalog.Catalog
