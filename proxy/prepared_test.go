@@ -106,6 +106,28 @@ func TestStatementsTooLargeToKeep(t *testing.T) {
 	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
 }
 
+func TestCustomSettingsInLargeTexts(t *testing.T) {
+	f := start(t, fixtureOptions{size: 2, policy: func(p *proxy.DatabasePolicy) { p.ParsedMax = 4096 }})
+	pad := strings.Repeat("x", 300000)
+	for _, sql := range []string{
+		"SET app.large = 'yes'; SELECT length('" + pad + "')", "SELECT length('" + pad + "'); SET SESSION app.large = 'yes'",
+		"SELECT length('" + pad + "'), set_config('app.' || 'large', 'yes', false)",
+	} {
+		a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+		a.do(t, sql)
+		b.do(t, "SELECT 1")
+		a.mustAsk(t, "SELECT current_setting('app.large', true)", "yes")
+		a.Close()
+		b.Close()
+	}
+	c := mustDial(t, f.addr, "app")
+	before := f.db.Totals().Pins
+	c.do(t, "SELECT length('the set of "+pad+"')")
+	if f.db.Totals().Pins != before {
+		t.Error("a harmless text ties its session")
+	}
+}
+
 // currval and lastval never tell of another client's values.
 func TestSequenceValuesBehindOtherWriters(t *testing.T) {
 	f := start(t, fixtureOptions{size: 1})

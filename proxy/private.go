@@ -101,7 +101,11 @@ func (s *session) endPrivate() {
 // forwardParse sends a Parse as it is: the server has the name for this session only.
 func (s *session) forwardParse(name string, ps *preparedStatement, size int) {
 	s.define(ps)
-	s.forward(size)
+	if ps.shared == nil {
+		s.forwardLarge(size)
+	} else {
+		s.forward(size)
+	}
 	s.owed.push(expect{kind: expectParse, statement: ps, name: name})
 }
 

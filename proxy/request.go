@@ -74,6 +74,10 @@ func (s *session) stream() bool {
 		// A failed write shows again, as a lost server, at the next flush.
 		_ = s.lease.Queue(b)
 	}
+	if s.uploadLarge {
+		s.lookInto(b)
+		s.uploadLarge = len(b) < s.upload
+	}
 	s.upload -= len(b)
 	s.client.Discard(len(b))
 	s.steps++

@@ -56,8 +56,7 @@ func (s *session) body(size int) ([]byte, bool) {
 
 func (s *session) sendQuery(size int) (bool, error) {
 	if size > s.db.Policy().ParsedMax {
-		s.setsUnknown = true
-		s.forward(size)
+		s.forwardLarge(size)
 		s.expectQuery(nil)
 		return true, nil
 	}
@@ -189,7 +188,6 @@ func (s *session) sendParse(size int) (bool, error) {
 func (s *session) sendLargeParse(size int) (bool, error) {
 	b := s.client.Buffered()
 	body := b[5:min(len(b), size)]
-	s.setsUnknown = true
 	name, _, ok := wire.CString(body)
 	if !ok {
 		if len(body) > nameMax {
@@ -212,7 +210,7 @@ func (s *session) sendLargeParse(size int) (bool, error) {
 	s.unnamedAs = nil
 	s.unnamedTok, s.unnamedLarge = s.db.tokens.Add(1), true
 	s.lease.Unnamed = s.unnamedTok
-	s.forward(size)
+	s.forwardLarge(size)
 	s.owed.push(expect{kind: expectParse, unnamed: true})
 	return true, nil
 }

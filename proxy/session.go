@@ -85,6 +85,7 @@ type session struct {
 	owed        expects
 	upload      int  // bytes of a client frame still to be forwarded
 	uploadVoid  bool // they are dropped instead
+	uploadLarge bool // they are a text that is not parsed: see lookInto
 	download    int  // bytes of a server frame still to be relayed
 	swallowing  bool // they are dropped instead
 	forgetting  bool // a DEALLOCATE ALL is ahead in this request
@@ -158,6 +159,7 @@ type session struct {
 	learning       map[string]string // what a server reports while the first of its kind logs in
 
 	scratch    []byte
+	largeTail  []byte // the end of what lookInto has seen
 	answerHead []byte // of a held read, kept back until the first row
 }
 
