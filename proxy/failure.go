@@ -267,6 +267,10 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 	s.setSettings(s.txBase)
 	s.savepoints = s.savepoints[:0]
 	told := false
+	if s.readyOwed {
+		s.readyOwed = false
+		s.answerReady() // the command itself was over
+	}
 	if inTx {
 		s.tx, s.lost = 'E', true
 	}

@@ -553,6 +553,10 @@ func TestSequences(t *testing.T) {
 		{"PREPARE outlives a rollback", []frame{fQuery("BEGIN"), fQuery("PREPARE pq AS SELECT 5"), fQuery("ROLLBACK"), fQuery("EXECUTE pq"), fQuery("DEALLOCATE ALL"), fQuery("EXECUTE pq")}},
 		{"several commands", []frame{fQuery("PREPARE pq AS SELECT 5; EXECUTE pq"), fQuery("EXECUTE pq"), fQuery("DEALLOCATE pq; EXECUTE pq"), fParse("pq", one), fSync(), fQuery("PREPARE pq AS SELECT 7")}},
 		{"RESET ALL, extended", []frame{fParse("", "RESET ALL"), fBind("", ""), fExecute("", 0), fParse("s", "SHOW application_name"), fBind("", "s"), fExecute("", 0), fSync()}},
+		{"DISCARD ALL tells what is back", []frame{fQuery("SET application_name = 'x'"), fQuery("DISCARD ALL"), fQuery("SHOW application_name")}},
+		{"DISCARD ALL, extended, tells what is back", append([]frame{fQuery("SET application_name = 'x'")}, append(segment("DISCARD ALL"), fQuery("SHOW application_name"))...)},
+		{"DISCARD ALL ends a role", []frame{fQuery("SET ROLE pg_monitor"), fQuery("DISCARD ALL"), fQuery("SELECT current_user")}},
+		{"RESET SESSION AUTHORIZATION", []frame{fQuery("SET SESSION AUTHORIZATION app"), fQuery("RESET SESSION AUTHORIZATION"), fQuery("SELECT current_user")}},
 		{"RESET ALL tells of nothing that stays", []frame{fQuery("RESET ALL"), fQuery("SHOW application_name")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

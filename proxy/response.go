@@ -250,7 +250,7 @@ func (s *session) aside(kind byte, size int) {
 	case kind == wire.MsgParameterStatus && s.discardsOwn(front, size):
 		s.pass(swallow, size)
 	case kind == wire.MsgParameterStatus:
-		s.noteDateStyle(size)
+		s.noteTold(size)
 		s.pass(relay, size)
 	default:
 		// A notice kept back would be lost; relayed, it ends the chance to try
@@ -259,18 +259,44 @@ func (s *session) aside(kind byte, size int) {
 	}
 }
 
-// noteDateStyle remembers what the client is told of its DateStyle.
-func (s *session) noteDateStyle(size int) {
+// noteTold remembers what the client is told of parameters that the session
+// itself depends on.
+func (s *session) noteTold(size int) {
 	name, value, ok := wire.CString(s.lease.Buffered()[5:size])
-	if ok && string(name) == "DateStyle" {
-		s.dateStyle = string(cut(value))
+	if !ok {
+		return
 	}
+	switch string(name) {
+	case "DateStyle":
+		s.dateStyle = string(cut(value))
+	case "is_superuser", "session_authorization":
+		if s.toldOfRole == nil {
+			s.toldOfRole = map[string]string{}
+		}
+		s.toldOfRole[string(name)] = string(cut(value))
+	}
+}
+
+// tellOfRole tells the client that it is the login role again, when its role
+// went without a word from the server: that one had never been given it.
+func (s *session) tellOfRole() {
+	if len(s.toldOfRole) == 0 || len(identityOf(s.settings)) > 0 {
+		return
+	}
+	for name, told := range s.toldOfRole {
+		if own := s.greeted.values[name]; told != own {
+			s.commitHold()
+			s.client.SetOutput(wire.AppendParameterStatus(s.client.Output(), name, own))
+		}
+	}
+	clear(s.toldOfRole)
 }
 
 // discardsOwn reports whether a ParameterStatus comes from a DISCARD ALL that
 // took away what the client's start-up packet asked for, which it gets back.
 func (s *session) discardsOwn(front *expect, size int) bool {
-	if front == nil || front.plan == nil || front.plan.Single == nil || front.plan.Single.Kind != query.KindDiscard {
+	byQuery := front != nil && front.plan != nil && front.plan.Single != nil && front.plan.Single.Kind == query.KindDiscard
+	if !byQuery && !s.discarded {
 		return false
 	}
 	_, own := s.base.Get(strings.ToLower(string(cut(s.lease.Buffered()[5:size]))))
@@ -451,12 +477,26 @@ func (s *session) ready(body []byte, size int) error {
 		return s.outOfStep("ReadyForQuery out of order")
 	}
 	e := s.pop()
+	s.discarded = false
 	s.copyIn, s.breach, s.awaited = false, false, false
 	if phase(s.phase.Load()) == phaseActive {
 		s.since.Store(s.server.clock.Load()) // what follows has its own time
 	}
 	s.wholeDateStyle()
 	s.transaction(body[0])
+	if e.mode == relay && s.tx == 'I' {
+		s.tellOfRole()
+		if s.tellParams {
+			// What DISCARD ALL took away of the start-up packet is there again, and
+			// told, before the command is over.
+			if err := s.applySettings(); err != nil || s.settling {
+				s.lease.Discard(size)
+				s.steps++
+				s.readyOwed = true
+				return err
+			}
+		}
+	}
 	s.pass(e.mode, size)
 	switch e.purpose {
 	case forSettings:

@@ -90,6 +90,8 @@ type session struct {
 	swallowing  bool // they are dropped instead
 	forgetting  bool // a DEALLOCATE ALL is ahead in this request
 	tellParams  bool // the next settings applied change what the client was told
+	discarded   bool // DISCARD ALL is complete in the request at hand
+	readyOwed   bool // and the end of its command waits for them
 	skipping    bool // an error was sent; everything up to Sync is dropped
 	copyIn      bool // the server expects CopyData
 	breach      bool // it got something else
@@ -130,10 +132,11 @@ type session struct {
 	catalogChanged bool // DDL ran in the transaction
 	route          query.Route
 	searchPath     string
-	identityGoes   bool   // the request takes away the role that is set: it is not applied first
-	dateStyle      string // as the client was told
-	usesSequences  bool   // has asked for currval or lastval: keeps its connection
-	sequencesOn    uint64 // the connection on which it may last have drawn from a sequence
+	identityGoes   bool              // the request takes away the role that is set: it is not applied first
+	dateStyle      string            // as the client was told
+	toldOfRole     map[string]string // parameters that a change of role changed
+	usesSequences  bool              // has asked for currval or lastval: keeps its connection
+	sequencesOn    uint64            // the connection on which it may last have drawn from a sequence
 	statements     map[string]*preparedStatement
 	private        bool   // servers know the statements by the session's names: see goPrivate
 	scope          string // what besides its text makes a statement what it is: see setScope

@@ -134,6 +134,10 @@ func (s *session) settingsApplied() error {
 	}
 	s.lease.Settings = s.settlingTo
 	s.tellParams = false
+	if s.readyOwed {
+		s.readyOwed = false
+		s.answerReady()
+	}
 	if s.tx == 'I' {
 		s.leaseBase = s.lease.Settings
 	}
@@ -300,6 +304,7 @@ func (s *session) completed(e *expect, tag []byte) {
 				had, _ := s.settings.Get(it.Name)
 				s.tellParams = s.tellParams || had != it
 			}
+			s.discarded = true
 			s.setSettings(s.base)
 			s.lease.Settings, s.lease.Unnamed, s.unnamedTok = nil, 0, 0
 		}
