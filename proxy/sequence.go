@@ -13,9 +13,9 @@ import (
 // A connection remembers whose values it may hold: nobody's, one session's, or
 // several sessions'. A statement that reads them goes to the connection that has
 // the session's own when it is free. On one that has others' they are discarded
-// first, so that PostgreSQL itself says 55000; and once any client has asked for
-// such values, also ahead of statements that may draw new ones, so that the next
-// question finds them. A session that has asked keeps its connection from then on.
+// first, so that PostgreSQL itself says 55000; and ahead of statements that draw
+// new ones by name, or, once any client has asked for such values, that may draw
+// them at all, so that the next question finds them. A session that has asked keeps its connection from then on.
 
 // mixedSequences stands for several sessions in pool.Server.Sequences.
 const mixedSequences = ^uint64(0)
@@ -57,6 +57,8 @@ func (s *session) mustDiscardSequences(p *router.Plan) bool {
 	case readsSequences(p):
 		s.usesSequences = true
 		s.db.sequencesRead.Store(true)
+	case p != nil && p.Effects&query.EffectSequenceWrite != 0:
+		// Who draws a value by name is likely to ask for it again.
 	case p != nil && p.Intent == router.Read || !s.db.sequencesRead.Load():
 		return false
 	}
