@@ -60,10 +60,10 @@ func (s *session) startAudit() {
 	var names []string
 	if s.suspect&query.EffectUnknown != 0 {
 		s.unsure = true
-		complete := false
-		if names, complete = s.db.customNames(); !complete {
-			s.setsUnknown = true
-		}
+		var complete, loaded bool
+		names, complete, loaded = s.db.customNames()
+		s.setsUnknown = s.setsUnknown || loaded && !complete
+		s.auditAgain.Store(!loaded)
 	}
 	s.suspect = 0
 	s.audit = auditAnswer{running: true, again: s.audit.again, row: s.audit.row[:0]}

@@ -115,6 +115,9 @@ func (s *session) obey() error {
 	if s.flag(controlWatch) {
 		s.watchClient = true
 	}
+	if s.flag(controlAudit) {
+		s.steps++ // to be settled once more
+	}
 	if !s.oursRuns() && s.flag(controlCancel) {
 		done := s.cancels.take()
 		if s.owed.empty() || s.audit.running {
@@ -174,6 +177,9 @@ func (srv *Server) sweep() {
 				if s.expired(phaseIdle, s.timeouts.ClientIdle) || s.expired(phaseActive, s.timeouts.Query) ||
 					s.expired(phaseIdleInTx, s.timeouts.IdleInTransaction) {
 					s.signal(controlTimeout)
+				}
+				if s.auditAgain.Load() && s.db.loaded() {
+					s.signal(controlAudit)
 				}
 				if s.expired(phaseActive, sweepInterval) {
 					s.signal(controlWatch)

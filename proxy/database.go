@@ -35,8 +35,9 @@ type Nodes interface {
 type Planner interface {
 	Plan(sql []byte, ctx router.Context) *router.Plan
 	// CustomSettings returns the names of the custom settings that functions may
-	// set; complete is false when there may be others.
-	CustomSettings() (names []string, complete bool)
+	// set; complete is false when there may be others, loaded while it is not
+	// known yet.
+	CustomSettings() (names []string, complete, loaded bool)
 }
 
 // Mode says for how long a client keeps a server connection.
@@ -153,12 +154,18 @@ func (d *Database) mention(text string) bool {
 }
 
 // customNames returns all names that statements of unknown effect may have set;
-// complete is false when there may be others.
-func (d *Database) customNames() (names []string, complete bool) {
-	names, complete = d.Planner.CustomSettings()
+// complete is false when there may be others, loaded while it is not known yet.
+func (d *Database) customNames() (names []string, complete, loaded bool) {
+	names, complete, loaded = d.Planner.CustomSettings()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.AppendSeq(slices.Clone(names), maps.Keys(d.mentioned)), complete
+	return slices.AppendSeq(slices.Clone(names), maps.Keys(d.mentioned)), complete, loaded
+}
+
+// loaded reports whether the catalog is known.
+func (d *Database) loaded() bool {
+	_, _, is := d.Planner.CustomSettings()
+	return is
 }
 
 // settingsKey names settings with their values.

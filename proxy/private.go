@@ -21,6 +21,7 @@ import (
 const (
 	pinnedPrivate = "prepared statements under its own names"
 	pinnedLarge   = "a statement too large to be kept"
+	pinnedLoading = "the catalog is not loaded yet"
 )
 
 // goPrivate replaces the statements of the lease by the session's own under

@@ -156,6 +156,9 @@ func (s *session) sendParse(size int) (bool, error) {
 	}
 	s.segmentRead++
 	s.mentions(p, cut(rest))
+	if !s.open {
+		s.guardSequences(p)
+	}
 	s.open = true
 	if len(name) > 0 {
 		return true, s.parseNamed(string(name), rest, p, size)
@@ -232,23 +235,24 @@ func (s *session) sendBind(size int) (bool, error) {
 		}
 		return false, nil
 	}
+	opens := !s.open
 	s.open = true
 	var p *router.Plan
 	var about *preparedStatement
 	if len(name) == 0 {
 		p = s.unnamedAs
-		s.guardSequencesExtended(p)
+		s.guardBind(p, opens)
 		s.restoreUnnamed()
 		s.bound(portal, p)
 		s.forward(size)
 	} else if st := s.statements[string(name)]; st != nil && s.private {
 		p = s.replan(st)
-		s.guardSequencesExtended(p)
+		s.guardBind(p, opens)
 		s.bound(portal, p)
 		s.forward(size)
 	} else if st != nil {
 		p, about = s.replan(st), st
-		s.guardSequencesExtended(p)
+		s.guardBind(p, opens)
 		s.ensure(st.shared)
 		s.bound(portal, p)
 		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)

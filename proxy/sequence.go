@@ -77,10 +77,15 @@ func (s *session) guardSequences(p *router.Plan) {
 	}
 }
 
-// guardSequencesExtended does the same ahead of a Bind, inside the client's
-// implicit transaction.
-func (s *session) guardSequencesExtended(p *router.Plan) {
-	if !s.mustDiscardSequences(p) {
+// guardBind does the same ahead of a Bind. Within a request it happens inside the
+// client's implicit transaction, which some commands do not bear: there it is
+// done for nothing less than a question.
+func (s *session) guardBind(p *router.Plan, opens bool) {
+	if opens {
+		s.guardSequences(p)
+		return
+	}
+	if !readsSequences(p) || !s.mustDiscardSequences(p) {
 		return
 	}
 	st := s.db.Statements.Acquire("", []byte(discardSequences))

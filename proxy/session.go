@@ -36,6 +36,7 @@ const (
 	controlTimeout             // the sweeper found a limit passed
 	controlNode                // the node of the lease in abandoned is down
 	controlWatch               // the statement takes long: look whether the client is still there
+	controlAudit               // the catalog has come: what was kept until then is looked at again
 )
 
 // preparedStatement is what a client's statement name means.
@@ -111,12 +112,13 @@ type session struct {
 	mark        uint64
 	cancelled   bool
 	timedOut    bool
-	watchClient bool // the statement takes long
-	clientLeft  bool // it has closed its side behind a Terminate
-	unsure      bool // something ran on the lease that may have left what no audit finds
-	setsUnknown bool // set_config was called for who knows which setting: keeps its connection
-	asked       bool // a Flush was sent because too many replies are owed
-	awaited     bool // a Flush was sent because the next frame depends on their outcome
+	watchClient bool        // the statement takes long
+	clientLeft  bool        // it has closed its side behind a Terminate
+	unsure      bool        // something ran on the lease that may have left what no audit finds
+	auditAgain  atomic.Bool // when the catalog is loaded: until then names may be missing
+	setsUnknown bool        // set_config was called for who knows which setting: keeps its connection
+	asked       bool        // a Flush was sent because too many replies are owed
+	awaited     bool        // a Flush was sent because the next frame depends on their outcome
 	syncsInCopy int
 	copyUnsure  bool // data was sent behind a Sync in a copy
 	tries       int  // how often the request at hand was tried in vain

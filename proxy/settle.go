@@ -30,9 +30,18 @@ func (s *session) settle() error {
 	}
 	s.exclude, s.tries = 0, 0
 	s.cancelled, s.timedOut = false, false
+	if s.auditAgain.Load() && s.db.loaded() {
+		s.suspect |= query.EffectUnknown
+	}
 	if s.suspect != 0 && s.mode != ModeSession {
 		s.startAudit()
 		return nil
+	}
+	switch {
+	case s.auditAgain.Load() && s.pinned == "":
+		s.pin(pinnedLoading)
+	case !s.auditAgain.Load() && s.pinned == pinnedLoading:
+		s.pin("")
 	}
 	if s.setsUnknown && s.pinned == "" {
 		s.pin("custom settings of unknown names")

@@ -117,13 +117,14 @@ func (r *Router) Plan(sql []byte, ctx Context) *Plan {
 }
 
 // CustomSettings returns the names of the custom settings that functions of the
-// database may set; complete is false when there may be others. See
-// catalog.Catalog.CustomSettings.
-func (r *Router) CustomSettings() (names []string, complete bool) {
+// database may set; complete is false when there may be others, loaded while
+// there is no catalog to tell. See catalog.Catalog.CustomSettings.
+func (r *Router) CustomSettings() (names []string, complete, loaded bool) {
 	if c := r.opts.Catalog(); c != nil {
-		return c.CustomSettings()
+		names, complete = c.CustomSettings()
+		return names, complete, true
 	}
-	return nil, false
+	return nil, false, false
 }
 
 // miss is a text that has no current plan in the cache.
