@@ -11,18 +11,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
+
+	"shardproxy/config"
 )
 
 const (
 	// scramIterations is PostgreSQL's default of scram_iterations.
 	scramIterations = 4096
-	// maxIterations bounds the CPU that one check of a cleartext password
-	// against a verifier may cost (some seconds); drivers refuse more, too.
-	maxIterations  = 10_000_000
 	scramSaltBytes = 16
-	maxSaltBytes   = 1024
 	keyBytes       = sha256.Size
 
 	verifierPrefix = "SCRAM-SHA-256$"
@@ -82,48 +79,17 @@ func HashPassword(password string) string {
 	return keys.String()
 }
 
-var errVerifier = errors.New("neither a SCRAM-SHA-256 verifier nor an md5 hash")
-
 // parseVerifier reads what PostgreSQL keeps in rolpassword: exactly one of the
 // results is set.
 func parseVerifier(s string) (keys *scramKeys, md5hash string, err error) {
-	if isMD5(s) {
-		return nil, s, nil
+	v, err := config.ParseVerifier(s)
+	if err != nil || v.MD5 != "" {
+		return nil, v.MD5, err
 	}
-	rest, ok := strings.CutPrefix(s, verifierPrefix)
-	if !ok {
-		return nil, "", errVerifier
-	}
-	head, tail, ok1 := strings.Cut(rest, "$")
-	count, salt, ok2 := strings.Cut(head, ":")
-	stored, server, ok3 := strings.Cut(tail, ":")
-	if !ok1 || !ok2 || !ok3 {
-		return nil, "", fmt.Errorf("%w: want SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey", errVerifier)
-	}
-	keys, err = buildKeys(count, salt, stored, server)
-	return keys, "", err
-}
-
-func buildKeys(count, salt, stored, server string) (*scramKeys, error) {
-	n, err := strconv.ParseUint(count, 10, 31)
-	if err != nil || n < 1 || n > maxIterations {
-		return nil, fmt.Errorf("%w: iterations must be 1 to %d", errVerifier, maxIterations)
-	}
-	k := &scramKeys{iterations: int(n)}
-	if k.salt, err = decodeBase64(salt); err != nil || len(k.salt) == 0 || len(k.salt) > maxSaltBytes {
-		return nil, fmt.Errorf("%w: bad salt", errVerifier)
-	}
-	for _, f := range []struct {
-		dst  *[keyBytes]byte
-		text string
-	}{{&k.stored, stored}, {&k.server, server}} {
-		b, err := decodeBase64(f.text)
-		if err != nil || len(b) != keyBytes {
-			return nil, fmt.Errorf("%w: a key is not %d bytes of base64", errVerifier, keyBytes)
-		}
-		copy(f.dst[:], b)
-	}
-	return k, nil
+	k := &scramKeys{iterations: v.Iterations, salt: v.Salt}
+	copy(k.stored[:], v.StoredKey)
+	copy(k.server[:], v.ServerKey)
+	return k, "", nil
 }
 
 var errBase64 = errors.New("invalid base64")
@@ -135,19 +101,6 @@ func decodeBase64(s string) ([]byte, error) {
 		return nil, errBase64
 	}
 	return base64.StdEncoding.Strict().DecodeString(s)
-}
-
-// isMD5 reports whether s has the form of PostgreSQL's md5 password hash.
-func isMD5(s string) bool {
-	if len(s) != 3+2*md5.Size || s[:3] != "md5" {
-		return false
-	}
-	for _, c := range []byte(s[3:]) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
 }
 
 // hashMD5 is what PostgreSQL stores with password_encryption = md5.

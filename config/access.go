@@ -117,6 +117,12 @@ type Auth struct {
 	AllowCleartext bool `yaml:"allow_cleartext" default:"false"`
 	// Throttle slows an address down that fails to log in.
 	Throttle Throttle `yaml:"throttle"`
+	// Secret keys the salts that the proxy shows where it has none from a
+	// server: for plain passwords and for names that nobody has. Proxies with
+	// the same one show the same. Default: empty, a random one per process.
+	Secret Secret `yaml:"secret" apply:"restart"`
+	// SecretFile holds Secret; Load reads it into Secret.
+	SecretFile string `yaml:"secret_file" path:"true" apply:"restart"`
 	// MaxDerivations bounds the derivations of SCRAM keys from plain passwords
 	// that run at a time, 0: half of the processors. Default: 0.
 	MaxDerivations int `yaml:"max_derivations" default:"0" min:"0" max:"1024"`

@@ -231,6 +231,8 @@ func goodAuth(t *testing.T) Auth {
 		},
 		AllowCleartext: true,
 		Throttle:       Throttle{Delay: 50 * time.Millisecond, MaxDelay: 5 * time.Second, ForgetAfter: time.Hour, MaxAddresses: 100},
+		Secret:         NewSecret("a key of enough bytes"),
+		SecretFile:     testFile(t, "files/key"),
 		MaxDerivations: 2,
 	}
 }

@@ -1,10 +1,8 @@
 package config
 
 import (
-	"encoding/base64"
 	"errors"
-	"regexp"
-	"strconv"
+	"fmt"
 	"strings"
 )
 
@@ -26,7 +24,7 @@ func (v *validator) password(section, key string, secret *Secret, file string) {
 			v.add(filePath, file+" is empty", "")
 			return
 		case strings.ContainsAny(text, "\n\r\x00"):
-			v.add(filePath, file+" holds more than one line", "the password is the whole file, without its last line break")
+			v.add(filePath, file+" holds more than one line", "the "+key[strings.LastIndexByte(key, '_')+1:]+" is the whole file, without its last line break")
 			return
 		}
 		v.checkSecretMode(file, filePath)
@@ -35,7 +33,7 @@ func (v *validator) password(section, key string, secret *Secret, file string) {
 	if _, given := v.positions[path]; given && secret.Empty() {
 		v.add(path, "is empty", "")
 	}
-	if _, err := verifierKind(*secret); err == nil && key == "password" && strings.HasPrefix(section, "users[") {
+	if _, err := ParseVerifier(secret.Reveal()); !errors.Is(err, errVerifierForm) && key == "password" && strings.HasPrefix(section, "users[") {
 		v.add(path, "holds a verifier, not a password", "set verifier instead")
 	}
 	if secret.Reveal() == redacted {
@@ -43,32 +41,18 @@ func (v *validator) password(section, key string, secret *Secret, file string) {
 	}
 }
 
-var md5Verifier = regexp.MustCompile(`^md5[0-9a-f]{32}$`)
+// minKeyBytes is the shortest key that nobody finds by trying.
+const minKeyBytes = 16
 
-// SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>
-var scramVerifier = regexp.MustCompile(`^SCRAM-SHA-256\$([0-9]+):([^$:]+)\$([^$:]+):([^$:]+)$`)
-
-// verifierKind returns the method that made the verifier, scram-sha-256 or
-// md5, or an error that says what is wrong with it.
-func verifierKind(s Secret) (Method, error) {
-	if md5Verifier.MatchString(s.Reveal()) {
-		return MethodMD5, nil
+// key fills auth.secret from its file, and refuses what is easily guessed.
+func (v *validator) key(a *Auth) {
+	v.password("auth", "secret", &a.Secret, a.SecretFile)
+	if text := a.Secret.Reveal(); text == "" || text == redacted || len(text) >= minKeyBytes {
+		return
 	}
-	m := scramVerifier.FindStringSubmatch(s.Reveal())
-	if m == nil {
-		return "", errors.New("it has the form of none")
+	path := "auth.secret"
+	if a.SecretFile != "" {
+		path = "auth.secret_file"
 	}
-	if n, err := strconv.ParseInt(m[1], 10, 32); err != nil || n < 1 {
-		return "", errors.New("its iteration count is out of range")
-	}
-	for _, part := range []struct {
-		name, text string
-		bytes      int
-	}{{"salt", m[2], 0}, {"StoredKey", m[3], 32}, {"ServerKey", m[4], 32}} {
-		b, err := base64.StdEncoding.DecodeString(part.text)
-		if err != nil || part.bytes > 0 && len(b) != part.bytes {
-			return "", errors.New("its " + part.name + " is damaged")
-		}
-	}
-	return MethodSCRAM, nil
+	v.add(path, fmt.Sprintf("is shorter than %d bytes", minKeyBytes), "such as what openssl rand -hex 32 prints")
 }

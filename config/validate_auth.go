@@ -25,9 +25,9 @@ func (v *validator) users() {
 			if !u.Password.Empty() || u.PasswordFile != "" {
 				v.add(path+".verifier", "there is a password too", "give one of them")
 			}
-			if kind, err := verifierKind(u.Verifier); err != nil {
+			if hash, err := ParseVerifier(u.Verifier.Reveal()); err != nil {
 				v.add(path+".verifier", "is no verifier: "+err.Error(), "as in pg_authid.rolpassword: SCRAM-SHA-256$... or md5...")
-			} else if kind == MethodMD5 && u.Name != "" {
+			} else if hash.MD5 != "" && u.Name != "" {
 				v.md5Warning(path)
 			}
 		}
@@ -43,7 +43,7 @@ func (v *validator) md5Warning(path string) {
 
 func (v *validator) userPath(i int) string { return "users[" + strconv.Itoa(i) + "]" }
 
-// auth checks the rule list, auth_query and the throttle.
+// auth checks the rule list, auth_query, the secret and the throttle.
 func (v *validator) auth() {
 	a := &v.c.Auth
 	if len(a.Rules) == 0 && v.clean("auth.rules") {
@@ -74,6 +74,7 @@ func (v *validator) auth() {
 			v.databaseReference("auth.auth_query.database", q.Database)
 		}
 	}
+	v.key(a)
 	if t := a.Throttle; t.Delay > 0 && t.MaxDelay < t.Delay {
 		v.add("auth.throttle.max_delay", "is less than auth.throttle.delay", "")
 	}
@@ -211,7 +212,7 @@ func (v *validator) userLogin(u *User, path string) {
 		return
 	}
 	known, admitted := !u.Password.Empty() || !u.Verifier.Empty(), false
-	kind, _ := verifierKind(u.Verifier)
+	verifier, _ := ParseVerifier(u.Verifier.Reveal()) // a bad one has been reported
 	for _, r := range v.c.Auth.Rules {
 		if r.Method == MethodReject || !slices.Contains(r.Users, All) && !slices.Contains(r.Users, u.Name) {
 			continue
@@ -222,7 +223,7 @@ func (v *validator) userLogin(u *User, path string) {
 			v.serverPassword(u, path)
 			return
 		case MethodSCRAM:
-			if known && kind != MethodMD5 {
+			if known && verifier.MD5 == "" {
 				v.serverPassword(u, path)
 				return
 			}

@@ -44,12 +44,25 @@
 // A restart of the replica. A standby that restarts may show a position earlier
 // than it had shown. What it covers is therefore forgotten as soon as its
 // control connection breaks, which the kernel reports at once, and when the
-// data path suspects it. A server connection opened after the last observation
-// may still, in theory, reach a restarted server first: who wants to rule that
-// out notes Mark() when the connection is established and asks Fresh with the
-// greater of the session's and the connection's mark. A connection that was
-// there before the sample began and is still there proves that the server has
-// not restarted since.
+// data path suspects it. What remains is a machine that goes and comes back
+// without a word (a power cut, a reset), accepts a new server connection before
+// any probe, lost connection or failed statement has told of it, and then shows
+// an earlier position: that takes a server that starts faster than
+// Options.Interval. Who wants to rule it out notes Mark() when a server
+// connection is established and asks Fresh with the greater of the session's
+// and the connection's mark before reading over it. A connection that was there
+// before the sample began and is still there proves that the server has not
+// restarted since.
+//
+// A restart of the proxy. A mark belongs to one session in one Monitor; it is
+// worth nothing in another process. A client that reconnects, to a proxy that
+// has restarted, to another one or to the same one, is a new session without a
+// mark, and its reads may miss what its earlier connection wrote, by up to
+// MaxLag. That is what consistency by session promises and no more. A Monitor
+// could demand of every session that replicas cover a sample of its own, which
+// would close the gap for a restart alone. It does not: the other two ways stay
+// open, and a proxy that starts while there is no primary could not serve reads
+// at all. Who needs more than a session's view reads from the primary.
 //
 // # Rights of the control user
 //

@@ -107,7 +107,9 @@ func (p *nodePool) open(ctx context.Context) (*Server, error) {
 		return nil, err
 	}
 	c := wire.NewConn(socket, tlsConn, p.pools.opt.Buffers)
-	return p.newServer(c, h.PID, h.SecretKey, p.pools.intern(h.ParameterStatuses)), nil
+	reported := p.pools.intern(h.ParameterStatuses)
+	p.reported.Store(reported)
+	return p.newServer(c, h.PID, h.SecretKey, reported), nil
 }
 
 // discardAll rolls back whatever is open and discards the session's state. It

@@ -26,9 +26,16 @@ const patience = 20 * time.Second
 type bench struct {
 	*pool.Pools
 	t     testing.TB
+	name  string
 	user  *pool.User
-	ahead atomic.Int64
+	node  int
+	clock *clock
 }
+
+// clock is the time of day, and how far it is put forward.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 // policy returns limits that get in nobody's way.
 func policy(size int) pool.Policy {
@@ -37,11 +44,11 @@ func policy(size int) pool.Policy {
 
 // newBench opens a pool of the superuser's connections to addr.
 func newBench(t testing.TB, addr, database string, pol pool.Policy, change func(*pool.Options)) *bench {
-	b := &bench{t: t}
+	b := &bench{t: t, name: "tester", clock: &clock{}}
 	opt := pool.Options{
 		Nodes: []string{addr}, Buffers: &wire.Buffers{}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Target: pool.Target{Database: database, ConnectTimeout: 5 * time.Second, TLS: pool.TLS{Mode: "disable"}},
-		Now:    func() time.Time { return time.Now().Add(time.Duration(b.ahead.Load())) },
+		Now:    b.clock.now,
 	}
 	if change != nil {
 		change(&opt)
@@ -69,7 +76,7 @@ type waiter struct {
 func (b *bench) ask() (*pool.Server, *waiter) {
 	b.t.Helper()
 	w := &waiter{woken: make(chan struct{}, 1)}
-	s, ticket, err := b.user.Acquire(0, 0, func() { w.woken <- struct{}{} })
+	s, ticket, err := b.user.Acquire(b.node, 0, func() { w.woken <- struct{}{} })
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -104,7 +111,16 @@ func (b *bench) take() *pool.Server {
 	return s
 }
 
-func (b *bench) stat() pool.Stat { return b.Stats()[0] }
+// stat describes the user's pool for the node.
+func (b *bench) stat() pool.Stat {
+	for _, st := range b.Stats() {
+		if st.User == b.name && st.Node == b.node {
+			return st
+		}
+	}
+	b.t.Fatal("no such pool")
+	return pool.Stat{}
+}
 
 func waitFor(t testing.TB, what string, is func() bool) {
 	t.Helper()

@@ -2,8 +2,6 @@ package pool
 
 import (
 	"container/list"
-	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -26,6 +24,8 @@ type nodePool struct {
 	target Target
 	node   int
 	gen    atomic.Uint64
+	// reported is what the newest connection was told at login.
+	reported atomic.Pointer[Reported]
 
 	// mu serialises borrowers, dials, resets and the maintenance loop.
 	mu       sync.Mutex
@@ -36,62 +36,9 @@ type nodePool struct {
 	dialling int
 	retryAt  time.Time // no dial before: the last one failed
 	failures int
+	lastSeq  uint64 // numbers tickets and dials in the order of their beginning
+	reached  uint64 // the latest dial that has succeeded
 }
-
-// Ticket is a borrower's place in the queue. Done turns true at most once,
-// after which Result holds; Wake has been called by then.
-type Ticket struct {
-	pool   *nodePool
-	elem   *list.Element
-	wake   func()
-	since  time.Time
-	done   atomic.Bool
-	server *Server
-	err    error
-}
-
-// Done reports whether the wait is over.
-func (t *Ticket) Done() bool { return t.done.Load() }
-
-// Result returns what came of it: a connection, or the error of a dial.
-func (t *Ticket) Result() (*Server, error) { return t.server, t.err }
-
-// Since returns when the wait began.
-func (t *Ticket) Since() time.Time { return t.since }
-
-// Cancel leaves the queue. A connection that was granted meanwhile goes back.
-func (t *Ticket) Cancel() {
-	p := t.pool
-	p.mu.Lock()
-	if !t.done.Load() {
-		p.waiting.Remove(t.elem)
-		t.err = context.Canceled
-		t.done.Store(true)
-		p.mu.Unlock()
-		return
-	}
-	s := t.server
-	p.mu.Unlock()
-	if s != nil {
-		p.release(s, Clean)
-	}
-}
-
-// DialError says that a server connection could not be opened. Nothing was
-// sent, so the statement may be tried elsewhere.
-type DialError struct {
-	Node    int
-	Address string
-	Err     error
-}
-
-func (e *DialError) Error() string { return "connect to " + e.Address + ": " + e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *DialError) Unwrap() error { return e.Err }
-
-// SafeToRetry reports that nothing of a statement reached a server.
-func (e *DialError) SafeToRetry() bool { return true }
 
 // acquire lends an idle connection, or queues.
 func (p *nodePool) acquire(prefer uint64, wake func()) (*Server, *Ticket, error) {
@@ -101,7 +48,7 @@ func (p *nodePool) acquire(prefer uint64, wake func()) (*Server, *Ticket, error)
 	if p.pools.closed.Load() {
 		return nil, nil, ErrClosed
 	}
-	if !p.pools.paused.Load() && p.waiting.Len() == 0 {
+	if !p.pools.Paused() && p.waiting.Len() == 0 {
 		if s := p.popIdleLocked(prefer, now); s != nil {
 			return s, nil, nil
 		}
@@ -110,7 +57,8 @@ func (p *nodePool) acquire(prefer uint64, wake func()) (*Server, *Ticket, error)
 		p.pools.stats.shed.Add(1)
 		return nil, nil, ErrQueueFull
 	}
-	t := &Ticket{pool: p, wake: wake, since: now}
+	p.lastSeq++
+	t := &Ticket{pool: p, wake: wake, since: now, seq: p.lastSeq}
 	t.elem = p.waiting.PushBack(t)
 	p.growLocked(now)
 	return nil, t, nil
@@ -141,7 +89,7 @@ func (p *nodePool) popIdleLocked(prefer uint64, now time.Time) *Server {
 }
 
 func (p *nodePool) lendLocked(s *Server, now time.Time) {
-	s.lent = true
+	s.lent, s.served = true, true
 	s.used = now
 	p.lent++
 	p.pools.stats.assigned.Add(1)
@@ -150,7 +98,7 @@ func (p *nodePool) lendLocked(s *Server, now time.Time) {
 // discardLocked closes a connection that nobody borrows.
 func (p *nodePool) discardLocked(s *Server) {
 	p.total--
-	p.user.servers.Add(-1)
+	p.pools.room.give(p.user)
 	p.pools.stats.closed.Add(1)
 	s.Drop()
 	// Closing may send a TLS alert; it does not wait.
@@ -196,21 +144,32 @@ func (p *nodePool) settleLocked(s *Server) {
 	p.pools.notePaused()
 }
 
-// offerLocked gives a good connection to the first in the queue, or keeps it.
+// offerLocked gives a good connection to the first in the queue, or keeps it,
+// or closes it if the limits want that another pool has one.
 func (p *nodePool) offerLocked(s *Server, now time.Time) {
-	if !p.pools.paused.Load() {
-		if e := p.waiting.Front(); e != nil {
-			t := p.waiting.Remove(e).(*Ticket)
-			p.lendLocked(s, now)
-			t.server = s
-			p.pools.stats.waited.Add(int64(now.Sub(t.since)))
-			t.done.Store(true)
-			t.wake()
+	wanted := p.pools.room.waiting.Load() > 0
+	if e := p.waiting.Front(); e != nil && !p.pools.Paused() {
+		t := e.Value.(*Ticket)
+		if wanted && s.served && p.pools.room.cede(p, p.total, t.since, now) {
+			p.discardLocked(s)
 			return
 		}
+		p.waiting.Remove(e)
+		p.lendLocked(s, now)
+		t.server = s
+		p.pools.stats.waited.Add(int64(now.Sub(t.since)))
+		t.done.Store(true)
+		t.wake()
+		if wanted && !p.wantsLocked(p.user.policy(), now) {
+			p.pools.room.leave(p)
+		}
+		return
 	}
 	s.used = now
 	p.idle = append(p.idle, s)
+	if wanted {
+		p.pools.room.kick()
+	}
 }
 
 // reset rolls back and discards all session state, then offers the connection.
@@ -228,88 +187,19 @@ func (p *nodePool) reset(s *Server) {
 	p.settleLocked(s)
 }
 
-// growLocked starts as many dials as the queue needs and the limits allow.
-func (p *nodePool) growLocked(now time.Time) {
-	if p.pools.closed.Load() || p.pools.paused.Load() {
-		return
-	}
-	pol := p.user.policy()
-	for p.dialling < p.waiting.Len()-len(p.idle) && p.dialling < pol.MaxDialing &&
-		p.total < p.sizeLocked(pol, now) && !now.Before(p.retryAt) && p.user.mayOpen(pol) {
-		p.dialLocked()
-	}
-}
-
-// sizeLocked is the number of connections allowed now: with the reserve once
-// somebody has waited long enough.
-func (p *nodePool) sizeLocked(pol Policy, now time.Time) int {
-	if pol.Reserve > 0 {
-		if e := p.waiting.Front(); e != nil && now.Sub(e.Value.(*Ticket).since) >= pol.ReserveAfter {
-			return pol.Size + pol.Reserve
-		}
-	}
-	return pol.Size
-}
-
-func (p *nodePool) dialLocked() {
-	p.dialling++
-	p.total++
-	p.user.servers.Add(1)
-	gen := p.gen.Load()
-	p.pools.tasks.Go(func() { p.dial(gen) })
-}
-
-func (p *nodePool) dial(gen uint64) {
-	ctx, cancel := context.WithTimeout(p.pools.ctx, p.target.ConnectTimeout)
-	s, err := p.open(ctx)
-	cancel()
-	now := p.pools.now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dialling--
-	if err != nil {
-		p.total--
-		p.user.servers.Add(-1)
-		p.dialFailedLocked(err, now)
-		return
-	}
-	p.failures, p.retryAt = 0, time.Time{}
-	p.pools.stats.opened.Add(1)
-	s.gen = gen
-	s.fate = Clean
-	p.settleLocked(s)
-	p.growLocked(now)
-}
-
-// dialFailedLocked fails the queue when the node cannot be reached or will not
-// have us, so that the statements may go elsewhere; a full server is no such
-// reason, the queue waits for it.
-func (p *nodePool) dialFailedLocked(err error, now time.Time) {
-	p.failures++
-	p.pools.stats.dialErrors.Add(1)
-	backoff := min(time.Duration(p.failures)*100*time.Millisecond, 2*time.Second)
-	p.retryAt = now.Add(backoff/2 + rand.N(backoff/2))
-	if p.pools.closed.Load() {
-		err = ErrClosed
-	} else if p.pools.opt.OnDialError != nil {
-		p.pools.opt.OnDialError(p.node, err)
-	}
-	if IsSaturated(err) {
-		return
-	}
-	if p.total > 0 && !unreachable(err) {
-		return // others work: those who wait get one of them
-	}
-	p.failWaitersLocked(&DialError{Node: p.node, Address: p.target.Address, Err: err})
-}
-
-func (p *nodePool) failWaitersLocked(err error) {
+// failWaitersLocked fails those in the queue whose number is at most upTo.
+func (p *nodePool) failWaitersLocked(err error, upTo uint64) {
 	for e := p.waiting.Front(); e != nil; e = p.waiting.Front() {
-		t := p.waiting.Remove(e).(*Ticket)
+		t := e.Value.(*Ticket)
+		if t.seq > upTo {
+			return
+		}
+		p.waiting.Remove(e)
 		t.err = err
 		t.done.Store(true)
 		t.wake()
 	}
+	p.pools.room.leave(p)
 }
 
 // retire closes the idle connections and marks the others to be closed when
@@ -350,10 +240,7 @@ func (p *nodePool) maintain(now time.Time) {
 		p.discardLocked(s)
 	}
 	p.growLocked(now)
-	for p.total < min(pol.Min, pol.Size) && p.dialling < pol.MaxDialing && !now.Before(p.retryAt) &&
-		!p.pools.paused.Load() && p.user.mayOpen(pol) {
-		p.dialLocked()
-	}
+	p.keepMinLocked(pol, now)
 }
 
 func (p *nodePool) preparedMax() int { return max(p.user.policy().PreparedStatements, 1) }
@@ -374,9 +261,3 @@ func (p *nodePool) newServer(c *wire.Conn, pid uint32, secret []byte, reported *
 		lifetime: life, gen: p.gen.Load(), id: p.pools.lastID.Add(1),
 	}
 }
-
-// Errors of Acquire.
-var (
-	ErrClosed    = errors.New("pool: closed")
-	ErrQueueFull = errors.New("pool: too many statements wait for a server connection")
-)

@@ -1,7 +1,6 @@
 package pool_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -69,7 +68,7 @@ func TestSizeReserveAndMinimum(t *testing.T) {
 	if st := b.stat(); st.Total != 2 || st.Waiting != 2 {
 		t.Errorf("%+v", st)
 	}
-	b.ahead.Store(int64(11 * time.Second))
+	b.clock.ahead.Store(int64(11 * time.Second))
 	s, err := third.result()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +81,7 @@ func TestSizeReserveAndMinimum(t *testing.T) {
 		s.Release(pool.Clean)
 	}
 	// All but the minimum go when they are idle for too long.
-	b.ahead.Add(int64(2 * time.Hour))
+	b.clock.ahead.Add(int64(2 * time.Hour))
 	waitFor(t, "idle connections are closed", func() bool { return b.stat().Total == 1 })
 }
 
@@ -92,7 +91,7 @@ func TestLifeTime(t *testing.T) {
 	b := sharedBench(t, pol)
 	idle, lent := b.take(), b.take()
 	idle.Release(pool.Clean)
-	b.ahead.Store(int64(2 * time.Minute))
+	b.clock.ahead.Store(int64(2 * time.Minute))
 	waitFor(t, "the idle one is closed", func() bool { return b.stat().Total == 1 })
 	if got := run(t, lent, "SELECT 1"); got != "1" {
 		t.Error("the lent one does not work: " + got)
@@ -162,77 +161,6 @@ func TestLimits(t *testing.T) {
 			t.Fatalf("got %v, %v", s, err)
 		}
 		s.Release(pool.Clean)
-	}
-}
-
-func TestDialFailures(t *testing.T) {
-	d := pgtest.Shared(t)
-	fp := faultproxy.Start(t, faultproxy.Options{Target: d.Node.Addr()})
-	told := make(chan error, 100)
-	b := newBench(t, fp.Addr(), d.Name, policy(2), func(o *pool.Options) {
-		o.OnDialError = func(_ int, err error) {
-			select {
-			case told <- err:
-			default:
-			}
-		}
-	})
-	if err := fp.SetMode(faultproxy.Refuse); err != nil {
-		t.Fatal(err)
-	}
-	var queue []*waiter
-	for range 3 {
-		_, w := b.ask()
-		queue = append(queue, w)
-	}
-	for _, w := range queue {
-		_, err := w.result()
-		var de *pool.DialError
-		if !errors.As(err, &de) || !de.SafeToRetry() || de.Address != fp.Addr() {
-			t.Fatalf("got %v", err)
-		}
-	}
-	if err := <-told; err == nil {
-		t.Error("told of no error")
-	}
-	waitFor(t, "the last dial", func() bool { return b.stat().Dialling == 0 })
-	if err := fp.SetMode(faultproxy.Normal); err != nil {
-		t.Fatal(err)
-	}
-	b.Wake(0)
-	b.take().Release(pool.Clean)
-	if st := b.stat(); st.Total != 1 {
-		t.Errorf("%+v", st)
-	}
-}
-
-// TestSaturation has a server that is full for a while: nobody fails.
-func TestSaturation(t *testing.T) {
-	d := pgtest.Shared(t)
-	fp := faultproxy.Start(t, faultproxy.Options{Target: d.Node.Addr()})
-	full := fp.On(faultproxy.Rule{From: faultproxy.FromClient, Kind: faultproxy.Startup, Every: true,
-		Do: faultproxy.Answer(wire.Fatal("53300", "sorry, too many clients already"))})
-	b := newBench(t, fp.Addr(), d.Name, policy(2), nil)
-	_, w := b.ask()
-	waitFor(t, "several dials", func() bool { return full.Matches() >= 2 })
-	if w.ticket.Done() {
-		t.Fatal("a full server failed the queue")
-	}
-	full.Remove()
-	s, err := w.result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Release(pool.Clean)
-}
-
-func TestRefusedLogin(t *testing.T) {
-	d := pgtest.Shared(t)
-	b := newBench(t, d.Node.Addr(), d.Name, policy(2), nil)
-	b.user = b.For("tester", "app", "wrong", policy(2))
-	_, w := b.ask()
-	if _, err := w.result(); err == nil || pool.IsSaturated(err) {
-		t.Errorf("a wrong password: %v", err)
 	}
 }
 
@@ -435,54 +363,6 @@ func TestCancelWorks(t *testing.T) {
 	}
 	next(t, s)
 	s.Release(pool.Clean)
-}
-
-func TestPauseAndResume(t *testing.T) {
-	b := sharedBench(t, policy(2))
-	lent := b.take()
-	paused := make(chan error, 1)
-	go func() { paused <- b.Pause(within(t, patience)) }()
-	waitFor(t, "Pause", b.Paused)
-	s, w := b.ask()
-	if s != nil || w.ticket.Done() {
-		t.Fatal("lent while paused")
-	}
-	select {
-	case err := <-paused:
-		t.Fatalf("Pause did not wait: %v", err)
-	default:
-	}
-	lent.Release(pool.Clean)
-	if err := <-paused; err != nil {
-		t.Fatal(err)
-	}
-	if st := b.stat(); st.Total != 0 || w.ticket.Done() {
-		t.Errorf("%+v", st)
-	}
-	b.Resume()
-	s, err := w.result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Pause gives up with its context; Resume ends one that waits.
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := b.Pause(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	b.Resume()
-	for range 200 { // however close the two come to each other
-		go func() { paused <- b.Pause(within(t, patience)) }()
-		waitFor(t, "Pause", b.Paused)
-		b.Resume()
-		if err := <-paused; err != nil {
-			t.Fatalf("a Pause that was resumed: %v", err)
-		}
-	}
-	s.Release(pool.Clean)
-	if b.Paused() || b.Lent() != 0 || b.stat().Idle != 1 {
-		t.Error(b.describe())
-	}
 }
 
 func TestClose(t *testing.T) {

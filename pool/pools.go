@@ -48,16 +48,18 @@ type Pools struct {
 	stop   context.CancelFunc
 	tasks  sync.WaitGroup
 	closed atomic.Bool
-	paused atomic.Bool
-	lastID atomic.Uint64
-	stats  counters
+	room   *room
+	// pausing is nil unless Pause is in force.
+	pausing  atomic.Pointer[pausing]
+	returned signal // something came back while paused
+	lastID   atomic.Uint64
+	stats    counters
 
 	// mu guards users and reported. It is taken before a nodePool's mu,
 	// never after.
 	mu       sync.Mutex
 	users    map[identity]*User
 	reported []*Reported
-	quiet    chan struct{} // one slot: something came back while paused
 }
 
 type identity struct{ user, serverUser, password string }
@@ -68,8 +70,9 @@ type User struct {
 	pools *Pools
 	pol   atomic.Pointer[Policy]
 	nodes []*nodePool
-	// servers counts the connections to all nodes, dials included.
-	servers atomic.Int64
+	// servers counts the connections to all nodes, dials included. It is
+	// guarded by room.mu.
+	servers int
 }
 
 // New returns an empty Pools. It opens nothing.
@@ -81,7 +84,7 @@ func New(opt Options) *Pools {
 		opt.Now = time.Now
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Pools{opt: opt, ctx: ctx, stop: stop, users: map[identity]*User{}, quiet: make(chan struct{}, 1)}
+	return &Pools{opt: opt, ctx: ctx, stop: stop, users: map[identity]*User{}, room: newRoom(opt.MaxServers)}
 }
 
 // Open starts the maintenance loop.
@@ -95,7 +98,9 @@ func (p *Pools) Open() {
 				return
 			case <-tick.C:
 				p.each(func(n *nodePool) { n.maintain(p.now()) })
+			case <-p.room.wake:
 			}
+			p.makeRoom()
 		}
 	})
 }
@@ -110,7 +115,7 @@ func (p *Pools) Close() {
 	p.each(func(n *nodePool) {
 		n.retire()
 		n.mu.Lock()
-		n.failWaitersLocked(ErrClosed)
+		n.failWaitersLocked(ErrClosed, n.lastSeq)
 		n.mu.Unlock()
 	})
 	p.tasks.Wait()
@@ -147,7 +152,9 @@ func (p *Pools) For(user, serverUser, password string, pol Policy) *User {
 		}
 		p.users[id] = u
 	}
-	u.pol.Store(&pol)
+	if old := u.pol.Swap(&pol); old != nil && old.MaxServers != pol.MaxServers {
+		p.room.kick()
+	}
 	return u
 }
 
@@ -159,16 +166,17 @@ func (p *Pools) SetPolicies(of func(user string) Policy) {
 		pol := of(u.Name)
 		u.pol.Store(&pol)
 	}
+	p.room.kick()
 }
 
 // ServerUser returns the role under which the user's statements run.
 func (u *User) ServerUser() string { return u.nodes[0].target.User }
 
-func (u *User) policy() Policy { return *u.pol.Load() }
+// Reported returns what the newest connection to the node was told at login,
+// nil when there was none.
+func (u *User) Reported(node int) *Reported { return u.nodes[node].reported.Load() }
 
-func (u *User) mayOpen(pol Policy) bool {
-	return pol.MaxServers == 0 || u.servers.Load() < int64(pol.MaxServers)
-}
+func (u *User) policy() Policy { return *u.pol.Load() }
 
 // Acquire lends a connection to the node, or queues: then the Ticket tells the
 // outcome after wake has been called (once, from any goroutine; it must not
@@ -200,64 +208,6 @@ func (p *Pools) Wake(node int) {
 		}
 	})
 }
-
-// Pause stops lending and waits until every connection on loan has come back;
-// then it closes the idle ones. Resume undoes it, also while Pause waits.
-func (p *Pools) Pause(ctx context.Context) error {
-	p.paused.Store(true)
-	for p.paused.Load() && p.Lent() > 0 {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-p.quiet:
-		}
-	}
-	if p.paused.Load() {
-		for i := range p.opt.Nodes {
-			p.Retire(i)
-		}
-	}
-	return nil
-}
-
-// notePaused wakes a waiting Pause.
-func (p *Pools) notePaused() {
-	if p.paused.Load() {
-		p.wakePause()
-	}
-}
-
-func (p *Pools) wakePause() {
-	select {
-	case p.quiet <- struct{}{}:
-	default:
-	}
-}
-
-// Resume lends again, those who waited first.
-func (p *Pools) Resume() {
-	// In this order: a Pause that is woken must see that it is over.
-	p.paused.Store(false)
-	p.wakePause()
-	p.each(func(n *nodePool) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		now := p.now()
-		for n.waiting.Len() > 0 {
-			s := n.popIdleLocked(0, now)
-			if s == nil {
-				break
-			}
-			s.lent = false
-			n.lent--
-			n.offerLocked(s, now)
-		}
-		n.growLocked(now)
-	})
-}
-
-// Paused reports whether Pause is in force.
-func (p *Pools) Paused() bool { return p.paused.Load() }
 
 // Lent returns how many connections are on loan, being reset or parked.
 func (p *Pools) Lent() int {

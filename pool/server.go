@@ -36,7 +36,8 @@ type Server struct {
 	lifetime time.Duration
 	gen      uint64
 	lent     bool
-	cancels  int // cancel requests under way; guarded by pool.mu
+	served   bool // has been lent before
+	cancels  int  // cancel requests under way; guarded by pool.mu
 	parked   bool
 	fate     Fate
 	id       uint64

@@ -4,6 +4,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/wire"
 )
 
 // expectKind says which request a reply answers.
@@ -66,6 +67,9 @@ type expect struct {
 	// tag replaces the command tag of the server's answer; for a Parse it is the
 	// whole answer, for the client sent a PREPARE.
 	tag string
+	// instead is what the client is told when the server refuses the request,
+	// which was sent such that it must.
+	instead *wire.Error
 	// shift is how many characters the client's text has more than what was sent
 	// ahead of the place where they differ.
 	shift int

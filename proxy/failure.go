@@ -77,6 +77,12 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 		s.steps++
 		return
 	}
+	if f := s.owed.front(); f != nil && f.instead != nil {
+		s.client.SetOutput(f.instead.Append(s.client.Output()))
+		s.lease.Discard(size)
+		s.steps++
+		return
+	}
 	if e.Code == "0A000" && wire.Field(body, 'R') == "RevalidateCachedQuery" {
 		s.retireStatement()
 	}

@@ -13,6 +13,7 @@ import (
 // under the client's start-up settings.
 type welcome struct {
 	server *pool.Reported // of the server that was asked
+	node   int
 	values map[string]string
 }
 
@@ -26,7 +27,8 @@ func (s *session) greet() error {
 	s.db.mu.Lock()
 	w := s.db.welcomes[key]
 	s.db.mu.Unlock()
-	if w == nil {
+	if w == nil || s.user.Reported(w.node) != w.server {
+		// None yet, or the node's defaults have changed since.
 		var err error
 		if w, err = s.ask(); err != nil {
 			return err
@@ -83,7 +85,7 @@ func (s *session) ask() (*welcome, error) {
 	if s.lease == nil {
 		return nil, wire.Fatal("08006", "the connection to the server was lost")
 	}
-	w := &welcome{server: s.lease.Reported, values: maps.Clone(s.lease.Reported.Values)}
+	w := &welcome{server: s.lease.Reported, node: s.lease.Node, values: maps.Clone(s.lease.Reported.Values)}
 	maps.Copy(w.values, s.learning)
 	s.learning = nil
 	// A client behind the proxy is always where it can write.

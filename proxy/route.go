@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -9,6 +10,7 @@ import (
 	"shardproxy/gate"
 	"shardproxy/pool"
 	"shardproxy/query"
+	"shardproxy/router"
 	"shardproxy/wire"
 )
 
@@ -115,6 +117,24 @@ func (s *session) wantsSplit(n need, pol *DatabasePolicy) bool {
 		return true
 	}
 	return pol.Split && (n.read || n.readOnly) && !n.primary && s.tries < 8 && (!s.serializable || n.readOnly)
+}
+
+// refusedOnReplica returns why a statement must not run in a transaction on a
+// replica, nil when it may: an advisory lock there keeps nobody else out.
+func (s *session) refusedOnReplica(p *router.Plan) *wire.Error {
+	if !s.replica || p == nil || p.Statement == nil || p.Intent == router.Read {
+		return nil
+	}
+	for i := range p.Statement.Commands {
+		for _, f := range p.Statement.Commands[i].Functions {
+			if strings.HasPrefix(f.Name, "pg_advisory_") || strings.HasPrefix(f.Name, "pg_try_advisory_") {
+				return wire.Errorf("0A000", "advisory locks cannot be taken in a transaction that runs on a replica").
+					WithDetail("Shard %s, node %s.", s.db.Shard, s.lease.Address()).
+					WithHint("Begin the transaction with /* shardproxy: route=primary */ BEGIN READ ONLY.")
+			}
+		}
+	}
+	return nil
 }
 
 // hold waits at the gate until the shard has a primary.

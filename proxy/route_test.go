@@ -58,6 +58,27 @@ func TestRouteReplicaOfABatch(t *testing.T) {
 	a.mustSay(t, 1, "INSERT 0 1", segment("SELECT 1", "INSERT INTO w23 VALUES (1)")...)
 }
 
+func TestAdvisoryLocksInReadOnlyTransactions(t *testing.T) {
+	f := start(t, fixtureOptions{replicas: 1, policy: eventual})
+	a := mustDial(t, f.addr, "app")
+	refused := "0A000 \"advisory locks cannot be taken"
+	for _, sql := range []string{"SELECT pg_advisory_lock(1)", "SELECT pg_try_advisory_xact_lock(1)"} {
+		for _, frames := range [][]frame{{fQuery(sql)}, segment(sql), {fParse("s", sql), fBind("", "s"), fExecute("", 0), fClose('S', "s"), fSync()}} {
+			a.do(t, "BEGIN READ ONLY")
+			a.mustSay(t, 1, refused, frames...)
+			a.mustAsk(t, "SELECT 1", "25P02")
+			a.do(t, "ROLLBACK")
+			a.say(1, fClose('S', "s"), fSync())
+			a.do(t, "/* shardproxy: route=primary */ BEGIN READ ONLY")
+			if got := a.say(1, frames...); contains(got, "E ERROR") {
+				t.Errorf("on the primary: %v", got)
+			}
+			a.do(t, "COMMIT")
+			a.do(t, "SELECT pg_advisory_unlock_all()")
+		}
+	}
+}
+
 func TestSerializableNeverOnAReplica(t *testing.T) {
 	f := start(t, fixtureOptions{replicas: 1, policy: eventual})
 	for _, set := range []string{

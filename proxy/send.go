@@ -75,6 +75,13 @@ func (s *session) sendQuery(size int) (bool, error) {
 		return true, nil
 	}
 	s.mentions(p, text)
+	if e := s.refusedOnReplica(p); e != nil {
+		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), "EXECUTE "+noStatement))
+		s.drop(size)
+		s.expectQuery(nil)
+		s.owed.last().instead = e
+		return true, nil
+	}
 	s.guardSequences(p)
 	if text, tag := s.resetText(p); tag != "" {
 		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), text))
@@ -239,6 +246,11 @@ func (s *session) sendBind(size int) (bool, error) {
 	s.open = true
 	var p *router.Plan
 	var about *preparedStatement
+	if e := s.refusedOnReplica(s.planOf(name, nil, nil, nil)); e != nil {
+		s.renamed(wire.MsgBind, size, portal, noStatement, 5+len(portal)+1+len(name)+1)
+		s.owed.push(expect{kind: expectBind, instead: e})
+		return true, nil
+	}
 	if len(name) == 0 {
 		p = s.unnamedAs
 		s.guardBind(p, opens)

@@ -617,6 +617,21 @@ func TestSettingsInAnotherEncoding(t *testing.T) {
 	}
 }
 
+// A login is told the defaults that hold now, not those of the first login.
+func TestChangedDefaultsAreTold(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a := mustDial(t, f.addr, "app")
+	a.do(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(), 'Asia/Tokyo'); END $$")
+	f.db.Pools.Retire(0)
+	a.do(t, "SELECT 1") // opens a connection
+	b := mustDial(t, f.addr, "app")
+	if got := cutNUL(b.parameters["TimeZone"]); got != "Asia/Tokyo" {
+		t.Errorf("the client was told %q", got)
+	}
+	b.mustAsk(t, "SHOW timezone", "Asia/Tokyo")
+	a.mustAsk(t, "SHOW timezone", cutNUL(a.parameters["TimeZone"]))
+}
+
 // Settings that functions make are the session's, as those it makes itself.
 func TestSettingsMadeInFunctions(t *testing.T) {
 	cases := []struct{ name, setup, call, setting string }{

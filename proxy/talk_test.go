@@ -78,3 +78,9 @@ func (c *rawClient) mustSay(t testing.TB, n int, want string, frames ...frame) {
 		t.Errorf("%v: got %s, want %s", fmt.Sprint(frames), strings.Join(got, " | "), want)
 	}
 }
+
+// cutNUL returns s up to its first NUL.
+func cutNUL(s string) string {
+	s, _, _ = strings.Cut(s, "\x00")
+	return s
+}

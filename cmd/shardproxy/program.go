@@ -112,7 +112,7 @@ func (p *program) build(cfg *config.Config) error {
 	p.state.Store(st)
 	p.querier = auth.NewServerQuerier(p.dialForAuth, 0)
 	var err error
-	if p.auth, err = auth.New(auth.Options{Config: cfg, Querier: p.querier, Registerer: p.registry}); err != nil {
+	if p.auth, err = auth.New(auth.Options{Config: cfg, Querier: p.querier, Secret: cfg.Auth.Secret, Registerer: p.registry}); err != nil {
 		return err
 	}
 	if t := cfg.Listen.TLS; t != nil && t.Mode != config.TLSDisable {

@@ -94,9 +94,11 @@ func (px *proxied) dsn() string {
 	return "postgres://app:" + pgcluster.AppPassword + "@" + px.addr + "/app?sslmode=disable"
 }
 
-func (px *proxied) connect() *pgx.Conn {
+func (px *proxied) connect() *pgx.Conn { return px.connectTo(px.dsn()) }
+
+func (px *proxied) connectTo(dsn string) *pgx.Conn {
 	px.t.Helper()
-	c, err := pgx.Connect(within(px.t, 20*time.Second), px.dsn())
+	c, err := pgx.Connect(within(px.t, 20*time.Second), dsn)
 	if err != nil {
 		px.t.Fatal(err)
 	}

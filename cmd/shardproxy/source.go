@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"shardproxy/admin"
 	"shardproxy/config"
+	"shardproxy/pool"
 	"shardproxy/proxy"
 )
 
@@ -133,13 +135,11 @@ func (s *source) Pause(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := db.pools.Pause(ctx); err != nil {
-		return err
-	}
-	if !db.pools.Paused() {
+	err = db.pools.Pause(ctx)
+	if errors.Is(err, pool.ErrResumed) {
 		return admin.ErrResumed
 	}
-	return nil
+	return err
 }
 
 // Resume implements admin.Steerer.
