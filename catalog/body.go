@@ -33,6 +33,12 @@ func (g *graph) readBodies() {
 	}
 }
 
+// asksSequences reports whether a body mentions currval or lastval.
+func asksSequences(text string) bool {
+	text = strings.ToLower(text)
+	return strings.Contains(text, "currval") || strings.Contains(text, "lastval")
+}
+
 // body holds what a function's text mentions.
 type body struct {
 	words []string

@@ -34,6 +34,8 @@ type Verdict struct {
 	Fitness Fitness
 	// Why says in a few words why Fitness is not Anywhere.
 	Why string
+	// Sequences: asks for currval or lastval, directly or by what it uses.
+	Sequences bool
 	// Found is false when nothing of that name is in reach: the catalog may be
 	// older than the thing. Fitness then holds what must be assumed.
 	Found bool
@@ -41,10 +43,10 @@ type Verdict struct {
 
 // worse returns the worse of two verdicts.
 func (v Verdict) worse(o Verdict) Verdict {
-	found := v.Found || o.Found
+	found, sequences := v.Found || o.Found, v.Sequences || o.Sequences
 	if o.Fitness > v.Fitness || !v.Found && o.Found {
 		v = o
 	}
-	v.Found = found
+	v.Found, v.Sequences = found, sequences
 	return v
 }

@@ -78,6 +78,7 @@ func (g *graph) functionRow(r pgx.CollectableRow) (struct{}, error) {
 		return struct{}{}, err
 	}
 	n.what = "calls function " + n.name
+	n.verdict.Sequences = oid < firstUserOID && (n.name == "currval" || n.name == "lastval") || n.body != nil && asksSequences(*n.body)
 	if oid < firstUserOID {
 		builtinFunction(n, volatility == "v")
 	} else {
@@ -136,7 +137,7 @@ func userFunction(n *node, volatile bool, extension *string) {
 }
 
 func (n *node) judge(f Fitness, why string) {
-	n.verdict = Verdict{Fitness: f, Why: why, Found: true}
+	n.verdict = Verdict{Fitness: f, Why: why, Found: true, Sequences: n.verdict.Sequences}
 }
 
 func (g *graph) operatorRow(r pgx.CollectableRow) (struct{}, error) {

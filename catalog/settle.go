@@ -15,7 +15,7 @@ func (g *graph) settle() {
 		for _, u := range n.uses {
 			users[u] = append(users[u], id)
 		}
-		if n.verdict.Fitness > Anywhere {
+		if n.verdict.Fitness > Anywhere || n.verdict.Sequences {
 			work = append(work, id)
 		}
 	}
@@ -27,6 +27,10 @@ func (g *graph) settle() {
 		used := g.nodes[work[0]]
 		for _, id := range users[work[0]] {
 			n := g.nodes[id]
+			if used.verdict.Sequences && !n.verdict.Sequences {
+				n.verdict.Sequences = true
+				work = append(work, id)
+			}
 			if n.verdict.Fitness < used.verdict.Fitness {
 				n.judge(used.verdict.Fitness, reason(n.what, used.verdict.Why))
 				work = append(work, id)

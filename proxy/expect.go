@@ -81,6 +81,7 @@ type purpose uint8
 const (
 	forClient purpose = iota
 	forSettings
+	forReset
 	forAudit
 	forSequences
 	forPrivate

@@ -27,7 +27,7 @@ func (s *session) serverError(body []byte, size int) error {
 		s.pass(relay, size)
 		return nil
 	}
-	if front.purpose == forSequences && e.Code != "25P02" || front.purpose == forOwn && !s.aheadOfSync() {
+	if front.purpose == forSequences && e.Code != "25P02" || front.purpose == forOwn && front.kind != expectQuery && !s.aheadOfSync() {
 		// What the client asks behind it would be answered from another's values,
 		// or not at all.
 		s.giveBack(pool.Dead)
@@ -88,7 +88,7 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 	}
 	shifted := false
 	if f := s.owed.front(); f != nil && f.shift != 0 {
-		body, shifted = shiftPosition(body, f.shift), true
+		body, shifted = s.clientPosition(body, f), true
 	}
 	if shifted || bytes.Contains(body, []byte(pool.NamePrefix)) {
 		s.client.SetOutput(wire.AppendFrame(s.client.Output(), wire.MsgErrorResponse, s.clientNames(body)))
@@ -131,11 +131,16 @@ func (s *session) retireStatement() {
 // must be told after all.
 func (s *session) internalError(front *expect, e *wire.Error) bool {
 	switch {
-	case front.purpose == forSettings:
+	case front.purpose == forSettings || front.purpose == forReset:
 		s.settingsErr = e
 		return true
 	case front.purpose == forSequences:
 		s.lease.Sequences = mixedSequences // in a failed transaction nothing is discarded
+		return true
+	case front.purpose == forOwn && s.aheadOfSync():
+		s.owed.failSegment(s.undo)
+		return true
+	case front.purpose == forOwn && front.kind == expectQuery:
 		return true
 	case front.purpose == forAudit:
 		s.audit.err = e
@@ -148,9 +153,9 @@ func (s *session) internalError(front *expect, e *wire.Error) bool {
 	return false
 }
 
-// aheadOfSync reports whether the entry after the front one is a Sync of ours.
+// aheadOfSync reports whether a Sync of ours ends what the front entry belongs to.
 func (s *session) aheadOfSync() bool {
-	for i := s.owed.head + 1; i < len(s.owed.items); i++ {
+	for i := s.owed.head; i < len(s.owed.items); i++ {
 		if e := &s.owed.items[i]; e.ends() {
 			return e.kind == expectSync && e.mode == swallow
 		}
@@ -389,7 +394,7 @@ func (s *session) lostRequest(kind byte, size int) (bool, error) {
 		if fail = !endsTransaction(p) || len(name) > 0; !fail {
 			s.unnamedAs = p
 			s.unnamedTok = s.db.tokens.Add(1)
-			s.unnamed = append(s.unnamed[:0], rest...)
+			s.unnamed, s.unnamedOther = append(s.unnamed[:0], rest...), false
 			out = wire.AppendEmpty(out, wire.MsgParseComplete)
 		}
 	case wire.MsgBind:

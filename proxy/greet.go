@@ -58,10 +58,10 @@ func (s *session) greet() error {
 
 // ask takes a connection with the session's settings and notes what it reports.
 func (s *session) ask() (*welcome, error) {
+	s.learning = map[string]string{}
 	if err := s.acquire(need{read: true, opaque: s.mode == ModeSession}); err != nil {
 		return nil, err
 	}
-	s.learning = map[string]string{}
 	for s.lease != nil && !s.owed.empty() {
 		before := s.steps
 		if err := s.pumpServer(); err != nil {

@@ -160,3 +160,88 @@ func TestSettingsOfDiscardAll(t *testing.T) {
 	d.mustAsk(t, "SHOW cursor_tuple_fraction", "0.5")
 	d.mustAsk(t, "SHOW work_mem", "4MB")
 }
+
+// A default, a trigger or a function that asks for a sequence's value asks for
+// the session's own.
+func TestSequenceValuesAskedUnseen(t *testing.T) {
+	f := start(t, fixtureOptions{size: 2})
+	su := mustDial(t, f.addr, "app")
+	su.do(t, "CREATE SEQUENCE q14; CREATE TABLE w14 (x int DEFAULT nextval('q14'), z int DEFAULT -currval('q14'))")
+	su.do(t, "CREATE FUNCTION last14() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN currval('q14'); END $$")
+	f.db.Planner = newRouter(t, f.nodes[0], f.database)
+	su.Close()
+	a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	a.do(t, "INSERT INTO w14 DEFAULT VALUES")
+	b.do(t, "BEGIN")
+	b.do(t, "SELECT nextval('q14')")
+	a.do(t, "SELECT nextval('q14')")
+	b.do(t, "COMMIT")
+	a.mustAsk(t, "INSERT INTO w14 (x) VALUES (0) RETURNING z", `-3`)
+	a.mustAsk(t, "SELECT last14()", `3`)
+	b.mustAsk(t, "SELECT last14()", `2`)
+	c := mustDial(t, f.addr, "app")
+	b.Close()
+	c.mustAsk(t, "SELECT last14()", "55000")
+}
+
+// A session's value is its last one, also when it drew on several connections.
+func TestSequenceValuesOfSeveralConnections(t *testing.T) {
+	f := start(t, fixtureOptions{size: 2})
+	a, b, c := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	a.do(t, "CREATE SEQUENCE q15")
+	a.do(t, "SELECT nextval('q15')") // on the first connection
+	b.do(t, "BEGIN")
+	b.do(t, "SELECT 1")
+	a.do(t, "SELECT nextval('q15')") // on the other
+	c.do(t, "BEGIN")
+	c.do(t, "SELECT 1")
+	b.do(t, "COMMIT")
+	if got := a.ask("SELECT currval('q15')"); !strings.Contains(got, `\x012`) && !strings.Contains(got, "55000") {
+		t.Errorf("the last value drawn is 2: %s", got)
+	}
+	c.do(t, "COMMIT")
+}
+
+// What is invalid by now stays behind when a session goes private, and fails no
+// transaction.
+func TestPrivateWithInvalidStatements(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a := mustDial(t, f.addr, "app")
+	for _, begin := range []string{"SELECT 1", "BEGIN"} {
+		a.do(t, "CREATE TEMP TABLE gone (i int)")
+		a.do(t, "PREPARE a1 AS SELECT * FROM gone")
+		a.mustSay(t, 1, `1 ""`, fParse("b2", "SELECT * FROM gone"), fSync())
+		a.do(t, "PREPARE z9 AS SELECT 'kept'")
+		a.do(t, "DROP TABLE gone")
+		a.do(t, begin)
+		a.mustAsk(t, "SELECT count(*) FROM pg_prepared_statements WHERE name = 'z9'", `\x011"`)
+		a.mustAsk(t, "EXECUTE z9", "kept")
+		a.do(t, "ROLLBACK")
+		a.do(t, "DISCARD ALL")
+	}
+}
+
+// A login on a connection that is in use already is told what its own settings
+// come to.
+func TestLoginOnAUsedConnection(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	login := func() *rawClient {
+		c, err := dialRaw(f.addr, "postgres", "app", "datestyle", "Postgres, MDY")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if got := cutNUL(c.parameters["DateStyle"]); got != "Postgres, MDY" {
+			t.Errorf("told %q", got)
+		}
+		c.mustAsk(t, "SHOW datestyle", "Postgres, MDY")
+		return c
+	}
+	a := login()
+	a.do(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET cursor_tuple_fraction = 0.3', current_database()); END $$")
+	a.do(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(), 'Asia/Tokyo'); END $$")
+	f.db.Pools.Retire(0)
+	a.do(t, "SELECT 1") // on a new connection, which reports another time zone, and now has the settings
+	login()
+	login().mustAsk(t, "SELECT 'x'::text, date '2020-01-02'", "01-02-2020")
+}

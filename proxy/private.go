@@ -33,20 +33,50 @@ func (s *session) goPrivate() {
 	s.private = true
 	s.unsure = true // nobody else may find these names
 	s.execute("DEALLOCATE ALL")
+	s.endOwn()
 	for _, name := range slices.Sorted(maps.Keys(s.statements)) {
-		st := s.statements[name]
-		switch {
-		case st.sql != "":
-			s.execute(st.sql)
-		case st.shared != nil:
-			s.lease.SetOutput(wire.AppendParse(s.lease.Output(), name, st.shared.Rest))
-			s.owed.push(expect{kind: expectParse, mode: swallow, purpose: forOwn})
+		if st := s.statements[name]; st.sql != "" || st.shared != nil {
+			s.prepareOwn(st)
 		}
 	}
+}
+
+// prepareOwn prepares one of the session's statements under its own name. One
+// that the server refuses by now, for a table that is gone, must neither keep
+// the others back nor fail the client's transaction.
+func (s *session) prepareOwn(st *preparedStatement) {
+	guarded := s.tx == 'T' && !s.open
+	if guarded {
+		s.queryOwn("SAVEPOINT " + ownName)
+	}
+	if st.sql != "" {
+		s.execute(st.sql)
+	} else {
+		s.lease.SetOutput(wire.AppendParse(s.lease.Output(), st.name, st.shared.Rest))
+		s.owed.push(expect{kind: expectParse, mode: swallow, purpose: forOwn})
+	}
+	s.endOwn()
+	if guarded {
+		s.queryOwn("ROLLBACK TO " + ownName + "; RELEASE " + ownName) // a prepared statement outlives it
+	}
+}
+
+// ownName names what the session makes for itself on a server.
+const ownName = pool.NamePrefix + "own"
+
+// endOwn keeps what went before apart from the client's request; within one it cannot.
+func (s *session) endOwn() {
 	if !s.open {
 		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgSync))
 		s.owed.push(expect{kind: expectSync, mode: swallow})
 	}
+}
+
+func (s *session) queryOwn(sql string) {
+	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), sql))
+	s.lease.Unnamed = 0
+	s.unnamedTok, s.unnamedLarge = 0, false // a query goes before it as well as behind
+	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forOwn})
 }
 
 // outcomeKnown reports whether nothing is owed; if it is, the server is made to
@@ -67,22 +97,18 @@ func (s *session) outcomeKnown() bool {
 // execute sends a command of ours by the extended protocol, which leaves the
 // unnamed statement and portal alone.
 func (s *session) execute(sql string) {
-	const name = pool.NamePrefix + "own"
-	out := wire.AppendParse(s.lease.Output(), name, []byte(sql+"\x00\x00\x00"))
+	out := wire.AppendClose(s.lease.Output(), 'S', ownName) // one that failed may have left it
+	out = wire.AppendParse(out, ownName, []byte(sql+"\x00\x00\x00"))
 	// Bind: portal, statement, no formats, no parameters, no result formats.
-	out = wire.AppendFrame(out, wire.MsgBind, []byte(name+"\x00"+name+"\x00"), make([]byte, 6))
-	out = wire.AppendFrame(out, wire.MsgExecute, []byte(name+"\x00"), make([]byte, 4))
-	out = wire.AppendClose(out, 'P', name)
-	out = wire.AppendClose(out, 'S', name)
+	out = wire.AppendFrame(out, wire.MsgBind, []byte(ownName+"\x00"+ownName+"\x00"), make([]byte, 6))
+	out = wire.AppendFrame(out, wire.MsgExecute, []byte(ownName+"\x00"), make([]byte, 4))
+	out = wire.AppendClose(out, 'P', ownName)
+	out = wire.AppendClose(out, 'S', ownName)
 	s.lease.SetOutput(out)
-	purpose := forClient
-	if sql == "DEALLOCATE ALL" {
-		purpose = forPrivate
-	}
-	for _, k := range [...]expectKind{expectParse, expectBind, expectExecute, expectClose, expectClose} {
-		e := expect{kind: k, mode: swallow}
-		if k == expectExecute {
-			e.purpose = purpose
+	for _, k := range [...]expectKind{expectClose, expectParse, expectBind, expectExecute, expectClose, expectClose} {
+		e := expect{kind: k, mode: swallow, purpose: forOwn}
+		if k == expectExecute && sql == "DEALLOCATE ALL" {
+			e.purpose = forPrivate
 		}
 		s.owed.push(e)
 	}
@@ -163,15 +189,34 @@ func (s *session) statementScope() string {
 	return s.scope
 }
 
-// shiftPosition moves the position that an error names by n characters.
-func shiftPosition(body []byte, n int) []byte {
-	at := wire.Field(body, 'P')
-	pos := 0
-	for _, c := range []byte(at) {
-		pos = pos*10 + int(c-'0')
-	}
-	if at == "" || pos+n < 1 {
+// clientPosition moves the position that an error names to where the client's
+// text has it.
+func (s *session) clientPosition(body []byte, f *expect) []byte {
+	pos, err := strconv.Atoi(wire.Field(body, 'P'))
+	if err != nil {
 		return body
 	}
-	return bytes.Replace(body, []byte("\x00P"+at+"\x00"), []byte("\x00P"+strconv.Itoa(pos+n)+"\x00"), 1)
+	shift := f.shift
+	if st := f.about; f.kind == expectQuery && st != nil && st.shared.Name != noStatement {
+		// Of the statement that is executed, or of the text that executes it? What
+		// the message speaks of tells.
+		text := string(st.shared.Text())
+		if word := wordAt(text, pos); word != "" && strings.Contains(wire.Field(body, 'M'), word) {
+			shift = max(0, strings.Index(st.sql, text))
+		}
+	}
+	if pos+shift < 1 {
+		return body
+	}
+	return bytes.Replace(body, []byte("\x00P"+strconv.Itoa(pos)+"\x00"), []byte("\x00P"+strconv.Itoa(pos+shift)+"\x00"), 1)
+}
+
+// wordAt returns the word at a position, which counts characters from 1.
+func wordAt(text string, pos int) string {
+	runes := []rune(text)
+	if pos < 1 || pos > len(runes) {
+		return ""
+	}
+	word, _, _ := strings.Cut(strings.TrimLeft(string(runes[pos-1:]), `"`), " ")
+	return strings.TrimRight(word, "\"(),;")
 }

@@ -369,7 +369,7 @@ func (s *session) planOf(name []byte, unnamed *router.Plan, lastName []byte, las
 		if unnamed != nil {
 			return unnamed
 		}
-		if s.unnamedTok != 0 && !s.unnamedLarge {
+		if s.unnamedTok != 0 && !s.unnamedLarge && !s.unnamedOther {
 			s.unnamedAs = s.plan(cut(s.unnamed))
 		}
 		return s.unnamedAs

@@ -503,6 +503,10 @@ func (s *session) ready(body []byte, size int) error {
 		if err := s.settingsApplied(); err != nil {
 			return err
 		}
+	case forReset:
+		if s.owed.empty() {
+			s.settling = false // nothing else is set
+		}
 	case forAudit:
 		return s.auditDone()
 	case forRetry:

@@ -164,11 +164,8 @@ func (s *session) hold() error {
 
 // borrow waits for a connection to the node until the deadline.
 func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
-	prefer := uint64(0)
-	if s.segmentReadsSequences() {
-		prefer = s.sequencesOn
-	}
-	srv, t, err := s.user.Acquire(node, prefer, s.task.wake)
+	// Where the session drew its last value from a sequence, if it did.
+	srv, t, err := s.user.Acquire(node, s.sequencesOn, s.task.wake)
 	switch {
 	case errors.Is(err, pool.ErrQueueFull):
 		return nil, wire.Errorf("53300", "too many statements wait for a server connection")
@@ -254,6 +251,9 @@ func (s *session) attach(n need, replica bool) error {
 	}
 	s.setPhase(phaseActive)
 	s.identityGoes = s.replacesIdentity()
+	if s.learning != nil {
+		s.forgetSettings()
+	}
 	if err := s.applySettings(); err != nil {
 		return err
 	}

@@ -170,13 +170,16 @@ func (s *session) sendParse(size int) (bool, error) {
 	if len(name) > 0 {
 		return true, s.parseNamed(string(name), rest, p, size)
 	}
+	s.unnamedOther = false
 	if text, tag := s.resetText(p); tag != "" {
+		s.unnamedOther = true
 		rest = append(append([]byte(nil), text...), 0, 0, 0)
 		s.lease.SetOutput(wire.AppendParse(s.lease.Output(), "", rest))
 		s.drop(size)
 		size = 0
 	}
 	if other, ok := s.substitute("", rest, p); ok {
+		s.unnamedOther = true
 		rest = other
 		s.lease.SetOutput(wire.AppendParse(s.lease.Output(), "", rest))
 		s.drop(size)
@@ -246,7 +249,7 @@ func (s *session) sendBind(size int) (bool, error) {
 	s.open = true
 	var p *router.Plan
 	var about *preparedStatement
-	if e := s.refusedOnReplica(s.planOf(name, nil, nil, nil)); e != nil {
+	if e := s.refusedOnReplica(s.boundPlan(name)); e != nil {
 		s.renamed(wire.MsgBind, size, portal, noStatement, 5+len(portal)+1+len(name)+1)
 		s.owed.push(expect{kind: expectBind, instead: e})
 		return true, nil
@@ -280,6 +283,17 @@ func (s *session) sendBind(size int) (bool, error) {
 	}
 	s.owed.push(expect{kind: expectBind, about: about})
 	return true, nil
+}
+
+// boundPlan returns the plan that a Bind of the name runs, nil when it is not known.
+func (s *session) boundPlan(name []byte) *router.Plan {
+	if len(name) == 0 {
+		return s.unnamedAs
+	}
+	if st := s.statements[string(name)]; st != nil {
+		return s.replan(st)
+	}
+	return nil
 }
 
 // renamed forwards a frame of size bytes whose first skip bytes (header and

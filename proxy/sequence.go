@@ -31,15 +31,6 @@ func readsSequences(p *router.Plan) bool {
 	return p != nil && p.Effects&query.EffectSequenceRead != 0
 }
 
-// segmentReadsSequences reports whether the request that is being begun does.
-func (s *session) segmentReadsSequences() bool {
-	for _, p := range s.segment {
-		if readsSequences(p) {
-			return true
-		}
-	}
-	return false
-}
 
 // drawsSequences notes that something was sent that may draw from a sequence.
 func (s *session) drawsSequences() {
@@ -62,9 +53,10 @@ func (s *session) mustDiscardSequences(p *router.Plan) bool {
 	case p != nil && p.Intent == router.Read || !s.db.sequencesRead.Load():
 		return false
 	}
-	if s.lease.Sequences == s.id || s.lease.Sequences == 0 {
+	if s.lease.Sequences == 0 || s.lease.Sequences == s.id && s.sequencesOn == s.lease.ID() {
 		return false
 	}
+	// Others' values, or own ones that are older than those elsewhere.
 	s.lease.Sequences = s.id
 	return true
 }

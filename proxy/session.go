@@ -148,6 +148,7 @@ type session struct {
 	unnamed        []byte       // what Parse made the unnamed statement, behind the name
 	unnamedAs      *router.Plan
 	unnamedTok     uint64                 // 0: there is none
+	unnamedOther   bool                   // servers run another text than the client's
 	unnamedLarge   bool                   // its text is not kept: it ties the session to the lease
 	serializable   bool                   // default_transaction_isolation is, or may be, serializable
 	nonStandard    bool                   // standard_conforming_strings is off

@@ -134,6 +134,21 @@ func (s *session) applySettings() error {
 	return nil
 }
 
+// forgetSettings takes back whatever the lease has set, so that what a login's
+// settings change is reported.
+func (s *session) forgetSettings() {
+	var none *pool.Settings
+	sql := none.AppendChange(nil, s.lease.Settings)
+	if len(sql) == 0 {
+		return
+	}
+	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), string(sql)))
+	s.lease.Unnamed = 0
+	s.lease.Settings = nil
+	s.settlingTo, s.settling, s.settingsErr = nil, true, nil
+	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forReset})
+}
+
 // settingsApplied deals with the end of the query that applied the settings.
 func (s *session) settingsApplied() error {
 	s.settling = false
@@ -397,6 +412,10 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 		}
 		if it, ok := s.base.Get(st.Name); ok {
 			next = next.With(it)
+		} else if strings.Contains(st.Name, ".") && next != s.settings {
+			// A custom setting stays known, and is empty.
+			empty := pool.Setting{Name: st.Name, Literal: true}
+			next, leased = next.With(empty), leased.With(empty)
 		}
 		s.setSettings(next)
 		s.lease.Settings = leased

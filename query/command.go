@@ -127,7 +127,7 @@ func (b *builder) explain(n *pg.ExplainStmt) {
 		b.c.Reads = b.c.Effects&EffectTemp == 0
 	}
 	// Planning calls nothing that is volatile.
-	b.c.Effects &= EffectTemp
+	b.c.Effects &= EffectTemp | EffectPreparedRead
 	b.c.Functions, b.c.Operators, b.c.Types, b.c.Writes, b.c.Attributes = nil, nil, nil, nil, nil
 }
 

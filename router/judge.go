@@ -62,6 +62,13 @@ func (j *judge) command(c *query.Command) (effects query.Effect, why string) {
 	if v.Fitness == catalog.Unsafe {
 		effects |= query.EffectUnknown
 	}
+	if v.Sequences {
+		effects |= query.EffectSequenceRead
+	}
+	if j.writesUnknown(c) {
+		// Its defaults may draw from a sequence, and ask for what was drawn.
+		effects |= query.EffectSequenceWrite
+	}
 	if c.Kind == query.KindDDL && j.tempFirst {
 		effects |= query.EffectTemp
 	}
@@ -76,6 +83,17 @@ func (j *judge) command(c *query.Command) (effects query.Effect, why string) {
 		return effects, v.Why
 	}
 	return effects, j.localSetting(c)
+}
+
+// writesUnknown reports whether a command writes to a relation that the catalog
+// does not know: one that has just been made.
+func (j *judge) writesUnknown(c *query.Command) bool {
+	for _, n := range c.Writes {
+		if j.catalog == nil || !j.catalog.Write(n.Schema, n.Name, j.path).Found {
+			return true
+		}
+	}
+	return false
 }
 
 // localSetting says why a command that shows settings must not run on a
@@ -122,9 +140,11 @@ func (j *judge) references(c *query.Command) catalog.Verdict {
 	}
 	worst := catalog.Verdict{Fitness: catalog.Anywhere}
 	note := func(v catalog.Verdict) {
+		sequences := worst.Sequences || v.Sequences
 		if v.Fitness > worst.Fitness {
 			worst = v
 		}
+		worst.Sequences = sequences
 	}
 	for _, n := range c.Functions {
 		if !j.declaredReadOnly(n) {
