@@ -196,8 +196,8 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		if s.replica && (!s.owed.empty() || s.tx == 'I' && s.pinned == "") {
 			return false, nil // what follows may need another node
 		}
-		if s.audit.running || s.owed.barriers > 0 || s.owed.unnamed > 0 && !s.bringsUnnamed(kind) {
-			return false, nil
+		if s.audit.running || !s.breach && (s.owed.barriers > 0 || s.owed.unnamed > 0 && !s.bringsUnnamed(kind)) {
+			return false, nil // after a breach the server itself waits for this frame
 		}
 		s.forgetPlans()
 		// With a second request under way the first cannot be taken back.
