@@ -19,8 +19,8 @@ import (
 const (
 	// scramIterations is PostgreSQL's default of scram_iterations.
 	scramIterations = 4096
-	scramSaltBytes = 16
-	keyBytes       = sha256.Size
+	scramSaltBytes  = 16
+	keyBytes        = sha256.Size
 
 	verifierPrefix = "SCRAM-SHA-256$"
 )

@@ -31,7 +31,6 @@ func readsSequences(p *router.Plan) bool {
 	return p != nil && p.Effects&query.EffectSequenceRead != 0
 }
 
-
 // drawsSequences notes that something was sent that may draw from a sequence.
 func (s *session) drawsSequences() {
 	if s.lease.Sequences != 0 && s.lease.Sequences != s.id {
