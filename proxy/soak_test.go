@@ -210,10 +210,7 @@ func (s *soaker) check() {
 		who = fmt.Sprintf("soak%d", s.id)
 	}
 	sql := "SELECT concat_ws('/', '<', current_setting('app.value', true), current_setting('app.chosen', true), current_user, '>')"
-	var parts []string
-	for _, v := range []string{"<", s.value, s.chosen, who, ">"} {
-		parts = append(parts, v)
-	}
+	parts := []string{"<", s.value, s.chosen, who, ">"}
 	lines, ok := s.say(1, fQuery(sql))
 	if !ok {
 		return
