@@ -139,8 +139,14 @@ func (s *session) obey() error {
 // oursRuns reports whether the server works on something of ours that the
 // client's request behind it relies on: what cancels that comes too early.
 func (s *session) oursRuns() bool {
-	e := s.owed.front()
-	return e != nil && e.mode == swallow && !s.audit.running
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		// What of ours shares a request with the client's shows no progress of its
+		// own: servers answer at the end.
+		if e := &s.owed.items[i]; e.ends() {
+			return e.mode == swallow && !s.audit.running
+		}
+	}
+	return false
 }
 
 // timeout acts on a bound that has passed.

@@ -168,7 +168,7 @@ func TestSequenceValuesAskedUnseen(t *testing.T) {
 	su := mustDial(t, f.addr, "app")
 	su.do(t, "CREATE SEQUENCE q14; CREATE TABLE w14 (x int DEFAULT nextval('q14'), z int DEFAULT -currval('q14'))")
 	su.do(t, "CREATE FUNCTION last14() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN currval('q14'); END $$")
-	f.db.Planner = newRouter(t, f.nodes[0], f.database)
+	f.learn()
 	su.Close()
 	a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
 	a.do(t, "INSERT INTO w14 DEFAULT VALUES")
@@ -244,4 +244,43 @@ func TestLoginOnAUsedConnection(t *testing.T) {
 	a.do(t, "SELECT 1") // on a new connection, which reports another time zone, and now has the settings
 	login()
 	login().mustAsk(t, "SELECT 'x'::text, date '2020-01-02'", "01-02-2020")
+}
+
+// A statement parsed in one request runs in the next, whatever had to be sent
+// to its server in between.
+func TestUnnamedStatementAcrossRequests(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	a.do(t, "CREATE TABLE w16 (i int)")
+	f.learn()
+	b.ask("SELECT lastval()")
+	b.Close()
+	c := mustDial(t, f.addr, "app")
+	for _, between := range []string{"", "INSERT INTO w16 VALUES (2)", "SET work_mem = '3MB'", "SELECT 1", "PREPARE q AS SELECT 1"} {
+		c.do(t, "INSERT INTO w16 VALUES (3)") // may have drawn from a sequence
+		a.mustSay(t, 1, `1 ""`, fParse("", "INSERT INTO w16 VALUES (1)"), fDescribe('S', ""), fSync())
+		if between != "" {
+			c.ask(between)
+		}
+		a.mustSay(t, 1, "INSERT 0 1", fBind("", ""), fExecute("", 0), fSync())
+	}
+}
+
+// A cancel request reaches a statement that had to be prepared on its server
+// first, in the same request.
+func TestCancelBehindWhatIsOurs(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a := mustDial(t, f.addr, "app")
+	a.say(1, fParse("s", "SELECT pg_sleep(60)"), fSync())
+	f.db.Pools.Retire(0) // the next connection does not have it
+	got := make(chan []string, 1)
+	go func() { got <- a.say(1, fBind("", "s"), fExecute("", 0), fSync()) }()
+	watch := mustDial(t, f.nodes[0], f.database)
+	waitFor(t, func() bool {
+		return strings.Contains(watch.ask("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND wait_event = 'PgSleep'"), `\x011"`)
+	})
+	cancelRaw(t, f.addr, a)
+	if lines := <-got; !contains(lines, "57014") {
+		t.Error(lines)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,7 +65,22 @@ type fixture struct {
 	nodes    []string
 	database string
 	cluster  *pgtest.Cluster // nil without replicas
+	planner  *anyPlanner
 }
+
+// anyPlanner is a planner that a test can replace.
+type anyPlanner struct{ atomic.Pointer[router.Router] }
+
+func (p *anyPlanner) Plan(sql []byte, ctx router.Context) *router.Plan {
+	return p.Load().Plan(sql, ctx)
+}
+
+func (p *anyPlanner) CustomSettings() (names []string, complete, loaded bool) {
+	return p.Load().CustomSettings()
+}
+
+// learn has the proxy know the catalog as it is now.
+func (f *fixture) learn() { f.planner.Store(newRouter(f.t, f.nodes[0], f.database)) }
 
 type fixtureOptions struct {
 	replicas int
@@ -101,9 +117,11 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 		Target: pool.Target{Database: database, ConnectTimeout: 5 * time.Second, TLS: pool.TLS{Mode: cmp.Or(o.tls, "disable")}},
 	})
 	pools.Open()
+	planner := &anyPlanner{}
+	planner.Store(newRouter(t, nodes[0], database))
 	db := &proxy.Database{
 		Name: "app", Shard: "s0", Pools: pools, Statements: pool.NewStatements(),
-		Nodes: fixedNodes{o.replicas}, Gate: gate.New(gate.Options{}), Planner: newRouter(t, nodes[0], database),
+		Nodes: fixedNodes{o.replicas}, Gate: gate.New(gate.Options{}), Planner: planner,
 	}
 	dp := proxy.DatabasePolicy{Consistent: true, Split: true, WaitTimeout: 10 * time.Second, ParsedMax: 1 << 20, MessageMax: 1 << 30}
 	if o.policy != nil {
@@ -132,7 +150,7 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 		srv.Close()
 		pools.Close()
 	})
-	return &fixture{t: t, srv: srv, db: db, addr: l.Addr().String(), pol: &up, nodes: nodes, database: database, cluster: cluster}
+	return &fixture{t: t, srv: srv, db: db, addr: l.Addr().String(), pol: &up, nodes: nodes, database: database, cluster: cluster, planner: planner}
 }
 
 // newRouter returns a router that knows the database's catalog as it is now.

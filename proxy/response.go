@@ -283,8 +283,9 @@ func (s *session) tellOfRole() {
 	if len(s.toldOfRole) == 0 || len(identityOf(s.settings)) > 0 {
 		return
 	}
-	for name, told := range s.toldOfRole {
-		if own := s.greeted.values[name]; told != own {
+	for _, name := range [...]string{"is_superuser", "session_authorization"} {
+		told, ok := s.toldOfRole[name]
+		if own := s.greeted.values[name]; ok && told != own {
 			s.commitHold()
 			s.client.SetOutput(wire.AppendParameterStatus(s.client.Output(), name, own))
 		}

@@ -107,7 +107,7 @@ func TestReadBegunOnAReplica(t *testing.T) {
 	a := mustDial(t, f.addr, "app")
 	a.do(t, "CREATE SEQUENCE q24; GRANT ALL ON SEQUENCE q24 TO PUBLIC")
 	a.do(t, "CREATE FUNCTION liar(int) RETURNS bigint LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN nextval('q24'); END $$")
-	f.db.Planner = newRouter(t, f.nodes[0], f.database)
+	f.learn()
 	f.cluster.CatchUp()
 	for _, mode := range []string{"simple_protocol", "cache_statement", "exec", "describe_exec"} {
 		c := f.connect("&default_query_exec_mode=" + mode)

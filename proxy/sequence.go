@@ -56,7 +56,7 @@ func (s *session) mustDiscardSequences(p *router.Plan) bool {
 		return false
 	}
 	// Others' values, or own ones that are older than those elsewhere.
-	s.lease.Sequences = s.id
+	s.lease.Sequences, s.sequencesOn = s.id, s.lease.ID()
 	return true
 }
 
@@ -64,6 +64,7 @@ func (s *session) mustDiscardSequences(p *router.Plan) bool {
 func (s *session) guardSequences(p *router.Plan) {
 	if s.mustDiscardSequences(p) {
 		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), "DISCARD SEQUENCES"))
+		s.lease.Unnamed = 0 // a query drops it
 		s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSequences})
 	}
 }

@@ -652,7 +652,7 @@ func TestSettingsMadeInFunctions(t *testing.T) {
 			setup := mustDial(t, f.addr, "app")
 			setup.do(t, c.setup)
 			setup.Close()
-			f.db.Planner = newRouter(t, f.nodes[0], f.database)
+			f.learn()
 			a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
 			a.do(t, c.call)
 			show := "SELECT current_setting('" + c.setting + "', true)"

@@ -30,7 +30,7 @@ func TestSoak(t *testing.T) {
 		setup.do(t, fmt.Sprintf("CREATE ROLE soak%d", i))
 		setup.do(t, fmt.Sprintf("GRANT ALL ON ledger TO soak%d", i))
 	}
-	f.db.Planner = newRouter(t, f.nodes[0], f.database)
+	f.learn()
 	end := time.Now().Add(time.Duration(environInt("SHARDPROXY_TEST_SOAK", 4)) * time.Second)
 	var wg sync.WaitGroup
 	var steps, lost atomic.Int64
