@@ -251,7 +251,7 @@ func TestLoginOnAUsedConnection(t *testing.T) {
 func TestUnnamedStatementAcrossRequests(t *testing.T) {
 	f := start(t, fixtureOptions{size: 1})
 	a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
-	a.do(t, "CREATE TABLE w16 (i int)")
+	b.do(t, "CREATE TABLE w16 (i int)")
 	f.learn()
 	b.ask("SELECT lastval()")
 	b.Close()
