@@ -174,7 +174,20 @@ func (s *session) mayRetry(e *wire.Error) bool {
 		return s.read && isReplicaFault(e)
 	}
 	// The primary was demoted under us; nothing was executed.
-	return e.Code == "25006" && s.roleMayHaveChanged()
+	return e.Code == "25006" && s.undoneByError() && s.roleMayHaveChanged()
+}
+
+// undoneByError reports whether an error takes back all that the request did:
+// code that may commit on its own must not run twice.
+func (s *session) undoneByError() bool {
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		e := &s.owed.items[i]
+		runs := e.kind == expectQuery || e.kind == expectExecute || e.kind == expectFunction
+		if runs && e.mode == relay && (e.plan == nil || e.plan.Single == nil || e.plan.Effects&query.EffectUnknown != 0) {
+			return false
+		}
+	}
+	return true
 }
 
 // roleMayHaveChanged bounds how often a demoted primary is believed to be the
@@ -194,6 +207,10 @@ func (s *session) roleMayHaveChanged() bool {
 func (s *session) retry(e *wire.Error) {
 	s.db.Nodes.Suspect(s.lease.Node, e)
 	s.owed.clear(s.undo)
+	if s.open {
+		// Its own Sync is not sent yet.
+		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgSync))
+	}
 	s.owed.push(expect{kind: expectSync, mode: swallow, purpose: forRetry})
 	s.open = false
 	s.copyIn = false

@@ -94,6 +94,8 @@ func (s *session) prepareFor(e *expect) {
 		e.again = st
 	case has && s.tx != 'E':
 		e.mode = local
+	case has:
+		s.prepare(st) // which fails, and the server keeps it
 	default:
 		s.prepare(st)
 		e.injected = st
@@ -159,7 +161,6 @@ const noStatement = pool.NamePrefix
 // own, which other sessions of this connection shared.
 func (s *session) forgetStatements() {
 	s.forgotten()
-	s.endPrivate()
 	later := map[*preparedStatement]bool{}
 	for i := s.owed.head; i < len(s.owed.items); i++ {
 		if e := &s.owed.items[i]; e.statement != nil {
@@ -171,6 +172,9 @@ func (s *session) forgetStatements() {
 			s.release(st)
 			delete(s.statements, name)
 		}
+	}
+	if len(later) == 0 {
+		s.endPrivate()
 	}
 }
 
@@ -187,6 +191,7 @@ func (s *session) forgotten() {
 		}
 		if e.again != nil {
 			s.lease.Prepared(e.again)
+			e.injected, e.again = e.again, nil
 		}
 	}
 }

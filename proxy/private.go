@@ -183,10 +183,22 @@ func (s *session) told(setting string) string {
 // statementScope returns the scope in which a statement is prepared now. While
 // the settings in force are not known it is one that nobody else ever has.
 func (s *session) statementScope() string {
-	if s.localMeaning || s.tx != 'I' && s.suspect&query.EffectUnknown != 0 {
+	if s.localMeaning || s.tx != 'I' && s.suspect&query.EffectUnknown != 0 || s.settingAhead() {
 		return "\x00" + strconv.FormatUint(s.db.tokens.Add(1), 36)
 	}
 	return s.scope
+}
+
+// settingAhead reports whether a change of settings is under way, whose outcome is
+// not known yet.
+func (s *session) settingAhead() bool {
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		e := &s.owed.items[i]
+		if (e.kind == expectExecute || e.kind == expectQuery) && e.plan != nil && e.plan.Effects&query.EffectSetting != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // clientPosition moves the position that an error names to where the client's

@@ -199,6 +199,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		if s.audit.running || !s.breach && (s.owed.barriers > 0 || s.owed.unnamed > 0 && !s.bringsUnnamed(kind)) {
 			return false, nil // after a breach the server itself waits for this frame
 		}
+		if s.failed && !s.owed.empty() || s.discarded || s.readyOwed {
+			return false, nil // what the session has set is known with the end of the last one
+		}
 		s.forgetPlans()
 		// With a second request under way the first cannot be taken back.
 		s.read = false

@@ -211,6 +211,7 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 	}
 	if !s.swallowing {
 		if whole && s.keepBack(kind, size) {
+			s.answerLocal()
 			return true, nil
 		}
 		s.commitHold()
@@ -479,6 +480,7 @@ func (s *session) ready(body []byte, size int) error {
 	}
 	e := s.pop()
 	s.discarded = false
+	s.identityGoes = s.identityGoes && e.mode != relay
 	s.copyIn, s.breach, s.awaited = false, false, false
 	if phase(s.phase.Load()) == phaseActive {
 		s.since.Store(s.server.clock.Load()) // what follows has its own time

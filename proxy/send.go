@@ -211,8 +211,8 @@ func (s *session) sendLargeParse(size int) (bool, error) {
 	if len(name) > 0 {
 		s.goPrivate()
 		s.open = true
-		if s.statements[string(name)] != nil {
-			s.forward(size) // the server says that it exists
+		if s.statements[string(name)] != nil || !s.private {
+			s.forward(size) // the server says that it exists, or that the transaction has failed
 			s.owed.push(expect{kind: expectParse})
 			return true, nil
 		}

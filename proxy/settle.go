@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -202,12 +203,26 @@ func (s *session) replacesIdentity() bool {
 	return name == "session_authorization" || name == "role" && c.Settings[0].Default
 }
 
-// setSettings makes st the session's settings.
-func (s *session) setSettings(st *pool.Settings) {
-	if s.settings == st && !s.localMeaning {
+// endLocal makes st the session's settings at the end of a transaction, with
+// which what was SET LOCAL ends.
+func (s *session) endLocal(st *pool.Settings) {
+	if s.localMeaning {
+		s.localMeaning = false
+		s.adoptSettings(st)
 		return
 	}
-	s.settings, s.localMeaning = st, false
+	s.setSettings(st)
+}
+
+// setSettings makes st the session's settings.
+func (s *session) setSettings(st *pool.Settings) {
+	if s.settings != st {
+		s.adoptSettings(st)
+	}
+}
+
+func (s *session) adoptSettings(st *pool.Settings) {
+	s.settings = st
 	s.setScope()
 	s.route = routeOf(st)
 	it, _ := st.Get("search_path")
@@ -222,6 +237,9 @@ func (s *session) setSettings(st *pool.Settings) {
 	s.serializable = it.Text != "" && !strings.Contains(strings.ToLower(it.Text), "rea") // "read ...", "repeatable read"
 	it, _ = st.Get("client_encoding")
 	s.unsafeEncoding = isUnsafeEncoding(strings.Trim(it.Text, "' "))
+	if s.localMeaning {
+		s.searchPath, s.nonStandard, s.unsafeEncoding = "", true, true
+	}
 	if it, ok := st.Get("application_name"); ok {
 		name := strings.Trim(it.Text, "'")
 		s.appName.Store(&name)
@@ -350,7 +368,7 @@ func (s *session) wholeDateStyle() {
 // committed notes that what is set now outlives a rollback. It may happen in
 // the middle of a request, after which an error takes back only what follows.
 func (s *session) committed() {
-	s.setSettings(s.settings)
+	s.endLocal(s.settings)
 	s.txBase, s.savepoints = s.settings, s.savepoints[:0]
 	if s.lease != nil {
 		s.leaseBase = s.lease.Settings
@@ -359,7 +377,7 @@ func (s *session) committed() {
 
 // rolledBack undoes what was set since the last commit.
 func (s *session) rolledBack() {
-	s.setSettings(s.txBase)
+	s.endLocal(s.txBase)
 	s.savepoints = s.savepoints[:0]
 	if s.lease != nil {
 		s.lease.Settings = s.leaseBase
@@ -393,7 +411,9 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 		case "client_encoding":
 			s.unsafeEncoding = true
 		default:
-			return
+			if !slices.Contains(scoped[:], st.Name) {
+				return
+			}
 		}
 		s.localMeaning = true
 	case st.ResetAll:
