@@ -112,9 +112,6 @@ func (s *session) obey() error {
 	if s.flag(controlKill) {
 		return wire.Fatal("57P01", "terminating connection due to administrator command")
 	}
-	if s.flag(controlWatch) {
-		s.watchClient = true
-	}
 	if s.flag(controlAudit) {
 		s.steps++ // to be settled once more
 	}
@@ -168,6 +165,13 @@ func (s *session) expired(p phase, bound time.Duration) bool {
 	return bound > 0 && phase(s.phase.Load()) == p && s.server.clock.Load()-s.since.Load() > int64(bound)
 }
 
+// stalls reports whether the session may have been waiting for one side alone
+// for long, so that it must find out whether the other is still there.
+func (s *session) stalls() bool {
+	return s.expired(phaseActive, sweepInterval) || s.expired(phaseIdleInTx, sweepInterval) ||
+		s.expired(phaseWaiting, sweepInterval) || s.expired(phaseHeld, sweepInterval)
+}
+
 // sweep keeps the coarse clock and tells sessions whose bounds have passed.
 // Nothing is timed per statement.
 func (srv *Server) sweep() {
@@ -187,8 +191,8 @@ func (srv *Server) sweep() {
 				if s.auditAgain.Load() && s.db.loaded() {
 					s.signal(controlAudit)
 				}
-				if s.expired(phaseActive, sweepInterval) {
-					s.signal(controlWatch)
+				if s.stalls() && !s.watchAll.Swap(true) {
+					s.task.wake()
 				}
 			})
 		}

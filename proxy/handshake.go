@@ -284,6 +284,7 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 		started: time.Now(), protocol: start.Protocol, task: t, timeouts: pol.Timeouts, tx: 'I',
 		base: base, user: db.Pools.For(id.User, id.ServerUser, id.ServerPassword.Reveal(), pol.Pool),
 	}
+	s.wake = t.wake
 	s.setSettings(base)
 	s.txBase = base
 	s.since.Store(srv.clock.Load())

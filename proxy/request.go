@@ -36,6 +36,9 @@ func (s *session) pumpClient() error {
 		if !ok {
 			return nil
 		}
+		if kind == wire.MsgCopyData && s.copyIn && s.lease != nil {
+			size = s.copyRun()
+		}
 		going, err := s.request(kind, size)
 		if err != nil {
 			return err
@@ -141,6 +144,21 @@ func (s *session) request(kind byte, size int) (bool, error) {
 		return s.begin(kind, size)
 	}
 	return s.send(kind, size)
+}
+
+// copyRun measures the run of copy data at the head of the client's buffer. It
+// goes on in one piece, as if it were one frame; the last one may still be arriving.
+func (s *session) copyRun() (n int) {
+	b := s.client.Buffered()
+	limit := s.db.Policy().MessageMax
+	for len(b)-n >= 5 && b[n] == wire.MsgCopyData {
+		size := frameSize(b[n:])
+		if size < 5 || size > limit {
+			break // it is refused when its turn comes
+		}
+		n += size
+	}
+	return n
 }
 
 // copyFrame passes copy data on. It may come before the server has asked for

@@ -19,15 +19,20 @@ func (s *session) pumpServer() error {
 		if s.client.Pending() > highWater {
 			return nil
 		}
+		n, rest, more := s.plainFrames()
+		if n > 0 {
+			ended := s.download > 0 && s.download <= n
+			s.deliver(n)
+			s.download, s.swallowing = rest, false
+			if ended && rest == 0 {
+				s.answerLocal() // what waited behind that frame
+			}
+			continue
+		}
 		if s.download > 0 {
 			if !s.relayRest() {
 				return nil
 			}
-			continue
-		}
-		n, more := s.plainFrames()
-		if n > 0 {
-			s.deliver(n)
 			continue
 		}
 		if !more {
@@ -61,29 +66,27 @@ func (s *session) relayRest() bool {
 	return true
 }
 
-// plainFrames measures the run of whole frames at the head of the server's
-// buffer that are relayed without a look: rows and copy data. more tells
+// plainFrames measures the run at the head of the server's buffer that is relayed
+// without a look, in one piece: what is left of a frame that is being relayed,
+// rows and copy data. Of the last frame rest bytes are still to come. more tells
 // whether another frame's header follows.
-func (s *session) plainFrames() (n int, more bool) {
+func (s *session) plainFrames() (n, rest int, more bool) {
 	b := s.lease.Buffered()
 	front := s.owed.front()
-	if front == nil || front.mode != relay {
-		return 0, len(b) >= 5
+	if front == nil || front.mode != relay || s.download > 0 && s.swallowing {
+		return 0, 0, len(b) >= 5
 	}
-	for {
+	for n = s.download; n <= len(b); {
 		if len(b)-n < 5 {
-			return n, false
+			return n, 0, false
 		}
-		kind := b[n]
-		if kind != wire.MsgDataRow && kind != wire.MsgCopyData {
-			return n, true
-		}
-		size := frameSize(b[n:])
-		if len(b)-n < size {
-			return n, n == 0
+		kind, size := b[n], frameSize(b[n:])
+		if kind != wire.MsgDataRow && kind != wire.MsgCopyData || size < 5 {
+			return n, 0, true
 		}
 		n += size
 	}
+	return len(b), n - len(b), false
 }
 
 func frameSize(b []byte) int {

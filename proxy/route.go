@@ -37,9 +37,7 @@ func (s *session) acquire(n need) error {
 			return err
 		}
 		srv, err := s.borrow(node, deadline)
-		var de *pool.DialError
-		switch {
-		case err == nil:
+		if err == nil {
 			s.lease = srv
 			s.leased.Store(srv)
 			if srv.Stale() {
@@ -48,6 +46,9 @@ func (s *session) acquire(n need) error {
 				continue
 			}
 			return s.attach(n, replica)
+		}
+		var de *pool.DialError // here, for it lives on the heap
+		switch {
 		case !errors.As(err, &de):
 			return err
 		case replica:
@@ -139,7 +140,7 @@ func (s *session) refusedOnReplica(p *router.Plan) *wire.Error {
 
 // hold waits at the gate until the shard has a primary.
 func (s *session) hold() error {
-	t, err := s.db.Gate.Enter(s.task.wake)
+	t, err := s.db.Gate.Enter(s.wake)
 	if err != nil {
 		return wire.Errorf("57P03", "no primary, and too many statements wait for one").
 			WithDetail("Shard %s.", s.db.Shard).WithCause(err)
@@ -165,7 +166,7 @@ func (s *session) hold() error {
 // borrow waits for a connection to the node until the deadline.
 func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
 	// Where the session drew its last value from a sequence, if it did.
-	srv, t, err := s.user.Acquire(node, s.sequencesOn, s.task.wake)
+	srv, t, err := s.user.Acquire(node, s.sequencesOn, s.wake)
 	switch {
 	case errors.Is(err, pool.ErrQueueFull):
 		return nil, wire.Errorf("53300", "too many statements wait for a server connection")
@@ -176,8 +177,8 @@ func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
 	case t == nil:
 		return srv, nil
 	}
-	timer := time.AfterFunc(time.Until(deadline), s.task.wake)
-	defer timer.Stop()
+	s.wakeIn(time.Until(deadline))
+	defer s.timer.Stop()
 	for !t.Done() {
 		if time.Now().After(deadline) {
 			t.Cancel()
@@ -199,8 +200,8 @@ func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
 // pause waits for a short while.
 func (s *session) pause(d time.Duration, p phase) error {
 	end := time.Now().Add(d)
-	timer := time.AfterFunc(d, s.task.wake)
-	defer timer.Stop()
+	s.wakeIn(d)
+	defer s.timer.Stop()
 	for time.Now().Before(end) {
 		if err := s.waitTurn(p); err != nil {
 			return err
@@ -209,14 +210,25 @@ func (s *session) pause(d time.Duration, p phase) error {
 	return nil
 }
 
-// waitTurn parks once while no server is leased, and finds out whether the
-// client is still there and nobody wants the session to stop.
+// wakeIn has the session's timer wake it once d has passed, unless it is
+// stopped before. The timer is made by the first wait.
+func (s *session) wakeIn(d time.Duration) {
+	if s.timer == nil {
+		s.timer = time.AfterFunc(d, s.wake)
+		return
+	}
+	s.timer.Reset(d)
+}
+
+// waitTurn parks once while no server is leased, and finds out whether nobody
+// wants the session to stop and, if the wait is long, whether the client is still
+// there.
 func (s *session) waitTurn(p phase) error {
 	s.setPhase(p)
 	if err := s.obeyWaiting(); err != nil {
 		return err
 	}
-	read := len(s.client.Buffered()) < highWater && !s.clientLeft
+	read := len(s.client.Buffered()) < highWater && !s.clientLeft && s.watchAll.Load()
 	readable := read && s.client.More()
 	if !readable {
 		readable, _ = s.task.await(interest{socket: s.client.Socket(), read: read, write: s.client.Pending() > 0}, interest{})

@@ -17,7 +17,8 @@ const auditEffects = query.EffectTemp | query.EffectAdvisory | query.EffectHoldC
 // reply is owed for it. false means that more of the frame must arrive first.
 func (s *session) send(kind byte, size int) (bool, error) {
 	s.setPhase(phaseActive)
-	s.watchClient, s.asked = false, false
+	s.asked = false
+	s.unwatch()
 	switch kind {
 	case wire.MsgQuery:
 		return s.sendQuery(size)

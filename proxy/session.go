@@ -35,7 +35,6 @@ const (
 	controlDrain               // end as soon as no transaction is open
 	controlTimeout             // the sweeper found a limit passed
 	controlNode                // the node of the lease in abandoned is down
-	controlWatch               // the statement takes long: look whether the client is still there
 	controlAudit               // the catalog has come: what was kept until then is looked at again
 )
 
@@ -65,7 +64,13 @@ type session struct {
 	localAddr, tlsName string
 	protocol           uint32
 
-	task      task
+	task task
+	wake func() // the task's, made once
+	// timer wakes the session when a wait has an end; nil before the first such wait.
+	timer *time.Timer
+	// watchAll is set by the sweeper when the session has waited for long: it then
+	// watches both sides. Progress takes it back.
+	watchAll  atomic.Bool
 	control   atomic.Uint32
 	abandoned atomic.Uint64 // ID of the lease whose node is down
 	phase     atomic.Uint32
@@ -112,7 +117,6 @@ type session struct {
 	mark        uint64
 	cancelled   bool
 	timedOut    bool
-	watchClient bool        // the statement takes long
 	clientLeft  bool        // it has closed its side behind a Terminate
 	unsure      bool        // something ran on the lease that may have left what no audit finds
 	auditAgain  atomic.Bool // when the catalog is loaded: until then names may be missing
@@ -202,7 +206,6 @@ func (s *session) run() error {
 func (s *session) idle() error {
 	for len(s.client.Buffered()) == 0 {
 		s.setPhase(phaseIdle)
-		s.client.Shrink()
 		if err := s.obeyIdle(); err != nil {
 			return err
 		}
@@ -278,10 +281,11 @@ func (s *session) idleReady() bool {
 // park waits for either side.
 func (s *session) park() error {
 	c := interest{socket: s.client.Socket(), write: s.client.Pending() > 0}
-	c.read = s.wantClient() && (s.watchClient || !s.awaitsAnswer())
+	c.read = s.wantClient() && (s.watchAll.Load() || !s.awaitsAnswer())
 	var sv interest
+	alone := c.read && s.awaitsClient()
 	if s.lease != nil {
-		sv = interest{socket: s.lease.Socket(), write: s.lease.Pending() > 0, read: s.client.Pending() < highWater}
+		sv = interest{socket: s.lease.Socket(), write: s.lease.Pending() > 0, read: s.client.Pending() < highWater && !alone}
 	}
 	readClient, readServer := c.read && s.client.More(), sv.read && s.lease.More()
 	if !readClient && !readServer {
@@ -291,11 +295,29 @@ func (s *session) park() error {
 		if err := s.fillClient(); err != nil {
 			return err
 		}
+		readServer = readServer || s.copyIn // an error in the middle of the data
 	}
 	if readServer && s.lease != nil {
 		return s.fillServer()
 	}
 	return nil
+}
+
+// unwatch takes back that both sides are watched: something has moved.
+func (s *session) unwatch() {
+	if s.watchAll.Load() {
+		s.watchAll.Store(false)
+	}
+}
+
+// awaitsClient reports whether the next move is surely the client's: it is idle
+// in a transaction, or sends copy data. As with awaitsAnswer, the other side is
+// then watched only when that takes long.
+func (s *session) awaitsClient() bool {
+	if s.lease == nil || s.lease.Pending() > 0 || s.client.Pending() > 0 || s.watchAll.Load() {
+		return false
+	}
+	return s.copyIn || s.owed.empty() && s.tx != 'I' && s.pinned == ""
 }
 
 // awaitsAnswer reports whether the next move is surely the server's. The client
@@ -322,7 +344,11 @@ func (s *session) needMore() bool {
 
 func (s *session) fillClient() error {
 	err := s.client.Fill(0)
-	if err == nil || errors.Is(err, wire.ErrWouldBlock) {
+	if err == nil {
+		s.unwatch()
+		return nil
+	}
+	if errors.Is(err, wire.ErrWouldBlock) {
 		return nil
 	}
 	if errors.Is(err, io.EOF) && saysFarewell(s.client.Buffered()) {
@@ -350,7 +376,11 @@ func saysFarewell(b []byte) bool {
 // fillServer reads from the lease; its end is a lost connection.
 func (s *session) fillServer() error {
 	err := s.lease.Fill(0)
-	if err == nil || errors.Is(err, wire.ErrWouldBlock) {
+	if err == nil {
+		s.unwatch()
+		return nil
+	}
+	if errors.Is(err, wire.ErrWouldBlock) {
 		return nil
 	}
 	return s.serverLost(err)

@@ -128,10 +128,11 @@ func (s *session) renamedQuery(p *router.Plan, c *query.Command, st *preparedSta
 		s.guardSequences(p)
 	}
 	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), sql))
-	s.drop(size)
+	shift := s.characters(text[c.TargetStart:c.TargetEnd]) - len(name)
+	s.drop(size) // and with it the text
 	s.expectQuery(p)
 	e := s.owed.last()
-	e.about, e.shift = st, s.characters(text[c.TargetStart:c.TargetEnd])-len(name)
+	e.about, e.shift = st, shift
 }
 
 // characters counts what an error's position counts in the client's text.

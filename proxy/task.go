@@ -26,7 +26,7 @@ type task interface {
 
 // threadTask drives a session by a goroutine of its own. With one thing to
 // wait for, the goroutine itself waits on the socket; with several, one watch
-// goroutine a socket wakes it.
+// goroutine a socket wakes it; with none, only a wake does. Nothing in it allocates.
 type threadTask struct {
 	signal chan struct{} // one slot, so that a wake between awaits is kept
 	inline atomic.Pointer[wire.Socket]
@@ -63,8 +63,8 @@ func (t *threadTask) await(c, s interest) (client, server bool) {
 		}
 		// A watch from an earlier await would take the interrupt for itself.
 		if !sock.Watched() {
-			t.awaitInline(sock)
-			return c.read, s.read
+			ready := t.awaitInline(sock)
+			return c.read && ready, s.read && ready
 		}
 	}
 	for _, i := range [...]interest{c, s} {
@@ -79,17 +79,20 @@ func (t *threadTask) await(c, s interest) (client, server bool) {
 	return c.read, s.read
 }
 
-func (t *threadTask) awaitInline(sock *wire.Socket) {
+// awaitInline waits for the socket and reports whether it is worth a read.
+func (t *threadTask) awaitInline(sock *wire.Socket) (ready bool) {
 	t.inline.Store(sock)
 	select {
 	case <-t.signal:
 	default:
-		// A wake from here on interrupts the await; its error says no more.
-		_ = sock.AwaitReadable()
+		// A wake from here on interrupts the await. Any other error is found again
+		// by the read.
+		ready = sock.AwaitReadable() != wire.ErrInterrupted
 	}
 	t.inline.Store(nil)
 	select {
 	case <-t.signal:
 	default:
 	}
+	return ready
 }

@@ -9,7 +9,7 @@ import (
 
 // Sizes of a Conn's buffers, in bytes.
 const (
-	// readSize is what one read asks for. Large pieces are what makes bulk
+	// readSize is what one read asks for, and the size of the buffers lent. Large pieces are what makes bulk
 	// results cheap: PgBouncer's 4 KiB reads cost it a quarter of its CPU there.
 	readSize = 64 << 10
 	// directSize is the span from which Write bypasses the output buffer: one
@@ -18,8 +18,8 @@ const (
 	headerSize = 5
 )
 
-// Buffers lends the read buffers of connections that have bytes in flight; an
-// idle connection holds none. Safe for concurrent use; the zero value is ready.
+// Buffers lends the buffers of connections that have bytes in flight; an idle
+// connection holds none. Safe for concurrent use; the zero value is ready.
 type Buffers struct{ free sync.Pool }
 
 func (b *Buffers) get() []byte {
@@ -29,7 +29,11 @@ func (b *Buffers) get() []byte {
 	return make([]byte, readSize)
 }
 
+// put takes back what get returned, and leaves any other buffer to the collector.
 func (b *Buffers) put(p []byte) {
+	if spoils {
+		clear(p[:cap(p)])
+	}
 	if cap(p) == readSize {
 		// A pointer to the array, for a slice would be copied to the heap each time.
 		b.free.Put((*[readSize]byte)(p[:readSize]))
@@ -53,7 +57,7 @@ type Conn struct {
 	// wait on the socket would tell of.
 	more bool
 
-	out []byte
+	out []byte // nil when empty
 
 	received, sent uint64 // bytes, for statistics
 }
@@ -192,14 +196,14 @@ func (c *Conn) Header(limit int) (kind byte, size int, ok bool, err error) {
 // Queue appends p to the output; Flush sends it. A large p may be written at
 // once. The caller keeps p.
 func (c *Conn) Queue(p []byte) error {
-	c.sent += uint64(len(p))
 	if len(p) < directSize {
-		c.out = append(c.out, p...)
-		if len(c.out) < readSize {
+		c.SetOutput(append(c.Output(), p...))
+		if len(c.out) < readSize-directSize {
 			return nil
 		}
 		return c.drainOut()
 	}
+	c.sent += uint64(len(p))
 	if err := c.drainOut(); err != nil {
 		return err
 	}
@@ -208,20 +212,26 @@ func (c *Conn) Queue(p []byte) error {
 
 // Output returns the output buffer for appending whole frames to it; the
 // result of appending must be given back with SetOutput at once.
-func (c *Conn) Output() []byte { return c.out }
+func (c *Conn) Output() []byte {
+	if c.out == nil {
+		c.out = c.buffers.get()[:0]
+	}
+	return c.out
+}
 
 // SetOutput gives back what Output returned, with frames appended.
 func (c *Conn) SetOutput(p []byte) {
 	c.sent += uint64(len(p) - len(c.out))
+	if cap(p) != cap(c.out) {
+		c.buffers.put(c.out) // outgrown
+	}
 	c.out = p
 }
 
 // Flush offers all output to the kernel without waiting.
 func (c *Conn) Flush() error {
-	if len(c.out) > 0 {
-		if err := c.drainOut(); err != nil {
-			return err
-		}
+	if err := c.drainOut(); err != nil {
+		return err
 	}
 	if c.socket.Pending() > 0 {
 		return c.socket.Flush()
@@ -236,11 +246,11 @@ func (c *Conn) Unflushed() bool { return len(c.out) > 0 }
 func (c *Conn) Pending() int { return len(c.out) + c.socket.Pending() }
 
 func (c *Conn) drainOut() error {
-	err := c.write(c.out)
-	if cap(c.out) > readSize*2 {
-		c.out = nil
+	if c.out == nil {
+		return nil
 	}
-	c.out = c.out[:0]
+	err := c.write(c.out)
+	c.dropOut()
 	return err
 }
 
@@ -257,10 +267,18 @@ func (c *Conn) write(p []byte) error {
 	return err
 }
 
-// Shrink gives back the output buffer of a connection that goes idle.
+func (c *Conn) dropOut() {
+	if c.out != nil {
+		c.buffers.put(c.out)
+		c.out = nil
+	}
+}
+
+// Shrink gives back the output buffer of a connection that goes idle. That is of
+// use only after an Output to which nothing was appended: a Flush does the same.
 func (c *Conn) Shrink() {
 	if len(c.out) == 0 {
-		c.out = nil
+		c.dropOut()
 	}
 }
 
@@ -276,9 +294,10 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Drop gives back the read buffer; for a connection that is not used again.
+// Drop gives back the buffers; for a connection that is not used again.
 func (c *Conn) Drop() {
 	c.held = false
+	c.dropOut()
 	if c.in != nil {
 		c.buffers.put(c.in)
 		c.in, c.r, c.w = nil, 0, 0

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -44,13 +43,20 @@ type Socket struct {
 	pending     []byte // accepted by Write, not yet taken by the kernel
 	sent        int    // how much of pending the kernel has taken
 
-	// One closure per direction is made once, so that a system call through
-	// RawConn allocates nothing; the operands travel in the fields. They go
-	// through Control, which does not wait for an await that holds RawConn.Read.
-	readFn, writeFn func(fd uintptr)
-	buf             []byte
-	n               int
-	err             error
+	// The closures are made once, so that nothing allocates: a call goes through
+	// callFn, which finds in the fields what to do. Calls go through Control, which
+	// does not wait for an await that holds RawConn.Read.
+	callFn                func(fd uintptr)
+	canRead, canWrite     func(fd uintptr) bool
+	watchRead, watchWrite func() // made by the first Watch
+	call                  call
+	buf                   []byte
+	n                     int
+	err                   error
+
+	// asked[0] is set while an await has found nothing to read and waits for the
+	// event, asked[1] the same of writing.
+	asked [2]atomic.Bool
 
 	// notify is called by the watches that Watch started; it may change owner
 	// while a watch runs, because a server connection passes from one session
@@ -80,9 +86,42 @@ func NewSocket(nc net.Conn) (*Socket, error) {
 		return nil, fmt.Errorf("wire: %w", err)
 	}
 	s := &Socket{nc: nc, raw: raw}
-	s.readFn = func(fd uintptr) { s.n, s.err = unix.Read(int(fd), s.buf) }
-	s.writeFn = func(fd uintptr) { s.n, s.err = unix.Write(int(fd), s.buf) }
+	s.callFn = s.do
+	s.canRead = func(fd uintptr) bool { return arrived(&s.asked[0], fd, unix.POLLIN) }
+	s.canWrite = func(fd uintptr) bool { return arrived(&s.asked[1], fd, unix.POLLOUT) }
 	return s, nil
+}
+
+// call says which system call is to be made.
+type call uint8
+
+const (
+	callReceive call = iota
+	callTransmit
+	callReady
+)
+
+func (s *Socket) do(fd uintptr) {
+	switch s.call {
+	case callReceive:
+		s.n, s.err = receive(fd, s.buf)
+	case callTransmit:
+		s.n, s.err = transmit(fd, s.buf)
+	case callReady:
+		s.n = 0
+		if ready(fd, unix.POLLIN) {
+			s.n = 1
+		}
+	}
+}
+
+// try makes one call on p, whose outcome is in n and err; it fails when the
+// socket is closed.
+func (s *Socket) try(c call, p []byte) error {
+	s.call, s.buf = c, p
+	err := s.raw.Control(s.callFn)
+	s.buf = nil
+	return err
 }
 
 // SetNonBlocking switches the mode. Deadlines of the blocking mode are cleared.
@@ -107,9 +146,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		s.buf = p
-		err := s.raw.Control(s.readFn)
-		s.buf = nil
+		err := s.try(callReceive, p)
 		switch {
 		case err != nil:
 			return 0, s.deadError(err)
@@ -170,12 +207,7 @@ func (s *Socket) Flush() error {
 		}
 		s.sent += n
 	}
-	// A burst must not leave its buffer behind on an idle connection.
-	s.sent = 0
-	if cap(s.pending) > 64<<10 {
-		s.pending = nil
-	}
-	s.pending = s.pending[:0]
+	s.pending, s.sent = nil, 0 // a burst must not leave its buffer behind on an idle connection
 	return nil
 }
 
@@ -183,9 +215,7 @@ func (s *Socket) Flush() error {
 func (s *Socket) tryWrite(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
-		s.buf = p[done:]
-		err := s.raw.Control(s.writeFn)
-		s.buf = nil
+		err := s.try(callTransmit, p[done:])
 		switch {
 		case err != nil:
 			return done, s.deadError(err)
@@ -206,80 +236,6 @@ func (s *Socket) deadError(err error) error {
 		return ErrClosed
 	}
 	return err
-}
-
-// AwaitReadable blocks until the socket has bytes to read, is at its end, has
-// failed, is closed, or Interrupt was called. It may run beside other calls; it
-// reads nothing.
-func (s *Socket) AwaitReadable() error {
-	err := s.raw.Read(func(fd uintptr) bool { return ready(fd, unix.POLLIN) })
-	if errors.Is(err, os.ErrDeadlineExceeded) && !s.bounded.Load() {
-		return s.nc.SetReadDeadline(time.Time{})
-	}
-	return err
-}
-
-// AwaitWritable blocks until the kernel would take bytes, the connection has
-// failed, or is closed.
-func (s *Socket) AwaitWritable() error {
-	return s.raw.Write(func(fd uintptr) bool { return ready(fd, unix.POLLOUT) })
-}
-
-// Interrupt makes the AwaitReadable that runs now, or the next one, return
-// early. Reads are not disturbed. In blocking mode with a deadline it does nothing.
-func (s *Socket) Interrupt() {
-	if !s.bounded.Load() {
-		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// SetNotify sets what watches call; nil for nothing. fn must not block.
-func (s *Socket) SetNotify(fn *func()) { s.notify.Store(fn) }
-
-// Watch has the notify function called once the socket is readable (or, with
-// write, writable). Watching twice is watching once. The watch runs in a
-// goroutine that ends with the event or when the socket is closed.
-func (s *Socket) Watch(write bool) {
-	flag, await := &s.watchesRead, s.AwaitReadable
-	if write {
-		flag, await = &s.watchesWrite, s.AwaitWritable
-	}
-	if !flag.CompareAndSwap(false, true) {
-		return
-	}
-	go func() {
-		_ = await() // an error is found again by the read or write that follows
-		flag.Store(false)
-		if fn := s.notify.Load(); fn != nil {
-			(*fn)()
-		}
-	}()
-}
-
-// Watched reports whether a read watch is under way.
-func (s *Socket) Watched() bool { return s.watchesRead.Load() }
-
-// ready asks without waiting. RawConn resets its edge-triggered readiness
-// before the first call, so the kernel must be asked each time.
-func ready(fd uintptr, events int16) bool {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
-	for {
-		n, err := unix.Poll(fds[:], 0)
-		if err == unix.EINTR {
-			continue
-		}
-		return err != nil || n > 0
-	}
-}
-
-// Readable reports whether a read would return at once: bytes, end or error.
-// On an idle server connection that means that it is of no more use.
-func (s *Socket) Readable() bool {
-	is := true
-	if err := s.raw.Control(func(fd uintptr) { is = ready(fd, unix.POLLIN) }); err != nil {
-		return true
-	}
-	return is
 }
 
 // Close closes the socket. It is idempotent and wakes the Await calls.

@@ -144,10 +144,25 @@ func TestOptions(t *testing.T) {
 	if !o.wants("idle") || o.wants("bulk") {
 		t.Errorf("parts are %v", o.parts)
 	}
-	for _, bad := range []string{"-modes=fast", "-clients=0", "-clients=x", "-idle=-1", "-parts=none", "-rounds=0", "-each=1ms", "word"} {
+	for _, bad := range []string{"-modes=fast", "-clients=0", "-clients=x", "-idle=-1", "-parts=none", "-replicas=-1", "-rounds=0", "-each=1ms", "word"} {
 		if _, err := parseOptions([]string{bad}, io.Discard); err == nil {
 			t.Errorf("%s is accepted", bad)
 		}
+	}
+}
+
+// The earlier build's figures are divided round by round, each by its own.
+func TestBeforeTable(t *testing.T) {
+	m := &measurement{stage: &stage{options: options{before: "x", modes: []string{"simple"}, clients: []int{8}}}, statements: rounds{}}
+	for _, v := range []float64{1, 10, 100} {
+		for figure, now := range map[string]float64{"tps": 3, "cpu": 0.5, "mallocs": 0} {
+			m.statements.add("simple 8", proxyName, figure, v*now)
+			m.statements.add("simple 8", beforeName, figure, v)
+		}
+	}
+	want := table{{"simple 8", "3.00", "-", "0.50 (0.50-0.50)", "-", "10.00", "0.00"}}
+	if got := m.beforeTable()[1:]; !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("got %q", got)
 	}
 }
 

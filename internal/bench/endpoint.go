@@ -69,8 +69,8 @@ func (e *endpoint) restart(ctx context.Context) error {
 	return e.start(ctx)
 }
 
-// proxyEndpoint writes a configuration of the proxy for some nodes.
-func (s *stage) proxyEndpoint(name, file string, nodes []string, split, plain bool) (*endpoint, error) {
+// proxyEndpoint writes a configuration of a build of the proxy for some nodes.
+func (s *stage) proxyEndpoint(name, program, file string, nodes []string, split, plain bool) (*endpoint, error) {
 	ports, err := freePorts(2)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ log: {level: warn}
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	e.command = func() *exec.Cmd { return exec.Command(s.options.proxy, "run", "--config", path) }
+	e.command = func() *exec.Cmd { return exec.Command(program, "run", "--config", path) }
 	return e, nil
 }
 

@@ -13,6 +13,7 @@ import (
 // options is what the command line says.
 type options struct {
 	proxy       string // path of the proxy's program
+	before      string // path of an earlier build of it to compare with; "" for none
 	out         string // document to write the tables into; "" for none
 	rounds      int
 	each        time.Duration // length of one run of one side
@@ -24,6 +25,7 @@ type options struct {
 	settle      time.Duration
 	parts       []string
 	serverConns int
+	replicas    int // of the side that splits reads; without any there is no such side
 	serve       bool
 }
 
@@ -33,12 +35,14 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(w)
 	f.StringVar(&o.proxy, "proxy", "bin/shardproxy", "the proxy's program")
+	f.StringVar(&o.before, "before", "", "an earlier build of the program, measured in the same rounds; none when empty")
 	f.StringVar(&o.out, "out", "", "document whose table is replaced; none when empty")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds; medians are taken over them")
 	f.DurationVar(&o.each, "each", 2*time.Second, "length of one run of one side")
 	f.IntVar(&o.scale, "scale", 10, "scale of pgbench's tables")
 	f.IntVar(&o.cold, "cold", 1000, "clients that come at once")
 	f.DurationVar(&o.settle, "settle", 2*time.Second, "wait before resident memory is read")
+	f.IntVar(&o.replicas, "replicas", 2, "replicas of the side that splits reads; 0 for no such side")
 	f.BoolVar(&o.serve, "serve", false, "start everything and measure nothing, until Ctrl-C")
 	modes := f.String("modes", "simple,extended,prepared", "pgbench's query modes")
 	clients := f.String("clients", "1,8,64", "numbers of clients")
@@ -77,6 +81,9 @@ func (o options) check() error {
 		if c.value < 1 {
 			return fmt.Errorf("-%s must be at least 1", c.name)
 		}
+	}
+	if o.replicas < 0 {
+		return fmt.Errorf("-replicas must not be negative")
 	}
 	if o.each < 100*time.Millisecond {
 		return fmt.Errorf("-each must be at least 100ms")

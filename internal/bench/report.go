@@ -55,6 +55,9 @@ func (m *measurement) report() string {
 	if m.idle != nil {
 		fmt.Fprintf(&b, "\n### Memory of idle clients\n\n%s", m.idleTable().markdown())
 	}
+	if m.stage.options.before != "" && (m.statements != nil || m.bulk != nil) {
+		fmt.Fprintf(&b, "\n### Against the earlier build\n\n%s", m.beforeTable().markdown())
+	}
 	return b.String()
 }
 
@@ -137,6 +140,30 @@ func (m *measurement) idleTable() table {
 		for _, e := range m.poolers() {
 			t.row(row, e.name, m.idle.get(row, e.name, "start").text(1), m.idle.get(row, e.name, "each").text(2),
 				m.idle.get(row, e.name, "asked").text(2), m.idle.against(row, e.name, pgbouncerName, "asked").span(2))
+		}
+	}
+	return t
+}
+
+// beforeTable compares the proxy with an earlier build of it.
+func (m *measurement) beforeTable() table {
+	var t table
+	t.row("what", "throughput / before", "p99 / before", "CPU / before (range)", "switches / before", "allocations before", "now")
+	line := func(of rounds, row, throughput string) {
+		ratio := func(figure string) series { return of.against(row, proxyName, beforeName, figure) }
+		t.row(row, ratio(throughput).text(2), ratio("p99").text(2), ratio("cpu").span(2), ratio("switches").text(2),
+			of.get(row, beforeName, "mallocs").text(2), of.get(row, proxyName, "mallocs").text(2))
+	}
+	if m.statements != nil {
+		for _, mode := range m.stage.options.modes {
+			for _, clients := range m.stage.options.clients {
+				line(m.statements, fmt.Sprintf("%s %d", mode, clients), "tps")
+			}
+		}
+	}
+	if m.bulk != nil {
+		for _, row := range bulkKinds() {
+			line(m.bulk, row, "speed")
 		}
 	}
 	return t

@@ -32,7 +32,7 @@ const (
 	directName    = "direct"
 	pgbouncerName = "PgBouncer"
 	proxyName     = "shardproxy"
-	splitName     = "shardproxy, 2 replicas"
+	beforeName    = "shardproxy, before"
 )
 
 // maxServers is each server's max_connections.
@@ -67,11 +67,16 @@ func (s *stage) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.options.proxy, err = filepath.Abs(s.options.proxy); err != nil {
-		return err
-	}
-	if _, err := os.Stat(s.options.proxy); err != nil {
-		return fmt.Errorf("the proxy's program: %w (make build)", err)
+	for _, program := range []*string{&s.options.proxy, &s.options.before} {
+		if *program == "" {
+			continue
+		}
+		if *program, err = filepath.Abs(*program); err != nil {
+			return err
+		}
+		if _, err := os.Stat(*program); err != nil {
+			return fmt.Errorf("the proxy's program: %w (make build)", err)
+		}
 	}
 	if s.dir, err = os.MkdirTemp("", "shardproxy-bench-"); err != nil {
 		return err
@@ -94,7 +99,7 @@ func (s *stage) open(ctx context.Context) error {
 		return err
 	}
 	s.cluster = pgcluster.New(pgcluster.Options{
-		Replicas: 2, MaxConnections: maxServers,
+		Replicas: s.options.replicas, MaxConnections: maxServers,
 		Settings: map[string]string{"shared_buffers": "512MB"},
 	})
 	if err := s.cluster.Open(ctx); err != nil {
@@ -116,21 +121,33 @@ func (s *stage) openEndpoints(ctx context.Context, program string) error {
 	if err != nil {
 		return err
 	}
-	proxy, err := s.proxyEndpoint(proxyName, "proxy", []string{s.cluster.Primary().Addr()}, false, true)
-	if err != nil {
-		return err
-	}
-	var nodes []string
-	for _, n := range s.cluster.Nodes() {
-		nodes = append(nodes, n.Addr())
-	}
-	split, err := s.proxyEndpoint(splitName, "split", nodes, true, false)
+	primary := []string{s.cluster.Primary().Addr()}
+	proxy, err := s.proxyEndpoint(proxyName, s.options.proxy, "proxy", primary, false, true)
 	if err != nil {
 		return err
 	}
 	direct := &endpoint{name: directName, port: s.cluster.Primary().Port(), plain: true}
-	for _, e := range []*endpoint{direct, bouncer, proxy, split} {
-		s.endpoints = append(s.endpoints, e)
+	s.endpoints = []*endpoint{direct, bouncer, proxy}
+	if s.options.before != "" {
+		before, err := s.proxyEndpoint(beforeName, s.options.before, "before", primary, false, true)
+		if err != nil {
+			return err
+		}
+		s.endpoints = append(s.endpoints, before)
+	}
+	if s.options.replicas > 0 {
+		var nodes []string
+		for _, n := range s.cluster.Nodes() {
+			nodes = append(nodes, n.Addr())
+		}
+		name := fmt.Sprintf("%s, %d replicas", proxyName, s.options.replicas)
+		split, err := s.proxyEndpoint(name, s.options.proxy, "split", nodes, true, false)
+		if err != nil {
+			return err
+		}
+		s.endpoints = append(s.endpoints, split)
+	}
+	for _, e := range s.endpoints {
 		if err := e.start(ctx); err != nil {
 			return err
 		}
