@@ -14,10 +14,16 @@ import (
 // readBodies replaces the verdict on each function whose body can be read.
 func (g *graph) readBodies() {
 	for _, n := range g.nodes {
-		if n.body == nil || n.verdict.Fitness != Unsafe {
+		if n.body == nil {
 			continue
 		}
 		b, ok := scanBody(*n.body)
+		if n.verdict.Fitness != Unsafe {
+			for _, w := range b.words {
+				n.mentions = append(n.mentions, g.byName[w]...)
+			}
+			continue
+		}
 		if !ok {
 			continue
 		}
@@ -33,10 +39,30 @@ func (g *graph) readBodies() {
 	}
 }
 
-// asksSequences reports whether a body mentions currval or lastval.
-func asksSequences(text string) bool {
+// asks says what a function asks for itself: one of PostgreSQL's own by its name,
+// another by any mention of such a name in its body.
+func asks(builtin bool, n *node) Asks {
+	text := n.name
+	if !builtin {
+		if n.body == nil {
+			return 0
+		}
+		text = *n.body
+	}
+	return TextAsks(text)
+}
+
+// TextAsks says what a text that is or may be SQL asks for by the names that it
+// mentions anywhere.
+func TextAsks(text string) (a Asks) {
 	text = strings.ToLower(text)
-	return strings.Contains(text, "currval") || strings.Contains(text, "lastval")
+	if strings.Contains(text, "currval") || strings.Contains(text, "lastval") {
+		a |= AsksSequences
+	}
+	if strings.Contains(text, "pg_prepared_statement") {
+		a |= AsksPrepared
+	}
+	return a
 }
 
 // body holds what a function's text mentions.

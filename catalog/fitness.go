@@ -29,13 +29,23 @@ func (f Fitness) String() string {
 	return "unsafe"
 }
 
+// Asks is a set of what a server session remembers and no table holds.
+type Asks uint8
+
+const (
+	// AsksSequences: currval or lastval.
+	AsksSequences Asks = 1 << iota
+	// AsksPrepared: the list of the session's prepared statements.
+	AsksPrepared
+)
+
 // Verdict is what the catalog says of one name.
 type Verdict struct {
 	Fitness Fitness
 	// Why says in a few words why Fitness is not Anywhere.
 	Why string
-	// Sequences: asks for currval or lastval, directly or by what it uses.
-	Sequences bool
+	// Asks says what it reads of its session's own memory, directly or by what it uses.
+	Asks Asks
 	// Found is false when nothing of that name is in reach: the catalog may be
 	// older than the thing. Fitness then holds what must be assumed.
 	Found bool
@@ -43,10 +53,10 @@ type Verdict struct {
 
 // worse returns the worse of two verdicts.
 func (v Verdict) worse(o Verdict) Verdict {
-	found, sequences := v.Found || o.Found, v.Sequences || o.Sequences
+	found, asks := v.Found || o.Found, v.Asks|o.Asks
 	if o.Fitness > v.Fitness || !v.Found && o.Found {
 		v = o
 	}
-	v.Found, v.Sequences = found, sequences
+	v.Found, v.Asks = found, asks
 	return v
 }

@@ -35,6 +35,9 @@ type node struct {
 	// itself: its effects are known by its name.
 	direct *Verdict
 	uses   []nodeID
+	// mentions are what the body of a function names whose volatility is taken
+	// at its word: only what they ask for counts.
+	mentions []nodeID
 
 	minArgs, maxArgs int
 	attribute        bool
@@ -78,7 +81,7 @@ func (g *graph) functionRow(r pgx.CollectableRow) (struct{}, error) {
 		return struct{}{}, err
 	}
 	n.what = "calls function " + n.name
-	n.verdict.Sequences = oid < firstUserOID && (n.name == "currval" || n.name == "lastval") || n.body != nil && asksSequences(*n.body)
+	n.verdict.Asks = asks(oid < firstUserOID, n)
 	if oid < firstUserOID {
 		builtinFunction(n, volatility == "v")
 	} else {
@@ -137,7 +140,7 @@ func userFunction(n *node, volatile bool, extension *string) {
 }
 
 func (n *node) judge(f Fitness, why string) {
-	n.verdict = Verdict{Fitness: f, Why: why, Found: true, Sequences: n.verdict.Sequences}
+	n.verdict = Verdict{Fitness: f, Why: why, Found: true, Asks: n.verdict.Asks}
 }
 
 func (g *graph) operatorRow(r pgx.CollectableRow) (struct{}, error) {

@@ -9,13 +9,16 @@ import (
 // changes. Circles are fine: verdicts only grow. What a node uses and the
 // catalog does not show (a relation of another kind) adds nothing.
 func (g *graph) settle() {
-	users := make(map[nodeID][]nodeID, len(g.nodes))
+	users, mentioners := make(map[nodeID][]nodeID, len(g.nodes)), map[nodeID][]nodeID{}
 	var work []nodeID
 	for id, n := range g.nodes {
 		for _, u := range n.uses {
 			users[u] = append(users[u], id)
 		}
-		if n.verdict.Fitness > Anywhere || n.verdict.Sequences {
+		for _, u := range n.mentions {
+			mentioners[u] = append(mentioners[u], id)
+		}
+		if n.verdict.Fitness > Anywhere || n.verdict.Asks != 0 {
 			work = append(work, id)
 		}
 	}
@@ -27,8 +30,7 @@ func (g *graph) settle() {
 		used := g.nodes[work[0]]
 		for _, id := range users[work[0]] {
 			n := g.nodes[id]
-			if used.verdict.Sequences && !n.verdict.Sequences {
-				n.verdict.Sequences = true
+			if n.asksToo(used) {
 				work = append(work, id)
 			}
 			if n.verdict.Fitness < used.verdict.Fitness {
@@ -36,8 +38,20 @@ func (g *graph) settle() {
 				work = append(work, id)
 			}
 		}
+		for _, id := range mentioners[work[0]] {
+			if g.nodes[id].asksToo(used) {
+				work = append(work, id)
+			}
+		}
 		work = work[1:]
 	}
+}
+
+// asksToo adds what is asked by something that n uses; false when that is nothing new.
+func (n *node) asksToo(used *node) bool {
+	before := n.verdict.Asks
+	n.verdict.Asks |= used.verdict.Asks
+	return n.verdict.Asks != before
 }
 
 // reason chains two reasons, short enough for a log line.

@@ -12,7 +12,7 @@ const roleSchemasSQL = `SELECT n.nspname FROM pg_namespace n JOIN pg_roles r ON 
 const functionsSQL = `
 SELECT p.oid, n.nspname, p.proname, p.provolatile::text, l.lanname, e.extname,
        p.pronargs - p.pronargdefaults, CASE WHEN p.provariadic <> 0 THEN -1 ELSE p.pronargs END,
-       CASE WHEN p.oid >= 16384 AND p.provolatile = 'v' AND l.lanname IN ('sql', 'plpgsql') THEN p.prosrc END,
+       CASE WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') THEN p.prosrc END,
        p.pronargs > 0 AND p.pronargs - p.pronargdefaults <= 1 AND
        (t.typtype = 'c' OR t.typname IN ('record', 'anyelement', 'anycompatible', 'any', 'anynonarray', 'anycompatiblenonarray')
         OR t.typtype = 'd' AND EXISTS (SELECT FROM pg_type b WHERE b.oid = t.typbasetype AND b.typtype IN ('c', 'd')))
@@ -96,6 +96,9 @@ WITH expressions (kind, oid, expression) AS (
     SELECT 't', contypid, conbin::text FROM pg_constraint WHERE contypid <> 0 AND conbin IS NOT NULL
     UNION ALL
     SELECT 'f', oid, proargdefaults::text FROM pg_proc WHERE pronargdefaults > 0 AND oid >= 16384
+    UNION ALL -- BEGIN ATOMIC and RETURN; the column is missing before version 14
+    SELECT 'f', oid, to_jsonb(p) ->> 'prosqlbody' FROM pg_proc p
+    WHERE oid >= 16384 AND to_jsonb(p) ->> 'prosqlbody' IS NOT NULL
 ), mentions AS (
     SELECT DISTINCT x.kind, x.oid, m[1] AS field, m[2]::oid AS target
     FROM expressions x, regexp_matches(x.expression,

@@ -74,18 +74,7 @@ func (r *Statements) Hold(s *Statement) {
 func (r *Statements) Release(s *Statement) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.refs--; s.refs == 0 && r.byKey[s.key] == s {
-		delete(r.byKey, s.key)
-		r.bytes -= int64(2 * len(s.key))
-	}
-}
-
-// Retire makes later Acquires of the same text get a statement under a new
-// name: the one that servers hold has become invalid by a change of the schema.
-func (r *Statements) Retire(s *Statement) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.byKey[s.key] == s {
+	if s.refs--; s.refs == 0 {
 		delete(r.byKey, s.key)
 		r.bytes -= int64(2 * len(s.key))
 	}

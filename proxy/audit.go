@@ -130,6 +130,7 @@ func (s *session) auditDone() error {
 	s.audit.again = 0
 	s.adoptState(&r)
 	s.pin(r.reasons())
+	s.hasTemp = r.Temp
 	s.steps++
 	return nil
 }
@@ -138,6 +139,7 @@ func (s *session) pin(reason string) {
 	if reason != "" && s.pinned == "" {
 		s.db.stats.pins.Add(1)
 	}
+	s.hasTemp = s.hasTemp && reason != ""
 	s.pinned = reason
 	s.pinnedWhy.Store(&reason)
 }

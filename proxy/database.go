@@ -82,6 +82,7 @@ type Database struct {
 	policy  atomic.Pointer[DatabasePolicy]
 	clients atomic.Int64
 	tokens  atomic.Uint64
+	schema  atomic.Uint64 // see SchemaChanged
 	// sequencesRead is set once a client has asked for currval or lastval.
 	sequencesRead atomic.Bool
 	stats         databaseStats
@@ -116,6 +117,10 @@ func (d *Database) Totals() DatabaseTotals {
 		Pins: s.pins.Load(), Audits: s.audits.Load(), Received: s.received.Load(), Sent: s.sent.Load(),
 	}
 }
+
+// SchemaChanged says that names may mean other objects than before, or objects
+// have other columns: statements prepared from now on share none that servers have.
+func (d *Database) SchemaChanged() { d.schema.Add(1) }
 
 // Clients returns the number of sessions logged in.
 func (d *Database) Clients() int { return int(d.clients.Load()) }

@@ -99,6 +99,8 @@ type expects struct {
 	barriers int
 	// unnamed counts the Parses of the unnamed statement.
 	unnamed int
+	// altering counts the entries behind which texts may mean something else.
+	altering int
 }
 
 func (q *expects) empty() bool { return q.head == len(q.items) }
@@ -119,6 +121,9 @@ func (q *expects) push(e expect) {
 	if e.unnamed {
 		q.unnamed++
 	}
+	if e.alters() {
+		q.altering++
+	}
 }
 
 // drop takes the i-th item out of the counts and clears it.
@@ -130,6 +135,9 @@ func (q *expects) drop(i int) expect {
 	}
 	if e.unnamed {
 		q.unnamed--
+	}
+	if e.alters() {
+		q.altering--
 	}
 	return e
 }
@@ -238,6 +246,21 @@ func (e *expect) decides() bool {
 	}
 	return e.plan != nil && !e.plan.Simple && changesSession(e.plan)
 }
+
+// alters reports whether texts behind the request may mean something else than
+// before it: other settings are in force, or other objects there.
+func (e *expect) alters() bool {
+	switch {
+	case e.kind != expectExecute && e.kind != expectQuery && e.kind != expectFunction || e.purpose != forClient || e.mode != relay:
+		return false
+	case e.plan == nil:
+		return true
+	}
+	return !e.plan.Simple && e.plan.Effects&altersMeaning != 0
+}
+
+// altersMeaning are the effects of what may change the meaning of texts.
+const altersMeaning = query.EffectSetting | query.EffectCatalog | query.EffectTemp | query.EffectUnknown
 
 // changesSession reports whether running the plan may change what the session
 // must carry to its next server connection.

@@ -84,7 +84,7 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 		return
 	}
 	if e.Code == "0A000" && wire.Field(body, 'R') == "RevalidateCachedQuery" {
-		s.retireStatement()
+		s.db.SchemaChanged() // by somebody else
 	}
 	shifted := false
 	if f := s.owed.front(); f != nil && f.shift != 0 {
@@ -115,16 +115,6 @@ func (s *session) clientNames(body []byte) []byte {
 		}
 	}
 	return body
-}
-
-// retireStatement makes statements prepared from now on get a new server-side
-// name: the ones that servers hold return rows of another shape.
-func (s *session) retireStatement() {
-	for _, st := range s.statements {
-		if st.shared != nil && s.lease.Has(st.shared) {
-			s.db.Statements.Retire(st.shared)
-		}
-	}
 }
 
 // internalError notes the failure of a query of ours; false when the client

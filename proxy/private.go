@@ -145,9 +145,14 @@ var scoped = [...]string{
 }
 
 // setScope notes what the session's prepared statements depend on besides
-// their texts and types.
+// their texts and types: settings, and the schema at some moment. A server takes
+// up a changed schema in the statements it has, but keeps to the tables and the
+// columns that they were about.
 func (s *session) setScope() {
+	s.scopeAt = s.db.schema.Load()
 	var b strings.Builder
+	b.WriteString(strconv.FormatUint(s.scopeAt, 36))
+	b.WriteByte(0)
 	for _, name := range scoped {
 		it, ok := s.settings.Get(name)
 		if !ok {
@@ -181,24 +186,17 @@ func (s *session) told(setting string) string {
 }
 
 // statementScope returns the scope in which a statement is prepared now. While
-// the settings in force are not known it is one that nobody else ever has.
+// the settings in force are not known, or objects are there that nobody else
+// sees, it is one that no other statement ever has.
 func (s *session) statementScope() string {
-	if s.localMeaning || s.tx != 'I' && s.suspect&query.EffectUnknown != 0 || s.settingAhead() {
+	unseen := (s.tx != 'I' || s.open) && s.suspect&query.EffectUnknown != 0
+	if s.localMeaning || unseen || s.catalogChanged || s.hasTemp || s.suspect&query.EffectTemp != 0 || s.owed.altering > 0 {
 		return "\x00" + strconv.FormatUint(s.db.tokens.Add(1), 36)
 	}
-	return s.scope
-}
-
-// settingAhead reports whether a change of settings is under way, whose outcome is
-// not known yet.
-func (s *session) settingAhead() bool {
-	for i := s.owed.head; i < len(s.owed.items); i++ {
-		e := &s.owed.items[i]
-		if (e.kind == expectExecute || e.kind == expectQuery) && e.plan != nil && e.plan.Effects&query.EffectSetting != 0 {
-			return true
-		}
+	if s.scopeAt != s.db.schema.Load() {
+		s.setScope()
 	}
-	return false
+	return s.scope
 }
 
 // clientPosition moves the position that an error names to where the client's

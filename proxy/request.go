@@ -36,6 +36,10 @@ func (s *session) pumpClient() error {
 		if !ok {
 			return nil
 		}
+		if size > smallMax && isSmall(kind) {
+			return wire.Fatal("08P01", "invalid message length").
+				WithDetail("A message of type %q has %d bytes.", kind, size)
+		}
 		if kind == wire.MsgCopyData && s.copyIn && s.lease != nil {
 			size = s.copyRun()
 		}
@@ -48,6 +52,19 @@ func (s *session) pumpClient() error {
 			return nil
 		}
 	}
+}
+
+// smallMax bounds the frames that hold little more than a name, in bytes; they are
+// read whole. PostgreSQL's own limit (PQ_SMALL_MESSAGE_LIMIT).
+const smallMax = 10_000
+
+func isSmall(kind byte) bool {
+	switch kind {
+	case wire.MsgDescribe, wire.MsgExecute, wire.MsgClose, wire.MsgSync, wire.MsgFlush, wire.MsgTerminate,
+		wire.MsgCopyDone, wire.MsgCopyFail:
+		return true
+	}
+	return false
 }
 
 // owedMax bounds the replies that one client may have owed. It is more than a
@@ -322,8 +339,7 @@ func (s *session) scan() (n need, ok bool) {
 			if !whole {
 				return need{}, false
 			}
-			p := s.plan(trimNUL(body))
-			s.segment = append(s.segment, p)
+			p := s.planInto(trimNUL(body))
 			return s.needOf(p), true
 		case wire.MsgParse:
 			if size > s.db.Policy().ParsedMax || off > 0 && off+size > scanMax {
@@ -336,8 +352,7 @@ func (s *session) scan() (n need, ok bool) {
 			if !good {
 				return need{opaque: true}, true
 			}
-			p := s.plan(cut(text))
-			s.segment = append(s.segment, p)
+			p := s.planInto(cut(text))
 			parsed++
 			n.primary = n.primary || s.routeFor(p) == query.RoutePrimary
 			if len(nm) == 0 {
@@ -445,13 +460,25 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 
 // plan plans one text under the session's state.
 func (s *session) plan(text []byte) *router.Plan {
+	if s.alteredAhead || s.owed.altering > 0 {
+		return s.db.Planner.Plan(text, router.Context{NonStandardStrings: true, UnsafeEncoding: true})
+	}
 	return s.db.Planner.Plan(text, router.Context{
 		SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding,
 	})
 }
 
+// planInto plans a text of the request that is looked ahead at. What it alters
+// holds for those behind it.
+func (s *session) planInto(text []byte) *router.Plan {
+	p := s.plan(text)
+	s.segment = append(s.segment, p)
+	s.alteredAhead = s.alteredAhead || p.Effects&altersMeaning != 0
+	return p
+}
+
 // forgetPlans drops what scan has planned and no frame has used.
-func (s *session) forgetPlans() { s.segment, s.segmentRead = s.segment[:0], 0 }
+func (s *session) forgetPlans() { s.segment, s.segmentRead, s.alteredAhead = s.segment[:0], 0, false }
 
 // planAhead returns the plan that scan made for the text, or makes it. The
 // caller counts it in segmentRead once the text goes out.

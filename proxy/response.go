@@ -454,6 +454,7 @@ func (s *session) answerLocal() {
 		if e == nil || e.mode != local {
 			return
 		}
+		s.commitHold() // first, for it writes what was kept back
 		out := s.client.Output()
 		switch e.kind {
 		case expectParse:
@@ -468,7 +469,6 @@ func (s *session) answerLocal() {
 				s.release(e.prev)
 			}
 		}
-		s.commitHold()
 		s.client.SetOutput(out)
 		s.steps++
 		s.owed.pop()
@@ -535,8 +535,8 @@ func (s *session) transaction(status byte) {
 			s.mark = s.db.Nodes.Mark()
 			s.wrote = false
 		}
-		if s.catalogChanged && s.db.Refresh != nil {
-			s.db.Refresh() // now that others see it
+		if s.catalogChanged {
+			s.schemaChanged()
 		}
 		s.catalogChanged = false
 		s.committed()
@@ -544,6 +544,18 @@ func (s *session) transaction(status byte) {
 	}
 	s.failed = false
 	s.tx = status
+}
+
+// schemaChanged spreads the word of DDL, now that others see what it made.
+func (s *session) schemaChanged() {
+	// With temporary objects around it was most likely one of these that was
+	// dropped; if not, the catalog finds out.
+	if !s.hasTemp {
+		s.db.SchemaChanged()
+	}
+	if s.db.Refresh != nil {
+		s.db.Refresh()
+	}
 }
 
 // outOfStep ends a session whose server said something that has no place in

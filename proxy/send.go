@@ -39,8 +39,11 @@ func (s *session) send(kind byte, size int) (bool, error) {
 	case wire.MsgFlush:
 		s.forward(size)
 	case wire.MsgFunctionCall:
+		if !s.open {
+			s.guardSequences(nil)
+		}
 		s.forward(size)
-		s.suspect |= query.EffectUnknown
+		s.note(nil)
 		s.owed.push(expect{kind: expectFunction})
 	}
 	return true, nil
@@ -57,6 +60,7 @@ func (s *session) body(size int) ([]byte, bool) {
 
 func (s *session) sendQuery(size int) (bool, error) {
 	if size > s.db.Policy().ParsedMax {
+		s.guardSequences(nil)
 		s.forwardLarge(size)
 		s.expectQuery(nil)
 		return true, nil
@@ -77,10 +81,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 	}
 	s.mentions(p, text)
 	if e := s.refusedOnReplica(p); e != nil {
-		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), "EXECUTE "+noStatement))
-		s.drop(size)
-		s.expectQuery(nil)
-		s.owed.last().instead = e
+		s.sendRefusal(size, e)
 		return true, nil
 	}
 	s.guardSequences(p)
@@ -120,7 +121,7 @@ func (s *session) note(p *router.Plan) {
 
 // mentions notes which custom settings a text, or a function that it makes, may set.
 func (s *session) mentions(p *router.Plan, text []byte) {
-	if p.Effects&(query.EffectUnknown|query.EffectCatalog) == 0 {
+	if p.Effects&(query.EffectUnknown|query.EffectCatalog|query.EffectTemp) == 0 {
 		return
 	}
 	if lower := bytes.ToLower(text); bytes.Contains(lower, []byte("set")) && !s.db.mention(string(lower)) {
@@ -156,7 +157,7 @@ func (s *session) sendParse(size int) (bool, error) {
 		return false, wire.Fatal("08P01", "invalid message format")
 	}
 	p := s.planAhead(cut(rest))
-	if !s.private && namesStatements(p) && !deallocates(p) {
+	if !s.private && namesStatements(p, cut(rest)) && !deallocates(p) {
 		if !s.outcomeKnown() {
 			return false, nil
 		}
@@ -229,7 +230,8 @@ func (s *session) sendLargeParse(size int) (bool, error) {
 	return true, nil
 }
 
-// nameMax bounds the names of statements in messages that are not read whole.
+// nameMax bounds the names of statements and portals in messages that are not
+// read whole, in bytes.
 const nameMax = 8192
 
 func (s *session) sendBind(size int) (bool, error) {
@@ -241,7 +243,7 @@ func (s *session) sendBind(size int) (bool, error) {
 		name, _, ok = wire.CString(after)
 	}
 	if !ok {
-		if len(b) >= size {
+		if len(b) >= size || len(body) > 2*nameMax {
 			return false, wire.Fatal("08P01", "invalid message format")
 		}
 		return false, nil

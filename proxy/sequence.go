@@ -13,8 +13,9 @@ import (
 // A connection remembers whose values it may hold: nobody's, one session's, or
 // several sessions'. A statement that reads them goes to the connection that has
 // the session's own when it is free. On one that has others' they are discarded
-// first, so that PostgreSQL itself says 55000; and ahead of statements that draw
-// new ones by name, or, once any client has asked for such values, that may draw
+// first, so that PostgreSQL itself says 55000; also ahead of what may ask unseen
+// (functions that cannot be read, DO, calls by number), and ahead of statements
+// that draw new ones by name, or, once any client has asked for such values, that may draw
 // them at all, so that the next question finds them. A session that has asked keeps its connection from then on.
 
 // mixedSequences stands for several sessions in pool.Server.Sequences.
@@ -47,9 +48,11 @@ func (s *session) mustDiscardSequences(p *router.Plan) bool {
 	case readsSequences(p):
 		s.usesSequences = true
 		s.db.sequencesRead.Store(true)
-	case p != nil && p.Effects&query.EffectSequenceWrite != 0:
+	case p == nil || p.Effects&query.EffectUnknown != 0:
+		// It may ask.
+	case p.Effects&query.EffectSequenceWrite != 0:
 		// Who draws a value by name is likely to ask for it again.
-	case p != nil && p.Intent == router.Read || !s.db.sequencesRead.Load():
+	case p.Intent == router.Read || !s.db.sequencesRead.Load():
 		return false
 	}
 	if s.lease.Sequences == 0 || s.lease.Sequences == s.id && s.sequencesOn == s.lease.ID() {

@@ -102,32 +102,34 @@ type session struct {
 	copyIn      bool // the server expects CopyData
 	breach      bool // it got something else
 	segment     []*router.Plan
-	segmentRead int  // plans of segment already used
-	tx          byte // transaction status the client knows: 'I', 'T' or 'E'
-	lost        bool // the transaction's server is gone; 'E' until the client ends it
-	read        bool // the lease serves one proven read, whose request is held
-	fresh       bool // the lease has not been used yet
-	settling    bool // the session's settings are being applied
-	delivered   bool // a byte of its answer has reached the client
-	exclude     uint64
-	noReplica   bool // the read failed on a replica: the primary decides
-	wrote       bool // something not proven to read was answered since the last idle
-	failed      bool // the request at hand has met an error
-	held        bool // the bytes of the request can be brought back
-	mark        uint64
-	cancelled   bool
-	timedOut    bool
-	clientLeft  bool        // it has closed its side behind a Terminate
-	unsure      bool        // something ran on the lease that may have left what no audit finds
-	auditAgain  atomic.Bool // when the catalog is loaded: until then names may be missing
-	setsUnknown bool        // set_config was called for who knows which setting: keeps its connection
-	asked       bool        // a Flush was sent because too many replies are owed
-	awaited     bool        // a Flush was sent because the next frame depends on their outcome
-	syncsInCopy int
-	copyUnsure  bool // data was sent behind a Sync in a copy
-	tries       int  // how often the request at hand was tried in vain
-	triedSince  time.Time
-	settingsErr *wire.Error
+	segmentRead int // plans of segment already used
+	// alteredAhead is set when one of segment changes what those behind it mean.
+	alteredAhead bool
+	tx           byte // transaction status the client knows: 'I', 'T' or 'E'
+	lost         bool // the transaction's server is gone; 'E' until the client ends it
+	read         bool // the lease serves one proven read, whose request is held
+	fresh        bool // the lease has not been used yet
+	settling     bool // the session's settings are being applied
+	delivered    bool // a byte of its answer has reached the client
+	exclude      uint64
+	noReplica    bool // the read failed on a replica: the primary decides
+	wrote        bool // something not proven to read was answered since the last idle
+	failed       bool // the request at hand has met an error
+	held         bool // the bytes of the request can be brought back
+	mark         uint64
+	cancelled    bool
+	timedOut     bool
+	clientLeft   bool        // it has closed its side behind a Terminate
+	unsure       bool        // something ran on the lease that may have left what no audit finds
+	auditAgain   atomic.Bool // when the catalog is loaded: until then names may be missing
+	setsUnknown  bool        // set_config was called for who knows which setting: keeps its connection
+	asked        bool        // a Flush was sent because too many replies are owed
+	awaited      bool        // a Flush was sent because the next frame depends on their outcome
+	syncsInCopy  int
+	copyUnsure   bool // data was sent behind a Sync in a copy
+	tries        int  // how often the request at hand was tried in vain
+	triedSince   time.Time
+	settingsErr  *wire.Error
 
 	// Session state.
 	base           *pool.Settings // of the start-up packet
@@ -136,6 +138,7 @@ type session struct {
 	leaseBase      *pool.Settings // what the lease has set when it rolls back
 	savepoints     []savepoint
 	catalogChanged bool // DDL ran in the transaction
+	hasTemp        bool // the last audit found temporary objects
 	route          query.Route
 	searchPath     string
 	identityGoes   bool              // the request takes away the role that is set: it is not applied first
@@ -146,6 +149,7 @@ type session struct {
 	statements     map[string]*preparedStatement
 	private        bool   // servers know the statements by the session's names: see goPrivate
 	scope          string // what besides its text makes a statement what it is: see setScope
+	scopeAt        uint64 // the database's schema then
 	statementBytes int
 	portals        map[string]*router.Plan
 	portal         *router.Plan // of the unnamed portal

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"shardproxy/catalog"
 	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
@@ -24,7 +25,7 @@ const harmless = "UNLISTEN _shardproxy_none"
 func (s *session) namesStatement(p *router.Plan, text []byte, size int) (going, done bool, err error) {
 	c := p.Single
 	switch {
-	case s.private || !namesStatements(p):
+	case s.private || !namesStatements(p, text):
 		return false, false, nil
 	case c != nil && p.Exact && c.Target != "" && !s.open:
 		if done, err = s.namesOne(p, c, text, size); done || err != nil {
@@ -37,13 +38,31 @@ func (s *session) namesStatement(p *router.Plan, text []byte, size int) (going, 
 	if !s.outcomeKnown() {
 		return false, true, nil
 	}
+	if s.tx == 'E' && c == nil {
+		s.sendRefusal(size, wire.Errorf("0A000", "several commands that depend on prepared statements cannot end a failed transaction").
+			WithHint("Send ROLLBACK as a query of its own first."))
+		return true, true, nil
+	}
 	s.goPrivate()
 	return false, false, nil
 }
 
+// sendRefusal has the server refuse a simple query that it must not see, and the
+// client be told why in our words.
+func (s *session) sendRefusal(size int, e *wire.Error) {
+	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), "EXECUTE "+noStatement))
+	s.drop(size)
+	s.expectQuery(nil)
+	s.owed.last().instead = e
+}
+
 // namesStatements reports whether the plan depends on the names under which the
-// server has prepared statements, or changes them.
-func namesStatements(p *router.Plan) bool {
+// server has prepared statements, or changes them. What may run SQL that it
+// carries as a value is believed to when it mentions their list.
+func namesStatements(p *router.Plan, text []byte) bool {
+	if p.Effects&query.EffectUnknown != 0 && catalog.TextAsks(string(text))&catalog.AsksPrepared != 0 {
+		return true
+	}
 	if p.Effects&(query.EffectPrepared|query.EffectPreparedRead) == 0 {
 		return false
 	}
@@ -57,7 +76,7 @@ func namesStatements(p *router.Plan) bool {
 			return true
 		}
 	}
-	return false
+	return p.Effects&query.EffectPreparedRead != 0 // by a view or a function
 }
 
 // namesOne deals with a single PREPARE, EXECUTE or DEALLOCATE; done is false

@@ -77,7 +77,9 @@ func (b *builder) selectCommand(n *pg.SelectStmt) {
 	b.c.Kind = KindSelect
 	if hasInto(n) {
 		b.c.Kind = KindDDL
-		b.c.Effects |= EffectCatalog
+		if b.c.Effects&EffectTemp == 0 {
+			b.c.Effects |= EffectCatalog
+		}
 		return
 	}
 	settings, ok := b.configCalls(n)
@@ -249,7 +251,9 @@ func (b *builder) other(m proto.Message) {
 func (b *builder) createTableAs(n *pg.CreateTableAsStmt) {
 	b.take(n)
 	b.c.Kind, b.c.Reads = KindDDL, false
-	b.c.Effects |= EffectCatalog
+	if b.c.Effects&EffectTemp == 0 {
+		b.c.Effects |= EffectCatalog
+	}
 	if _, ok := message(n.Query).(*pg.ExecuteStmt); ok {
 		b.c.Kind = KindOther
 		b.c.Effects |= EffectUnknown

@@ -51,10 +51,15 @@ func (b *builder) ddl(m proto.Message) {
 	b.c.Relations, b.c.Writes, b.c.Types = w.relations.sorted(), w.writes.sorted(), w.types.sorted()
 }
 
+// temporary takes the name of what is made. Nobody else sees a temporary object:
+// for others the catalog is as it was.
 func (b *builder) temporary(r *pg.RangeVar) {
 	var w walker
 	w.temporary(r)
 	b.c.Effects |= w.effects
+	if w.effects&EffectTemp != 0 {
+		b.c.Effects &^= EffectCatalog
+	}
 }
 
 // schemaElements takes the commands inside CREATE SCHEMA.

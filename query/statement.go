@@ -86,7 +86,7 @@ const (
 	// EffectUnknown: DO, CALL, LOAD, set_config with arguments that are not
 	// constants, setseed, anything that may change session state unseen.
 	EffectUnknown
-	// EffectCatalog: types, tables, functions or their rights change.
+	// EffectCatalog: types, tables, functions or their rights change, for all.
 	EffectCatalog
 	// EffectPreparedRead: EXECUTE anywhere, or the view of the session's
 	// prepared statements: depends on their names.

@@ -48,6 +48,11 @@ func (j *judge) plan(st *query.Statement) *Plan {
 			}
 		}
 		p.Simple = p.Simple && effects == 0 && simple(c.Kind)
+		if effects&(query.EffectSetting|query.EffectUnknown) != 0 || c.Kind == query.KindCommit || c.Kind == query.KindRollback ||
+			c.Kind == query.KindRollbackTo || c.Kind == query.KindDiscard {
+			// The commands behind it may find their names elsewhere.
+			j.path, j.tempFirst = catalog.Path{}, true
+		}
 	}
 	if len(st.Commands) == 1 {
 		p.Single = &st.Commands[0]
@@ -62,8 +67,11 @@ func (j *judge) command(c *query.Command) (effects query.Effect, why string) {
 	if v.Fitness == catalog.Unsafe {
 		effects |= query.EffectUnknown
 	}
-	if v.Sequences {
+	if v.Asks&catalog.AsksSequences != 0 {
 		effects |= query.EffectSequenceRead
+	}
+	if v.Asks&catalog.AsksPrepared != 0 {
+		effects |= query.EffectPreparedRead
 	}
 	if j.writesUnknown(c) {
 		// Its defaults may draw from a sequence, and ask for what was drawn.
@@ -140,11 +148,11 @@ func (j *judge) references(c *query.Command) catalog.Verdict {
 	}
 	worst := catalog.Verdict{Fitness: catalog.Anywhere}
 	note := func(v catalog.Verdict) {
-		sequences := worst.Sequences || v.Sequences
+		asks := worst.Asks | v.Asks
 		if v.Fitness > worst.Fitness {
 			worst = v
 		}
-		worst.Sequences = sequences
+		worst.Asks = asks
 	}
 	for _, n := range c.Functions {
 		if !j.declaredReadOnly(n) {

@@ -128,7 +128,7 @@ func (c *Conn) makeRoom(atLeast int) {
 	if need <= len(c.in) {
 		copy(c.in, c.in[keep:c.w])
 	} else {
-		grown := make([]byte, max(need, min(2*len(c.in), need+readSize)))
+		grown := make([]byte, max(need, 2*len(c.in))) // twice, so that what is copied stays in proportion
 		copy(grown, c.in[keep:c.w])
 		c.buffers.put(c.in)
 		c.in = grown

@@ -86,6 +86,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 	})
 	db.catalog = catalog.NewRefresher(catalog.Options{
 		Source: catalogSource{db: db, control: control, nodes: shard.Nodes}, Interval: conf.Catalog.Refresh, Logger: log,
+		Changed: func(*catalog.Catalog) { db.proxy.SchemaChanged() },
 	})
 	db.router = router.New(router.Options{
 		Catalog: db.catalog.Current, ReadOnlyFunctions: conf.Reads.ReadOnlyFunctions,
