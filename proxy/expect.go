@@ -73,6 +73,8 @@ type expect struct {
 	// shift is how many characters the client's text has more than what was sent
 	// ahead of the place where they differ.
 	shift int
+	// spliced is set for a text of several commands that was not sent as it came.
+	spliced *splicedText
 }
 
 // purpose distinguishes the queries that the session itself sends.
@@ -285,6 +287,15 @@ func (e *expect) command() *query.Command {
 	}
 	e.done++
 	return &all[e.done-1]
+}
+
+// replacedBy returns the tag that the client gets for the i-th command, "" when
+// it gets the server's.
+func (e *expect) replacedBy(i int) string {
+	if e.spliced != nil && i < len(e.spliced.tags) {
+		return e.spliced.tags[i]
+	}
+	return e.tag
 }
 
 // writes reports whether the request is one of the client's that may have written.

@@ -87,7 +87,7 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 		s.db.SchemaChanged() // by somebody else
 	}
 	shifted := false
-	if f := s.owed.front(); f != nil && f.shift != 0 {
+	if f := s.owed.front(); f != nil && (f.shift != 0 || f.spliced != nil) {
 		body, shifted = s.clientPosition(body, f), true
 	}
 	if shifted || bytes.Contains(body, []byte(pool.NamePrefix)) {

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -349,5 +350,39 @@ func TestSmallFramesAreSmall(t *testing.T) {
 	a.Write([]byte(strings.Repeat("x", 64<<10)))
 	if got, err := a.until('E', 1); err != nil || !strings.Contains(string(got), "08P01") {
 		t.Errorf("a Bind with an endless name: %q, %v", got, err)
+	}
+}
+
+// RESET within a text of several commands gives what the start-up packet asked
+// for, at once, and the client is told nothing else.
+func TestResetAmongCommands(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	for _, reset := range []string{"RESET TimeZone", "RESET ALL", "SET TimeZone TO DEFAULT", "Set  time zone default"} {
+		a, err := dialRaw(f.addr, "postgres", "app", "TimeZone", "Asia/Tokyo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.do(t, "SET TimeZone TO 'UTC'")
+		got := a.ask("SELECT 'é'; " + reset + " ; SHOW TimeZone; SHOW application_name")
+		tag := strings.ToUpper(strings.Fields(reset)[0])
+		for _, want := range []string{`C "` + tag + `\x00"`, `Asia/Tokyo" | C "SHOW`, `raw" | C "SHOW`} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %s, want %s", reset, got, want)
+			}
+		}
+		if strings.Contains(got, `TimeZone\x00UTC`) {
+			t.Errorf("%s: told %s", reset, got)
+		}
+		a.mustAsk(t, "SHOW TimeZone", "Asia/Tokyo")
+		// Positions are those of the client's text.
+		text := "SELECT 'é'; " + reset + "; SELECT nonsense"
+		want := "position " + strconv.Itoa(len([]rune(text[:strings.Index(text, "nonsense")]))+1) + " "
+		if got := a.ask(text) + " "; !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %s", reset, got, want)
+		}
+		a.mustAsk(t, "SHOW TimeZone", "Asia/Tokyo") // the text was one transaction, and there was nothing to take back
+		a.mustAsk(t, "SET TimeZone TO 'UTC'; SELECT nonsense", "42703")
+		a.mustAsk(t, "SHOW TimeZone", "Asia/Tokyo")
+		a.Close()
 	}
 }

@@ -207,6 +207,9 @@ func (s *session) clientPosition(body []byte, f *expect) []byte {
 		return body
 	}
 	shift := f.shift
+	if f.spliced != nil {
+		shift = f.spliced.shift(pos)
+	}
 	if st := f.about; f.kind == expectQuery && st != nil && st.shared.Name != noStatement {
 		// Of the statement that is executed, or of the text that executes it? What
 		// the message speaks of tells.

@@ -325,11 +325,12 @@ func (s *session) queryReply(front *expect, kind byte, body []byte, size int) er
 	case wire.MsgCommandComplete:
 		s.copyEnded()
 		if front.mode == relay {
+			tag := front.replacedBy(front.done)
 			s.completed(front, cut(body))
-			if front.tag != "" {
+			if tag != "" {
 				s.lease.Discard(size)
-				s.sayComplete(front.tag)
-				if front.plan.Single.Kind == query.KindDeallocate {
+				s.sayComplete(tag)
+				if front.spliced == nil && front.plan.Single.Kind == query.KindDeallocate {
 					s.deallocated(front.plan.Single.Target)
 				}
 				return nil

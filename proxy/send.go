@@ -92,6 +92,13 @@ func (s *session) sendQuery(size int) (bool, error) {
 		s.owed.last().tag = tag
 		return true, nil
 	}
+	if text, spliced := s.spliceResets(p, text); spliced != nil {
+		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), text))
+		s.drop(size)
+		s.expectQuery(p)
+		s.owed.last().spliced = spliced
+		return true, nil
+	}
 	s.forward(size)
 	s.expectQuery(p)
 	return true, nil

@@ -304,7 +304,7 @@ func (s *session) completed(e *expect, tag []byte) {
 	switch c.Kind {
 	case query.KindSet, query.KindReset, query.KindSelect:
 		for _, st := range c.Settings {
-			s.applySetting(st, e.tag != "")
+			s.applySetting(st, e.replacedBy(e.done-1) != "")
 		}
 	case query.KindRollback:
 		s.rolledBack()
