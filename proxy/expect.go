@@ -50,8 +50,9 @@ type expect struct {
 	statement *preparedStatement
 	prev      *preparedStatement
 	name      string
-	// inCopy is set for a Sync sent while the server may have been in copy-in mode.
-	inCopy bool
+	// inCopy is set for a Sync sent while the server may have been in copy-in mode;
+	// afterData if copy data was sent between the request and it.
+	inCopy, afterData bool
 	// unnamed is set for the client's Parse of the unnamed statement, restores
 	// for ours that brings it back.
 	unnamed, restores bool
@@ -191,6 +192,20 @@ func (q *expects) failUntil(f func(*expect), stop func(*expect) bool) bool {
 	return false
 }
 
+// queryDecides reports whether a simple query is owed at or before which the
+// outcome of something decides what later requests mean.
+func (q *expects) queryDecides() bool {
+	decides := false
+	for i := q.head; i < len(q.items); i++ {
+		e := &q.items[i]
+		decides = decides || e.decides()
+		if decides && (e.kind == expectQuery || e.kind == expectFunction) {
+			return true
+		}
+	}
+	return false
+}
+
 // dropInCopy removes the Syncs that a server in copy-in mode has ignored.
 func (q *expects) dropInCopy() {
 	kept := q.items[:q.head]
@@ -225,19 +240,28 @@ func (q *expects) pop() expect {
 
 // enterCopy removes the Syncs behind the front entry that a server in copy-in
 // mode ignores. It reports whether the end of the data has been sent already;
-// then only the Syncs ahead of that end go, and its mark.
-func (q *expects) enterCopy() (ended bool) {
-	at := q.head + 1
-	n := at
-	for n < len(q.items) && q.items[n].kind == expectSync {
-		n++
+// then only the Syncs ahead of that end go, and its mark. Of Syncs behind data
+// nothing is known before the data's fate is: kept counts them.
+func (q *expects) enterCopy() (ended bool, kept int) {
+	out := q.items[:q.head+1]
+	i := len(out)
+	for i < len(q.items) && q.items[i].kind == expectSync {
+		e := q.items[i]
+		i++
+		if kept > 0 || e.afterData {
+			e.inCopy = true
+			kept++
+			out = append(out, e)
+		}
 	}
-	if n < len(q.items) && q.items[n].kind == expectCopyEnd {
+	if i < len(q.items) && q.items[i].kind == expectCopyEnd {
 		ended = true
-		n++
+		i++
 	}
-	q.items = append(q.items[:at], q.items[n:]...)
-	return ended
+	n := len(out) + copy(q.items[len(out):], q.items[i:])
+	clear(q.items[n:])
+	q.items = q.items[:n]
+	return ended, kept
 }
 
 // decides reports whether requests behind this one's Sync must wait for its

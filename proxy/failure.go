@@ -196,11 +196,13 @@ func (s *session) roleMayHaveChanged() bool {
 // goes out again.
 func (s *session) retry(e *wire.Error) {
 	s.db.Nodes.Suspect(s.lease.Node, e)
-	s.owed.clear(s.undo)
-	if s.open {
-		// Its own Sync is not sent yet.
+	front := s.owed.front()
+	extended := front != nil && !front.ends()
+	if synced := s.owed.failSegment(s.undo); extended && !synced {
+		// Its own Sync is not sent yet, or never comes: a query follows.
 		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgSync))
 	}
+	s.owed.clear(s.undo)
 	s.owed.push(expect{kind: expectSync, mode: swallow, purpose: forRetry})
 	s.open = false
 	s.copyIn = false

@@ -486,6 +486,9 @@ func TestTranscripts(t *testing.T) {
 		if sameTranscript(a, b) || strings.Contains(strings.Join(a, ""), "FATAL XX000") {
 			continue // nor does PostgreSQL itself know what to do with EXECUTE of a ROLLBACK TO
 		}
+		if strings.Contains(strings.Join(b, ""), "Sync in the middle of copy data that failed") {
+			continue // refused: nobody can tell whether the server has read the Sync as a part of the copy
+		}
 		if slices.Contains(b, "HANGS") {
 			// What hangs keeps the only server connection: nothing more can be compared.
 			t.Fatalf("seed %d, pieces of %d bytes:\n%s", seed, piece, divergence(frames, a, b))
@@ -557,6 +560,12 @@ func TestSequences(t *testing.T) {
 		{"DISCARD ALL, extended, tells what is back", append([]frame{fQuery("SET application_name = 'x'")}, append(segment("DISCARD ALL"), fQuery("SHOW application_name"))...)},
 		{"DISCARD ALL ends a role", []frame{fQuery("SET ROLE pg_monitor"), fQuery("DISCARD ALL"), fQuery("SELECT current_user")}},
 		{"RESET SESSION AUTHORIZATION", []frame{fQuery("SET SESSION AUTHORIZATION app"), fQuery("RESET SESSION AUTHORIZATION"), fQuery("SELECT current_user")}},
+		{"queries in an open request", []frame{fParse("", one), fQuery("DISCARD ALL"), fQuery("BEGIN"), fQuery("SHOW application_name"), fParse("s", one), fSync(), fQuery("ROLLBACK")}},
+		{"a setting by query in an open request", []frame{fParse("", one), fQuery("SET datestyle TO German"), fParse("", "SELECT date '2024-02-01'"), fBind("", ""), fExecute("", 0), fSync()}},
+		{"a copy in an open request", []frame{fClose('S', "s1"), fQuery("COPY c FROM STDIN; SELECT 1"), fBind("p1", ""), fSync()}},
+		{"a write behind writes in one request", append(extended("INSERT INTO t VALUES (77, 'a')"), fQuery("DISCARD ALL"), fSync())},
+		{"DEALLOCATE and Parse in one request", []frame{fParse("s", "DEALLOCATE s"), fBind("p", "s"), fExecute("p", 0), fParse("s", "SELECT 2"), fBind("", "s"), fExecute("", 0), fSync()}},
+		{"PREPARE ends the unnamed portal", []frame{fQuery("BEGIN"), fParse("", one), fBind("", ""), fSync(), fQuery("PREPARE pq AS SELECT 5"), fDescribe('P', ""), fSync(), fQuery("ROLLBACK")}},
 		{"RESET ALL tells of nothing that stays", []frame{fQuery("RESET ALL"), fQuery("SHOW application_name")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

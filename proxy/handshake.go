@@ -74,6 +74,22 @@ func (c *stream) TLS() *tls.ConnectionState {
 // ServerCertificate implements auth.Conversation.
 func (c *stream) ServerCertificate() *x509.Certificate { return c.cert }
 
+// peer is a client's address as operators read it: host:port, or unix.
+func peer(a net.Addr) string {
+	if _, ok := a.(*net.UnixAddr); ok {
+		return "unix"
+	}
+	return a.String()
+}
+
+// ownEnd is the end of ours: host:port, or nothing for a Unix-domain socket.
+func ownEnd(a net.Addr) string {
+	if _, ok := a.(*net.UnixAddr); ok {
+		return ""
+	}
+	return a.String()
+}
+
 // RemoteAddr implements auth.Conversation.
 func (c *stream) RemoteAddr() netip.AddrPort {
 	if a, ok := c.socket.RemoteAddr().(*net.TCPAddr); ok {
@@ -144,7 +160,7 @@ func (srv *Server) turnAway(c *stream, err error) {
 	case errors.As(err, &ne) && ne.Timeout():
 		_, _ = c.Write(wire.Fatal("57014", "canceling authentication due to timeout").Append(nil))
 	}
-	srv.opt.Logger.Info("client refused", "client", c.socket.RemoteAddr().String(), "error", err)
+	srv.opt.Logger.Info("client refused", "client", peer(c.socket.RemoteAddr()), "error", err)
 }
 
 // negotiate reads first packets until one asks for a session or a cancel,
@@ -279,8 +295,8 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 	pol := set.Policy(db.Name, id.User)
 	t := newThreadTask()
 	s := &session{
-		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: c.socket.RemoteAddr().String(),
-		localAddr: c.socket.LocalAddr().String(), tlsName: tlsName(c.tls),
+		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: peer(c.socket.RemoteAddr()),
+		localAddr: ownEnd(c.socket.LocalAddr()), tlsName: tlsName(c.tls),
 		started: time.Now(), protocol: start.Protocol, task: t, timeouts: pol.Timeouts, tx: 'I',
 		base: base, user: db.Pools.For(id.User, id.ServerUser, id.ServerPassword.Reveal(), pol.Pool),
 	}

@@ -148,3 +148,21 @@ func TestReadOnlyServerAndLongText(t *testing.T) {
 		return strings.Contains(c.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77"), `\x010`)
 	})
 }
+
+// A frame that breaks off a copy comes in pieces: the server waits for the rest of it.
+func TestBreachOfACopyInPieces(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a := mustDial(t, f.addr, "app")
+	a.do(t, "CREATE TEMP TABLE broken_off (v text)")
+	a.Write(fQuery("COPY broken_off FROM STDIN").bytes())
+	if _, err := a.until(wire.MsgCopyInResponse, 1); err != nil {
+		t.Fatal(err)
+	}
+	p := fParse("s1", "SELECT 1").bytes()
+	a.Write(p[:7])
+	time.Sleep(300 * time.Millisecond) // the session has looked at the piece, and waits
+	a.Write(p[7:])
+	if got, err := a.until('E', 1); err != nil || wire.Field(got, 'C') != "08P01" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

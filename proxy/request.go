@@ -160,6 +160,9 @@ func (s *session) request(kind byte, size int) (bool, error) {
 	if !s.open {
 		return s.begin(kind, size)
 	}
+	if s.queried && !s.breach && (s.owed.queryDecides() || s.discarded || s.readyOwed || s.settling) {
+		return false, nil // as behind a Sync
+	}
 	return s.send(kind, size)
 }
 
@@ -192,6 +195,7 @@ func (s *session) copyFrame(kind byte, size int) bool {
 		}
 		s.copyIn = false
 	}
+	s.dataAhead = !s.copyIn && kind == wire.MsgCopyData
 	s.forward(size)
 	return true
 }

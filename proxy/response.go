@@ -337,7 +337,7 @@ func (s *session) queryReply(front *expect, kind byte, body []byte, size int) er
 			}
 		}
 	case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
-		s.copyIn = !s.owed.enterCopy()
+		s.enterCopy()
 	case wire.MsgEmptyQueryResponse, wire.MsgCopyOutResponse, wire.MsgCopyDone:
 	case wire.MsgNoData:
 	default:
@@ -377,7 +377,7 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 		case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
 			// A Sync sent ahead is ignored by the server; the one that ends this
 			// request comes after the data.
-			if s.copyIn = !s.owed.enterCopy(); s.copyIn {
+			if s.enterCopy(); s.copyIn {
 				s.open = true
 			}
 			s.pass(front.mode, size)
@@ -433,6 +433,16 @@ func (s *session) sayComplete(tag string) {
 	s.commitHold()
 	s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), tag))
 	s.steps++
+}
+
+// enterCopy notes that the server awaits copy data, or has it already.
+func (s *session) enterCopy() {
+	ended, kept := s.owed.enterCopy()
+	s.copyIn = !ended
+	if kept > 0 {
+		s.syncsInCopy += kept
+		s.copyUnsure = true
+	}
 }
 
 // copyEnded forgets the Syncs sent during a copy that has succeeded.

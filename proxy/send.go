@@ -18,7 +18,6 @@ const auditEffects = query.EffectTemp | query.EffectAdvisory | query.EffectHoldC
 func (s *session) send(kind byte, size int) (bool, error) {
 	s.setPhase(phaseActive)
 	s.asked = false
-	s.unwatch()
 	switch kind {
 	case wire.MsgQuery:
 		return s.sendQuery(size)
@@ -34,16 +33,15 @@ func (s *session) send(kind byte, size int) (bool, error) {
 		return s.sendClose(size)
 	case wire.MsgSync:
 		s.forward(size)
-		s.owed.push(expect{kind: expectSync})
-		s.open, s.forgetting = false, false
+		s.owed.push(expect{kind: expectSync, afterData: s.dataAhead})
+		s.open, s.forgetting, s.queried = false, false, false
 	case wire.MsgFlush:
 		s.forward(size)
 	case wire.MsgFunctionCall:
-		if !s.open {
-			s.guardSequences(nil)
-		}
+		s.guardSequences(nil)
 		s.forward(size)
 		s.note(nil)
+		s.queried = s.queried || s.open
 		s.owed.push(expect{kind: expectFunction})
 	}
 	return true, nil
@@ -106,6 +104,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 
 // expectQuery notes a simple query that has been forwarded.
 func (s *session) expectQuery(p *router.Plan) {
+	s.queried, s.dataAhead = s.queried || s.open, false
 	s.lease.Unnamed = 0
 	s.unnamedTok, s.unnamedLarge = 0, false
 	s.note(p)
@@ -162,6 +161,9 @@ func (s *session) sendParse(size int) (bool, error) {
 	name, rest, ok := wire.CString(body)
 	if !ok {
 		return false, wire.Fatal("08P01", "invalid message format")
+	}
+	if s.uncertain(name) {
+		return false, nil
 	}
 	p := s.planAhead(cut(rest))
 	if !s.private && namesStatements(p, cut(rest)) && !deallocates(p) {
@@ -255,29 +257,31 @@ func (s *session) sendBind(size int) (bool, error) {
 		}
 		return false, nil
 	}
-	opens := !s.open
-	s.open = true
+	if s.uncertain(name) {
+		return false, nil
+	}
 	var p *router.Plan
 	var about *preparedStatement
 	if e := s.refusedOnReplica(s.boundPlan(name)); e != nil {
+		s.open = true
 		s.renamed(wire.MsgBind, size, portal, noStatement, 5+len(portal)+1+len(name)+1)
 		s.owed.push(expect{kind: expectBind, instead: e})
 		return true, nil
 	}
 	if len(name) == 0 {
 		p = s.unnamedAs
-		s.guardBind(p, opens)
+		s.guardSequences(p)
 		s.restoreUnnamed()
 		s.bound(portal, p)
 		s.forward(size)
 	} else if st := s.statements[string(name)]; st != nil && s.private {
 		p = s.replan(st)
-		s.guardBind(p, opens)
+		s.guardSequences(p)
 		s.bound(portal, p)
 		s.forward(size)
 	} else if st != nil {
 		p, about = s.replan(st), st
-		s.guardBind(p, opens)
+		s.guardSequences(p)
 		s.ensure(st.shared)
 		s.bound(portal, p)
 		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)
@@ -291,6 +295,7 @@ func (s *session) sendBind(size int) (bool, error) {
 		s.bound(portal, nil)
 		s.forward(size)
 	}
+	s.open = true
 	s.owed.push(expect{kind: expectBind, about: about})
 	return true, nil
 }
@@ -361,8 +366,11 @@ func (s *session) sendDescribe(size int) (bool, error) {
 	if len(body) < 2 {
 		return false, wire.Fatal("08P01", "invalid message format")
 	}
-	s.open = true
 	name := cut(body[1:])
+	if body[0] == 'S' && s.uncertain(name) {
+		return false, nil
+	}
+	s.open = true
 	var st *preparedStatement
 	if body[0] == 'S' && len(name) > 0 && !s.private {
 		if st = s.statements[string(name)]; st == nil {
@@ -394,7 +402,7 @@ func (s *session) sendExecute(size int) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	s.open = true
+	s.open, s.dataAhead = true, false
 	p := s.portal
 	if name := cut(body); len(name) > 0 {
 		p = s.portals[string(name)]
@@ -418,8 +426,11 @@ func (s *session) sendClose(size int) (bool, error) {
 	if len(body) < 2 {
 		return false, wire.Fatal("08P01", "invalid message format")
 	}
-	s.open = true
 	name := cut(body[1:])
+	if body[0] == 'S' && s.uncertain(name) {
+		return false, nil
+	}
+	s.open = true
 	switch {
 	case body[0] == 'P':
 		delete(s.portals, string(name))

@@ -63,21 +63,17 @@ func (s *session) mustDiscardSequences(p *router.Plan) bool {
 	return true
 }
 
-// guardSequences discards others' values ahead of a simple query of the plan.
-func (s *session) guardSequences(p *router.Plan) {
-	if s.mustDiscardSequences(p) {
-		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), "DISCARD SEQUENCES"))
-		s.lease.Unnamed = 0 // a query drops it
-		s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSequences})
-	}
-}
-
-// guardBind does the same ahead of a Bind. Within a request it happens inside the
-// client's implicit transaction, which some commands do not bear: there it is
+// guardSequences discards others' values ahead of a frame that runs the plan.
+// Ahead of a request that is a query of ours. Within a request it happens inside
+// the client's implicit transaction, which some commands do not bear: there it is
 // done for nothing less than a question.
-func (s *session) guardBind(p *router.Plan, opens bool) {
-	if opens {
-		s.guardSequences(p)
+func (s *session) guardSequences(p *router.Plan) {
+	if !s.open {
+		if s.mustDiscardSequences(p) {
+			s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), "DISCARD SEQUENCES"))
+			s.lease.Unnamed = 0 // a query drops it
+			s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forSequences})
+		}
 		return
 	}
 	if !readsSequences(p) || !s.mustDiscardSequences(p) {

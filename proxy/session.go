@@ -101,6 +101,7 @@ type session struct {
 	skipping    bool // an error was sent; everything up to Sync is dropped
 	copyIn      bool // the server expects CopyData
 	breach      bool // it got something else
+	queried     bool // a simple query was sent within the open request
 	segment     []*router.Plan
 	segmentRead int // plans of segment already used
 	// alteredAhead is set when one of segment changes what those behind it mean.
@@ -125,6 +126,7 @@ type session struct {
 	setsUnknown  bool        // set_config was called for who knows which setting: keeps its connection
 	asked        bool        // a Flush was sent because too many replies are owed
 	awaited      bool        // a Flush was sent because the next frame depends on their outcome
+	dataAhead    bool        // copy data was sent before the server asked for it
 	syncsInCopy  int
 	copyUnsure   bool // data was sent behind a Sync in a copy
 	tries        int  // how often the request at hand was tried in vain
@@ -329,7 +331,10 @@ func (s *session) awaitsClient() bool {
 // a session whose statement takes long watch both, to find out that its client
 // has gone.
 func (s *session) awaitsAnswer() bool {
-	return s.lease != nil && !s.owed.empty() && !s.open && !s.copyIn && s.upload == 0 && s.client.Pending() == 0
+	if s.open || s.copyIn || s.breach || s.upload > 0 {
+		return false // the server waits for more
+	}
+	return s.lease != nil && !s.owed.empty() && s.client.Pending() == 0
 }
 
 // wantClient reports whether more of the client's bytes are of use now.

@@ -344,7 +344,8 @@ func (s *session) completed(e *expect, tag []byte) {
 		if c.Target == "ALL" {
 			for _, it := range s.base.All() {
 				had, _ := s.settings.Get(it.Name)
-				s.tellParams = s.tellParams || had != it
+				// Behind a query in an open request nothing else applies them.
+				s.tellParams = s.tellParams || had != it || s.open
 			}
 			s.discarded = true
 			s.setSettings(s.base)

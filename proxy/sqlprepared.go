@@ -38,13 +38,26 @@ func (s *session) namesStatement(p *router.Plan, text []byte, size int) (going, 
 	if !s.outcomeKnown() {
 		return false, true, nil
 	}
-	if s.tx == 'E' && c == nil {
+	if s.tx == 'E' && c == nil && leavesFailed(p) {
 		s.sendRefusal(size, wire.Errorf("0A000", "several commands that depend on prepared statements cannot end a failed transaction").
 			WithHint("Send ROLLBACK as a query of its own first."))
 		return true, true, nil
 	}
 	s.goPrivate()
 	return false, false, nil
+}
+
+// leavesFailed reports whether the first command of a text ends a failed
+// transaction, so that those behind it run.
+func leavesFailed(p *router.Plan) bool {
+	if p.Statement == nil || len(p.Statement.Commands) == 0 {
+		return true // not known
+	}
+	switch p.Statement.Commands[0].Kind {
+	case query.KindRollback, query.KindCommit, query.KindRollbackTo, query.KindPrepareTx:
+		return true
+	}
+	return false
 }
 
 // sendRefusal has the server refuse a simple query that it must not see, and the
@@ -118,6 +131,11 @@ func (s *session) prepareSQL(c *query.Command, text, types []byte, size int) err
 	ps := s.newStatement(c.Target, rest, s.plan(text[c.BodyStart:c.BodyEnd]))
 	ps.sql = string(text[c.Start:c.End])
 	s.define(ps)
+	if s.tx == 'T' {
+		// As a query it also ends the unnamed portal.
+		s.lease.SetOutput(wire.AppendClose(s.lease.Output(), 'P', ""))
+		s.owed.push(expect{kind: expectClose, mode: swallow})
+	}
 	e := expect{kind: expectParse, statement: ps, name: ps.name, tag: "PREPARE", about: ps,
 		shift: s.characters(text[:c.BodyStart])}
 	s.prepareFor(&e)
@@ -180,6 +198,21 @@ func (s *session) deallocatesNamed(c *query.Command) bool {
 // deallocatesOwn reports whether an Execute ran the stand-in of a DEALLOCATE.
 func (s *session) deallocatesOwn(e *expect) bool {
 	return e.plan != nil && e.plan.Single != nil && s.deallocatesNamed(e.plan.Single)
+}
+
+// uncertain reports whether a DEALLOCATE of the name is under way in the same
+// request; the server is then made to answer, and the caller comes again.
+func (s *session) uncertain(name []byte) bool {
+	if s.owed.barriers == 0 {
+		return false
+	}
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		e := &s.owed.items[i]
+		if e.plan != nil && e.plan.Single != nil && e.plan.Single.Kind == query.KindDeallocate && e.plan.Single.Target == string(name) {
+			return !s.outcomeKnown()
+		}
+	}
+	return false
 }
 
 // deallocated removes the statement that a DEALLOCATE named.
