@@ -131,11 +131,9 @@ func (s *session) prepareSQL(c *query.Command, text, types []byte, size int) err
 	ps := s.newStatement(c.Target, rest, s.plan(text[c.BodyStart:c.BodyEnd]))
 	ps.sql = string(text[c.Start:c.End])
 	s.define(ps)
-	if s.tx == 'T' {
-		// As a query it also ends the unnamed portal.
-		s.lease.SetOutput(wire.AppendClose(s.lease.Output(), 'P', ""))
-		s.owed.push(expect{kind: expectClose, mode: swallow})
-	}
+	// As a query it also ends the unnamed portal.
+	s.lease.SetOutput(wire.AppendClose(s.lease.Output(), 'P', ""))
+	s.owed.push(expect{kind: expectClose, mode: swallow})
 	e := expect{kind: expectParse, statement: ps, name: ps.name, tag: "PREPARE", about: ps,
 		shift: s.characters(text[:c.BodyStart])}
 	s.prepareFor(&e)
