@@ -38,7 +38,7 @@ func TestSoak(t *testing.T) {
 		c := &soaker{t: t, addr: f.addr, id: i, r: rand.New(rand.NewPCG(uint64(environInt("SHARDPROXY_TEST_SEED", 1)), uint64(i)))}
 		wg.Go(func() {
 			defer c.leave()
-			for time.Now().Before(end) && !t.Failed() {
+			for n := 0; (n < 10 || time.Now().Before(end)) && !t.Failed(); n++ {
 				c.step()
 				steps.Add(1)
 			}
@@ -62,9 +62,6 @@ func TestSoak(t *testing.T) {
 	chaos.Wait()
 	t.Logf("%d steps by %d clients, %d sessions lost with their server connections, %d pins, %d audits", steps.Load(), clients,
 		lost.Load(), f.db.Totals().Pins, f.db.Totals().Audits)
-	if steps.Load() < 10*clients {
-		t.Error("hardly anything was done")
-	}
 }
 
 // soaker is one client and what it knows of its session.
