@@ -386,3 +386,13 @@ func TestResetAmongCommands(t *testing.T) {
 		a.Close()
 	}
 }
+
+// The stand-in of a DEALLOCATE, run again, finds nothing to deallocate.
+func TestDeallocateRunTwice(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a := mustDial(t, f.addr, "app")
+	a.mustSay(t, 1, "26000", fParse("s2", "SELECT 1"), fParse("", "DEALLOCATE s2"), fBind("", ""), fExecute("", 0),
+		fBind("", ""), fExecute("", 0), fSync())
+	a.mustSay(t, 1, "26000", fBind("", ""), fExecute("", 0), fSync())
+	a.mustSay(t, 1, "26000", fBind("", "s2"), fExecute("", 0), fSync())
+}

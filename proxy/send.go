@@ -262,7 +262,11 @@ func (s *session) sendBind(size int) (bool, error) {
 	}
 	var p *router.Plan
 	var about *preparedStatement
-	if e := s.refusedOnReplica(s.boundPlan(name)); e != nil {
+	bound := s.boundPlan(name)
+	if target := s.deallocatedBy(name, bound); target != "" && s.uncertain([]byte(target)) {
+		return false, nil
+	}
+	if e := s.refusedBind(name, bound); e != nil {
 		s.open = true
 		s.renamed(wire.MsgBind, size, portal, noStatement, 5+len(portal)+1+len(name)+1)
 		s.owed.push(expect{kind: expectBind, instead: e})

@@ -198,6 +198,31 @@ func (s *session) deallocatesOwn(e *expect) bool {
 	return e.plan != nil && e.plan.Single != nil && s.deallocatesNamed(e.plan.Single)
 }
 
+// deallocatedBy returns which statement a Bind of the name would deallocate that
+// servers know under another name; "" for any other Bind.
+func (s *session) deallocatedBy(name []byte, p *router.Plan) string {
+	if p == nil || p.Single == nil || p.Single.Kind != query.KindDeallocate || p.Single.All || s.private {
+		return ""
+	}
+	if len(name) == 0 && !s.unnamedOther {
+		return ""
+	}
+	if st := s.statements[string(name)]; len(name) > 0 && (st == nil || !st.substituted) {
+		return ""
+	}
+	return p.Single.Target
+}
+
+// refusedBind returns the error for a Bind that must not go through, nil for
+// others: of the stand-in of a DEALLOCATE whose statement is gone, and of what a
+// replica must not run.
+func (s *session) refusedBind(name []byte, p *router.Plan) *wire.Error {
+	if target := s.deallocatedBy(name, p); target != "" && s.statements[target] == nil && string(name) != target {
+		return wire.Errorf("26000", "prepared statement \"%s\" does not exist", target)
+	}
+	return s.refusedOnReplica(p)
+}
+
 // uncertain reports whether a DEALLOCATE of the name is under way in the same
 // request; the server is then made to answer, and the caller comes again.
 func (s *session) uncertain(name []byte) bool {
