@@ -162,10 +162,30 @@ func hasIdentity(s *Settings) bool {
 	return false
 }
 
+// Command returns a SET that makes the setting, with local until the end of the
+// transaction; "" when only a call can express the value. Unlike a call it may run
+// ahead of SET TRANSACTION.
+func (it Setting) Command(local bool) string {
+	if !it.Literal || it.Encoding != "" || it.Text == "" || strings.ContainsAny(it.Text, `,"`) {
+		return ""
+	}
+	verb := "SET "
+	if local {
+		verb = "SET LOCAL "
+	}
+	return string(appendLiteral([]byte(verb+quoteName(it.Name)+" TO"), it.Text))
+}
+
+// SQL returns the command that makes the setting.
+func (it Setting) SQL() string {
+	b := it.append(nil)
+	return string(b[:len(b)-1])
+}
+
 func (it Setting) append(dst []byte) []byte {
 	switch {
 	case it.Literal:
-		return append(it.AppendCall(append(dst, "SELECT "...)), ';')
+		return append(it.AppendCall(append(dst, "SELECT "...), false), ';')
 	case it.Name == "timezone":
 		// Intervals are allowed in this form only.
 		dst = append(dst, "SET TIME ZONE "...)
@@ -175,8 +195,9 @@ func (it Setting) append(dst []byte) []byte {
 	return append(append(dst, it.Text...), ';')
 }
 
-// AppendCall appends the call of set_config that makes a literal setting.
-func (it Setting) AppendCall(dst []byte) []byte {
+// AppendCall appends the call of set_config that makes a literal setting, with
+// local until the end of the transaction.
+func (it Setting) AppendCall(dst []byte, local bool) []byte {
 	dst = append(dst, "pg_catalog.set_config("...)
 	dst = appendLiteral(dst, it.Name)
 	dst = append(dst, ',')
@@ -188,6 +209,9 @@ func (it Setting) AppendCall(dst []byte) []byte {
 		dst = append(appendLiteral(dst, it.Encoding), ')')
 	} else {
 		dst = appendLiteral(dst, it.Text)
+	}
+	if local {
+		return append(dst, ",true)"...)
 	}
 	return append(dst, ",false)"...)
 }

@@ -187,6 +187,7 @@ func (s *session) adoptState(r *auditResult) {
 			mine = mine.With(was)
 		}
 	}
+	s.distrust(believed, leased)
 	s.lease.Settings = leased
 	s.setSettings(mine)
 	s.txBase, s.leaseBase = s.settings, s.lease.Settings

@@ -192,6 +192,16 @@ func (q *expects) failUntil(f func(*expect), stop func(*expect) bool) bool {
 	return false
 }
 
+// anyEnds reports whether a ReadyForQuery is owed.
+func (q *expects) anyEnds() bool {
+	for i := q.head; i < len(q.items); i++ {
+		if q.items[i].ends() {
+			return true
+		}
+	}
+	return false
+}
+
 // queryDecides reports whether a simple query is owed at or before which the
 // outcome of something decides what later requests mean.
 func (q *expects) queryDecides() bool {

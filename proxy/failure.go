@@ -311,6 +311,7 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 			s.tx, s.lost, inTx = 'I', false, false
 			// It may have taken effect, and the client must then see it.
 			s.mark, s.wrote = s.db.Nodes.Mark(), false
+			s.spreadDDL()
 		}
 		if ended {
 			s.answerReady()

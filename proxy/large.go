@@ -1,6 +1,10 @@
 package proxy
 
-import "bytes"
+import (
+	"bytes"
+
+	"shardproxy/wire"
+)
 
 // Texts that are too large to be parsed are relayed as they come. What such a
 // text may have set the audit finds out, but for custom settings, which it must
@@ -11,18 +15,39 @@ import "bytes"
 // sets a custom setting is seen or suspected within so many bytes.
 const overlap = 192
 
-// lookInto looks at the next piece of a large text.
-func (s *session) lookInto(piece []byte) {
-	if s.setsUnknown {
-		return
-	}
+// lookInto looks at the next piece of a large text, before it is sent. An error
+// says that the text must not run.
+func (s *session) lookInto(piece []byte) error {
 	seam := append(s.largeTail, piece[:min(len(piece), overlap)]...)
-	if maySetCustom(seam) || maySetCustom(piece) {
+	if !s.setsUnknown && (maySetCustom(seam) || maySetCustom(piece)) {
 		s.setsUnknown = true
 	}
+	listed := listsStatements(seam) || listsStatements(piece)
 	s.largeTail = append(s.largeTail, piece[max(0, len(piece)-overlap):]...)
 	if extra := len(s.largeTail) - overlap; extra > 0 {
 		s.largeTail = append(s.largeTail[:0], s.largeTail[extra:]...)
+	}
+	if listed && !s.private {
+		return wire.Fatal("0A000", "a text this long cannot list prepared statements").
+			WithDetail("It is longer than limits.parsed_statement, and names pg_prepared_statements.").
+			WithHint("Send it in several texts.")
+	}
+	return nil
+}
+
+// listsStatements reports whether a piece of a text names the list of prepared
+// statements, which on a pooled connection holds those of other clients.
+func listsStatements(piece []byte) bool {
+	for {
+		i := bytes.IndexByte(piece, '_')
+		if i < 0 {
+			return false
+		}
+		piece = piece[i:]
+		if hasFold(piece, "_prepared_statement") {
+			return true
+		}
+		piece = piece[1:]
 	}
 }
 
@@ -43,7 +68,8 @@ func maySetCustom(piece []byte) bool {
 		if at < 0 {
 			return false
 		}
-		inName := at > 0 && isNameByte(piece[at-1])
+		// A $ may end a quote, and a letter behind a backslash be a line break.
+		inName := at > 0 && isNameByte(piece[at-1]) && piece[at-1] != '$' && (at < 2 || piece[at-2] != '\\')
 		piece = piece[at+len("set"):]
 		if hasFold(piece, "_config") || !inName && setsDotted(piece) {
 			return true

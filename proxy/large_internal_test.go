@@ -24,6 +24,8 @@ func TestMaySetCustom(t *testing.T) {
 		"s":                                     false,
 		"se":                                    false,
 		"SET":                                   false,
+		"DO $q$SET my.x":                        true,
+		`DO E'\nSET my.x`:                       true,
 		"SET a":                                 false,
 		"UPDATE t SET a = b.c":                  false,
 		"SET search_path TO a.b":                false,
@@ -44,9 +46,9 @@ func TestLookIntoPieces(t *testing.T) {
 	for first := 1; first < len(text); first++ {
 		for _, second := range []int{1, 7, 100, 250} {
 			s := &session{}
-			s.lookInto([]byte(text[:first]))
-			s.lookInto([]byte(text[first:min(first+second, len(text))]))
-			s.lookInto([]byte(text[min(first+second, len(text)):]))
+			_ = s.lookInto([]byte(text[:first]))
+			_ = s.lookInto([]byte(text[first:min(first+second, len(text))]))
+			_ = s.lookInto([]byte(text[min(first+second, len(text)):]))
 			if !s.setsUnknown {
 				t.Fatalf("not seen in pieces of %d and %d", first, second)
 			}
@@ -54,10 +56,28 @@ func TestLookIntoPieces(t *testing.T) {
 	}
 	s := &session{}
 	for _, c := range []byte(text) {
-		s.lookInto([]byte{c})
+		_ = s.lookInto([]byte{c})
 	}
 	if !s.setsUnknown {
 		t.Error("not seen byte by byte")
+	}
+}
+
+// The list of prepared statements is found wherever the text is cut.
+func TestLookIntoFindsTheList(t *testing.T) {
+	text := strings.Repeat("x_", 200) + "select * from PG_Prepared_Statements" + strings.Repeat("_y", 200)
+	for cut := range len(text) {
+		s := &session{}
+		err := s.lookInto([]byte(text[:cut]))
+		if err == nil {
+			err = s.lookInto([]byte(text[cut:]))
+		}
+		if err == nil {
+			t.Fatalf("not found when cut at %d", cut)
+		}
+	}
+	if err := (&session{}).lookInto([]byte(strings.Repeat(" prepared_statement _prepared_ ", 100))); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -68,7 +88,7 @@ func TestLookIntoIsFast(t *testing.T) {
 	s := &session{}
 	began := time.Now()
 	for range 16 << 20 / len(piece) {
-		s.lookInto(piece)
+		_ = s.lookInto(piece)
 	}
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("16 MB took %v", took)

@@ -62,7 +62,13 @@ func (s *session) parseAgain(old *preparedStatement, rest []byte, size int) {
 		s.owed.push(expect{kind: expectParse})
 		return
 	}
-	s.ensure(old.shared)
+	if !s.lease.Has(old.shared) {
+		// Any statement will do.
+		st := s.db.Statements.Acquire("", []byte(discardSequences))
+		s.ensure(st)
+		s.db.Statements.Release(st)
+		old = &preparedStatement{name: old.name, shared: st}
+	}
 	s.lease.SetOutput(wire.AppendParse(s.lease.Output(), old.shared.Name, rest))
 	s.drop(size)
 	s.owed.push(expect{kind: expectParse, about: old})
@@ -70,7 +76,11 @@ func (s *session) parseAgain(old *preparedStatement, rest []byte, size int) {
 
 // newStatement returns a statement of the session that no name means yet.
 func (s *session) newStatement(name string, rest []byte, p *router.Plan) *preparedStatement {
-	return &preparedStatement{name: name, shared: s.db.Statements.Acquire(s.statementScope(), rest), plan: p}
+	scope := s.statementScope()
+	return &preparedStatement{
+		name: name, shared: s.db.Statements.Acquire(scope, rest), plan: p, scope: scope, settings: s.settings,
+		unknown: s.localConstants, unseen: s.suspect&query.EffectUnknown != 0,
+	}
 }
 
 // define makes the statement's name mean it.

@@ -136,12 +136,15 @@ func (s *session) forwardParse(name string, ps *preparedStatement, size int) {
 	s.owed.push(expect{kind: expectParse, statement: ps, name: name})
 }
 
-// scoped are the settings under which a text that is prepared can mean
-// something else than under others: they decide how its names and its constants
-// are read, which happens once.
+// scoped are the settings under which a text that is prepared can mean something
+// else than under others. The first decides where its names are found, the others
+// (scoped[1:]) how its constants are read, and how those of a statement without
+// parameters are written, which happens once.
 var scoped = [...]string{
-	"array_nulls", "backslash_quote", "client_encoding", "datestyle", "intervalstyle", "lc_monetary", "search_path",
-	"standard_conforming_strings", "timezone", "transform_null_equals", "xmloption",
+	"search_path",
+	"array_nulls", "backslash_quote", "bytea_output", "client_encoding", "datestyle", "extra_float_digits",
+	"intervalstyle", "lc_monetary", "standard_conforming_strings", "timezone", "timezone_abbreviations",
+	"transform_null_equals", "xmloption",
 }
 
 // setScope notes what the session's prepared statements depend on besides
@@ -185,13 +188,16 @@ func (s *session) told(setting string) string {
 	return ""
 }
 
+// uniqueScope returns a scope that no other statement ever has.
+func (s *session) uniqueScope() string { return "\x00" + strconv.FormatUint(s.db.tokens.Add(1), 36) }
+
 // statementScope returns the scope in which a statement is prepared now. While
 // the settings in force are not known, or objects are there that nobody else
 // sees, it is one that no other statement ever has.
 func (s *session) statementScope() string {
-	unseen := (s.tx != 'I' || s.open) && s.suspect&query.EffectUnknown != 0
-	if s.localMeaning || unseen || s.catalogChanged || s.hasTemp || s.suspect&query.EffectTemp != 0 || s.owed.altering > 0 {
-		return "\x00" + strconv.FormatUint(s.db.tokens.Add(1), 36)
+	unseen := s.suspect&(query.EffectUnknown|query.EffectTemp) != 0 || s.hasTemp || s.mode == ModeSession
+	if unseen || s.localMeaning || s.catalogChanged || s.owed.altering > 0 || s.halfDateStyle() {
+		return s.uniqueScope()
 	}
 	if s.scopeAt != s.db.schema.Load() {
 		s.setScope()

@@ -16,6 +16,9 @@ const scanMax = 64 << 10
 // pumpClient consumes client frames as far as they go.
 func (s *session) pumpClient() error {
 	for {
+		if s.uploadErr != nil {
+			return s.uploadErr
+		}
 		if s.client.Pending() > highWater || (s.lease != nil && s.lease.Pending() > highWater) {
 			return nil
 		}
@@ -36,7 +39,7 @@ func (s *session) pumpClient() error {
 		if !ok {
 			return nil
 		}
-		if size > smallMax && isSmall(kind) {
+		if size > smallMax+1 && isSmall(kind) {
 			return wire.Fatal("08P01", "invalid message length").
 				WithDetail("A message of type %q has %d bytes.", kind, size)
 		}
@@ -55,7 +58,8 @@ func (s *session) pumpClient() error {
 }
 
 // smallMax bounds the frames that hold little more than a name, in bytes; they are
-// read whole. PostgreSQL's own limit (PQ_SMALL_MESSAGE_LIMIT).
+// read whole. PostgreSQL's own limit (PQ_SMALL_MESSAGE_LIMIT), which does not count
+// the type.
 const smallMax = 10_000
 
 func isSmall(kind byte) bool {
@@ -90,13 +94,15 @@ func (s *session) stream() bool {
 		return false
 	}
 	b = b[:min(len(b), s.upload)]
+	if s.uploadLarge {
+		if s.uploadErr = s.lookInto(b); s.uploadErr != nil {
+			return false
+		}
+		s.uploadLarge = len(b) < s.upload
+	}
 	if !s.uploadVoid && s.lease != nil {
 		// A failed write shows again, as a lost server, at the next flush.
 		_ = s.lease.Queue(b)
-	}
-	if s.uploadLarge {
-		s.lookInto(b)
-		s.uploadLarge = len(b) < s.upload
 	}
 	s.upload -= len(b)
 	s.client.Discard(len(b))
@@ -123,7 +129,7 @@ func (s *session) drop(size int) {
 func (s *session) request(kind byte, size int) (bool, error) {
 	switch kind {
 	case wire.MsgTerminate:
-		if s.lease != nil && (!s.owed.empty() || s.lease.Pending() > 0) {
+		if s.lease != nil && !s.copyIn && (s.owed.anyEnds() || s.lease.Pending() > 0) {
 			return false, nil // as a server, run first what came before it
 		}
 		return false, errEnded
@@ -160,7 +166,7 @@ func (s *session) request(kind byte, size int) (bool, error) {
 	if !s.open {
 		return s.begin(kind, size)
 	}
-	if s.queried && !s.breach && (s.owed.queryDecides() || s.discarded || s.readyOwed || s.settling) {
+	if s.queried && !s.breach && (s.owed.queryDecides() || s.readyOwed || s.settling) {
 		return false, nil // as behind a Sync
 	}
 	return s.send(kind, size)
@@ -465,7 +471,7 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 // plan plans one text under the session's state.
 func (s *session) plan(text []byte) *router.Plan {
 	if s.alteredAhead || s.owed.altering > 0 {
-		return s.db.Planner.Plan(text, router.Context{NonStandardStrings: true, UnsafeEncoding: true})
+		return s.db.Planner.Plan(text, router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true})
 	}
 	return s.db.Planner.Plan(text, router.Context{
 		SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding,

@@ -25,15 +25,25 @@ func (s *session) resetCommand(c *query.Command) (text, tag string) {
 	}
 	st := c.Settings[0]
 	var restore []pool.Setting
-	switch base, inBase := s.base.Get(st.Name); {
-	case st.Local:
+	all := s.looksLike(s.base)
+	switch base, inBase := all.Get(st.Name); {
+	case st.Local && !inBase:
 		return "", ""
 	case st.ResetAll:
-		restore = s.base.All()
+		restore = all.All()
 	case st.Default && inBase:
 		restore = []pool.Setting{base}
 	default:
 		return "", ""
+	}
+	tag = "RESET"
+	if c.Kind == query.KindSet {
+		tag = "SET"
+	}
+	if !st.ResetAll {
+		if text := restore[0].Command(st.Local); text != "" {
+			return text, tag
+		}
 	}
 	var b strings.Builder
 	b.WriteString("DO $_sp_$BEGIN ")
@@ -42,14 +52,11 @@ func (s *session) resetCommand(c *query.Command) (text, tag string) {
 	}
 	for _, it := range restore {
 		b.WriteString("PERFORM ")
-		b.Write(it.AppendCall(nil))
+		b.Write(it.AppendCall(nil, st.Local))
 		b.WriteString("; ")
 	}
 	b.WriteString("END$_sp_$")
-	if c.Kind == query.KindSet {
-		return b.String(), "SET"
-	}
-	return b.String(), "RESET"
+	return b.String(), tag
 }
 
 // splicedText is a text of several commands of which some were replaced.

@@ -546,10 +546,7 @@ func (s *session) transaction(status byte) {
 			s.mark = s.db.Nodes.Mark()
 			s.wrote = false
 		}
-		if s.catalogChanged {
-			s.schemaChanged()
-		}
-		s.catalogChanged = false
+		s.spreadDDL()
 		s.committed()
 		clear(s.portals)
 	}
@@ -557,16 +554,18 @@ func (s *session) transaction(status byte) {
 	s.tx = status
 }
 
-// schemaChanged spreads the word of DDL, now that others see what it made.
-func (s *session) schemaChanged() {
-	// With temporary objects around it was most likely one of these that was
-	// dropped; if not, the catalog finds out.
-	if !s.hasTemp {
+// spreadDDL tells of the DDL of a transaction, now that others see what it did.
+func (s *session) spreadDDL() {
+	if !s.catalogChanged {
+		return
+	}
+	if s.catalogMade {
 		s.db.SchemaChanged()
 	}
 	if s.db.Refresh != nil {
 		s.db.Refresh()
 	}
+	s.catalogChanged, s.catalogMade = false, false
 }
 
 // outOfStep ends a session whose server said something that has no place in

@@ -162,7 +162,7 @@ func (s *session) sendParse(size int) (bool, error) {
 	if !ok {
 		return false, wire.Fatal("08P01", "invalid message format")
 	}
-	if s.uncertain(name) {
+	if s.uncertain(name) || len(name) > 0 && s.owed.altering > 0 && !s.outcomeKnown() {
 		return false, nil
 	}
 	p := s.planAhead(cut(rest))
@@ -219,6 +219,7 @@ func (s *session) sendLargeParse(size int) (bool, error) {
 		}
 		return false, nil
 	}
+	s.guardSequences(nil)
 	if len(name) > 0 {
 		s.goPrivate()
 		s.open = true
@@ -266,7 +267,15 @@ func (s *session) sendBind(size int) (bool, error) {
 	if target := s.deallocatedBy(name, bound); target != "" && s.uncertain([]byte(target)) {
 		return false, nil
 	}
-	if e := s.refusedBind(name, bound); e != nil {
+	e := s.refusedBind(name, bound)
+	if st := s.statements[string(name)]; st != nil && !s.private && e == nil {
+		ready, err := s.bring(st)
+		if !ready {
+			return false, nil
+		}
+		e = err
+	}
+	if e != nil {
 		s.open = true
 		s.renamed(wire.MsgBind, size, portal, noStatement, 5+len(portal)+1+len(name)+1)
 		s.owed.push(expect{kind: expectBind, instead: e})
@@ -286,7 +295,6 @@ func (s *session) sendBind(size int) (bool, error) {
 	} else if st != nil {
 		p, about = s.replan(st), st
 		s.guardSequences(p)
-		s.ensure(st.shared)
 		s.bound(portal, p)
 		s.renamed(wire.MsgBind, size, portal, st.shared.Name, 5+len(portal)+1+len(name)+1)
 	} else if st := s.foreign(string(name)); st != nil {
@@ -374,6 +382,19 @@ func (s *session) sendDescribe(size int) (bool, error) {
 	if body[0] == 'S' && s.uncertain(name) {
 		return false, nil
 	}
+	if st := s.statements[string(name)]; body[0] == 'S' && st != nil && !s.private {
+		ready, e := s.bring(st)
+		if !ready {
+			return false, nil
+		}
+		if e != nil {
+			s.open = true
+			s.lease.SetOutput(append(wire.AppendHeader(s.lease.Output(), wire.MsgDescribe, len(noStatement)+2), "S"+noStatement+"\x00"...))
+			s.drop(size)
+			s.owed.push(expect{kind: expectDescribe, instead: e})
+			return true, nil
+		}
+	}
 	s.open = true
 	var st *preparedStatement
 	if body[0] == 'S' && len(name) > 0 && !s.private {
@@ -386,9 +407,6 @@ func (s *session) sendDescribe(size int) (bool, error) {
 		s.restoreUnnamed()
 		s.forward(size)
 	case st != nil:
-		if st.shared.Name != noStatement {
-			s.ensure(st.shared)
-		}
 		out := s.lease.Output()
 		out = wire.AppendHeader(out, wire.MsgDescribe, len(st.shared.Name)+2)
 		out = append(append(append(out, 'S'), st.shared.Name...), 0)

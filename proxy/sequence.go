@@ -35,7 +35,7 @@ func readsSequences(p *router.Plan) bool {
 // drawsSequences notes that something was sent that may draw from a sequence.
 func (s *session) drawsSequences() {
 	if s.lease.Sequences != 0 && s.lease.Sequences != s.id {
-		s.lease.Sequences = mixedSequences
+		s.lease.Sequences, s.sequencesOn = mixedSequences, 0
 		return
 	}
 	s.lease.Sequences, s.sequencesOn = s.id, s.lease.ID()
@@ -52,7 +52,7 @@ func (s *session) mustDiscardSequences(p *router.Plan) bool {
 		// It may ask.
 	case p.Effects&query.EffectSequenceWrite != 0:
 		// Who draws a value by name is likely to ask for it again.
-	case p.Intent == router.Read || !s.db.sequencesRead.Load():
+	case p.Intent == router.Read || !s.db.sequencesRead.Load() || p.Single != nil && drawsNothing(p.Single.Kind):
 		return false
 	}
 	if s.lease.Sequences == 0 || s.lease.Sequences == s.id && s.sequencesOn == s.lease.ID() {
@@ -63,10 +63,19 @@ func (s *session) mustDiscardSequences(p *router.Plan) bool {
 	return true
 }
 
+// drawsNothing lists the commands ahead of which nothing may run that takes a snapshot.
+func drawsNothing(k query.Kind) bool {
+	switch k {
+	case query.KindBegin, query.KindSet, query.KindReset, query.KindSetTransaction, query.KindCommit, query.KindRollback:
+		return true
+	}
+	return false
+}
+
 // guardSequences discards others' values ahead of a frame that runs the plan.
 // Ahead of a request that is a query of ours. Within a request it happens inside
 // the client's implicit transaction, which some commands do not bear: there it is
-// done for nothing less than a question.
+// done for nothing less than what asks, or may ask.
 func (s *session) guardSequences(p *router.Plan) {
 	if !s.open {
 		if s.mustDiscardSequences(p) {
@@ -76,7 +85,8 @@ func (s *session) guardSequences(p *router.Plan) {
 		}
 		return
 	}
-	if !readsSequences(p) || !s.mustDiscardSequences(p) {
+	unknown := p == nil || p.Effects&query.EffectUnknown != 0
+	if !unknown && !readsSequences(p) || !s.mustDiscardSequences(p) {
 		return
 	}
 	st := s.db.Statements.Acquire("", []byte(discardSequences))

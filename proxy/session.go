@@ -43,6 +43,11 @@ type preparedStatement struct {
 	name   string
 	shared *pool.Statement // nil for one whose text is not kept: see sendLargeParse
 	plan   *router.Plan
+	// scope is what shared was acquired with, settings were in force then; unknown
+	// is set when they are not known, unseen when they are believed.
+	scope           string
+	settings        *pool.Settings
+	unknown, unseen bool
 	// substituted is set when servers run another text than the client's.
 	substituted bool
 	// sql is the PREPARE command that made it, "" when a Parse did.
@@ -89,19 +94,20 @@ type session struct {
 	replica     bool        // the lease is on a replica
 	lostErr     *wire.Error // what to tell of a transaction lost while idle
 	owed        expects
-	upload      int  // bytes of a client frame still to be forwarded
-	uploadVoid  bool // they are dropped instead
-	uploadLarge bool // they are a text that is not parsed: see lookInto
-	download    int  // bytes of a server frame still to be relayed
-	swallowing  bool // they are dropped instead
-	forgetting  bool // a DEALLOCATE ALL is ahead in this request
-	tellParams  bool // the next settings applied change what the client was told
-	discarded   bool // DISCARD ALL is complete in the request at hand
-	readyOwed   bool // and the end of its command waits for them
-	skipping    bool // an error was sent; everything up to Sync is dropped
-	copyIn      bool // the server expects CopyData
-	breach      bool // it got something else
-	queried     bool // a simple query was sent within the open request
+	upload      int   // bytes of a client frame still to be forwarded
+	uploadVoid  bool  // they are dropped instead
+	uploadLarge bool  // they are a text that is not parsed: see lookInto
+	uploadErr   error // why that must not run
+	download    int   // bytes of a server frame still to be relayed
+	swallowing  bool  // they are dropped instead
+	forgetting  bool  // a DEALLOCATE ALL is ahead in this request
+	tellParams  bool  // the next settings applied change what the client was told
+	discarded   bool  // DISCARD ALL is complete in the request at hand
+	readyOwed   bool  // and the end of its command waits for them
+	skipping    bool  // an error was sent; everything up to Sync is dropped
+	copyIn      bool  // the server expects CopyData
+	breach      bool  // it got something else
+	queried     bool  // a simple query was sent within the open request
 	segment     []*router.Plan
 	segmentRead int // plans of segment already used
 	// alteredAhead is set when one of segment changes what those behind it mean.
@@ -140,6 +146,7 @@ type session struct {
 	leaseBase      *pool.Settings // what the lease has set when it rolls back
 	savepoints     []savepoint
 	catalogChanged bool // DDL ran in the transaction
+	catalogMade    bool // and surely not on temporary objects alone
 	hasTemp        bool // the last audit found temporary objects
 	route          query.Route
 	searchPath     string
@@ -164,6 +171,7 @@ type session struct {
 	nonStandard    bool                   // standard_conforming_strings is off
 	unsafeEncoding bool                   // of the client: see router.Context
 	localMeaning   bool                   // SET LOCAL changed what texts mean, until the transaction ends
+	localConstants bool                   // and not only where names are found
 	suspect        query.Effect           // effects since the last audit that it must look at
 	pinned         string                 // why the lease is kept, "" when it is not
 	settlingTo     *pool.Settings         // what applying makes of the settings of the lease

@@ -8,6 +8,7 @@ import (
 
 	"shardproxy/pool"
 	"shardproxy/query"
+	"shardproxy/router"
 	"shardproxy/wire"
 )
 
@@ -102,6 +103,12 @@ func (s *session) effective() *pool.Settings {
 			want = want.Without(it.Name)
 		}
 	}
+	return s.looksLike(want)
+}
+
+// looksLike adds to settings what makes the lease's server look as the one that
+// the client was told of.
+func (s *session) looksLike(want *pool.Settings) *pool.Settings {
 	if s.greeted == nil || s.lease.Reported == s.greeted.server {
 		return want
 	}
@@ -207,7 +214,7 @@ func (s *session) replacesIdentity() bool {
 // which what was SET LOCAL ends.
 func (s *session) endLocal(st *pool.Settings) {
 	if s.localMeaning {
-		s.localMeaning = false
+		s.localMeaning, s.localConstants = false, false
 		s.adoptSettings(st)
 		return
 	}
@@ -226,9 +233,9 @@ func (s *session) adoptSettings(st *pool.Settings) {
 	s.setScope()
 	s.route = routeOf(st)
 	it, _ := st.Get("search_path")
-	s.searchPath = "" // not known unless it is the flat list
-	if it.Literal {
-		s.searchPath = it.Text
+	s.searchPath = it.Text
+	if !it.Literal && it.Text != "" {
+		s.searchPath = router.UnknownPath
 	}
 	it, _ = st.Get("standard_conforming_strings")
 	v := strings.Trim(strings.ToLower(it.Text), "' ")
@@ -238,7 +245,7 @@ func (s *session) adoptSettings(st *pool.Settings) {
 	it, _ = st.Get("client_encoding")
 	s.unsafeEncoding = isUnsafeEncoding(strings.Trim(it.Text, "' "))
 	if s.localMeaning {
-		s.searchPath, s.nonStandard, s.unsafeEncoding = "", true, true
+		s.searchPath, s.nonStandard, s.unsafeEncoding = router.UnknownPath, true, true
 	}
 	if it, ok := st.Get("application_name"); ok {
 		name := strings.Trim(it.Text, "'")
@@ -291,11 +298,9 @@ func (s *session) completed(e *expect, tag []byte) {
 	if t := string(tag); t == "DEALLOCATE ALL" || t == "DISCARD ALL" {
 		s.forgetStatements()
 	}
+	s.noteDDL(e.plan, tag)
 	if e.plan == nil {
 		return
-	}
-	if e.plan.Effects&query.EffectCatalog != 0 {
-		s.catalogChanged = true
 	}
 	c := e.command()
 	if c == nil {
@@ -310,8 +315,11 @@ func (s *session) completed(e *expect, tag []byte) {
 		s.rolledBack()
 	case query.KindCommit, query.KindPrepareTx:
 		switch string(tag) {
+		case "COMMIT PREPARED":
+			s.catalogChanged, s.catalogMade = true, true // what was in it, nobody knows
 		case "COMMIT", "PREPARE TRANSACTION":
 			s.committed()
+			s.spreadDDL()
 		case "ROLLBACK":
 			s.rolledBack()
 		}
@@ -354,16 +362,37 @@ func (s *session) completed(e *expect, tag []byte) {
 	}
 }
 
+// noteDDL notes what a complete command may have made, changed or dropped. Of a
+// text that is not understood its tag tells.
+func (s *session) noteDDL(p *router.Plan, tag []byte) {
+	verb, _, _ := strings.Cut(string(tag), " ")
+	read := p != nil && p.Statement != nil && !p.Statement.Opaque
+	switch {
+	case read && p.Effects&query.EffectCatalog == 0:
+		return
+	case !read && verb != "CREATE" && verb != "ALTER" && verb != "DROP" && verb != "SELECT" && verb != "IMPORT":
+		return
+	}
+	s.catalogChanged = true
+	// With temporary objects around it is most likely one of these that is
+	// dropped or altered; if not, the catalog finds out.
+	s.catalogMade = s.catalogMade || verb != "DROP" && verb != "ALTER" || !s.hasTemp
+}
+
 // wholeDateStyle replaces a DateStyle of one half (style or order), which keeps
 // the other half of what was in force, by the whole that the server reported.
 func (s *session) wholeDateStyle() {
-	it, ok := s.settings.Get("datestyle")
-	whole := pool.Setting{Name: "datestyle", Text: s.dateStyle, Literal: true}
-	if !ok || it == whole || s.dateStyle == "" {
+	if !s.halfDateStyle() {
 		return
 	}
+	whole := pool.Setting{Name: "datestyle", Text: s.dateStyle, Literal: true}
 	s.setSettings(s.settings.With(whole))
 	s.lease.Settings = s.lease.Settings.With(whole)
+}
+
+func (s *session) halfDateStyle() bool {
+	it, ok := s.settings.Get("datestyle")
+	return ok && s.dateStyle != "" && it != pool.Setting{Name: "datestyle", Text: s.dateStyle, Literal: true}
 }
 
 // committed notes that what is set now outlives a rollback. It may happen in
@@ -397,16 +426,14 @@ func (s *session) savepoint(name string) int {
 // applySetting notes a SET or RESET that the server has executed; with
 // restored, what the start-up packet asked for was set again in the same breath.
 func (s *session) applySetting(st query.Setting, restored bool) {
-	if restored {
-		defer func() { s.lease.Settings = s.effective() }()
-	}
 	switch {
 	case st.Local:
 		// Gone with the transaction, which the lease outlives; until then what
 		// texts mean is not known where it depends on the setting.
+		s.localConstants = s.localConstants || slices.Contains(scoped[1:], st.Name)
 		switch st.Name {
 		case "search_path":
-			s.searchPath = ""
+			s.searchPath = router.UnknownPath
 		case "standard_conforming_strings":
 			s.nonStandard = true
 		case "client_encoding":
@@ -426,6 +453,9 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 		}
 		s.setSettings(next)
 		s.lease.Settings = pool.NewSettings(kept)
+		if restored {
+			s.lease.Settings = s.effective()
+		}
 	case st.Default:
 		next, leased := s.settings.Without(st.Name), s.lease.Settings.Without(st.Name)
 		if st.Name == "session_authorization" {
@@ -433,6 +463,9 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 		}
 		if it, ok := s.base.Get(st.Name); ok {
 			next = next.With(it)
+		}
+		if it, ok := s.looksLike(s.base).Get(st.Name); ok && restored {
+			leased = leased.With(it)
 		} else if strings.Contains(st.Name, ".") && next != s.settings {
 			// A custom setting stays known, and is empty.
 			empty := pool.Setting{Name: st.Name, Literal: true}

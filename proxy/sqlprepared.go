@@ -28,8 +28,8 @@ func (s *session) namesStatement(p *router.Plan, text []byte, size int) (going, 
 	case s.private || !namesStatements(p, text):
 		return false, false, nil
 	case c != nil && p.Exact && c.Target != "" && !s.open:
-		if done, err = s.namesOne(p, c, text, size); done || err != nil {
-			return true, done, err
+		if going, done, err = s.namesOne(p, c, text, size); done || err != nil {
+			return going, done, err
 		}
 		if c.Kind != query.KindPrepare {
 			return false, false, nil // the server says that it does not exist
@@ -92,17 +92,17 @@ func namesStatements(p *router.Plan, text []byte) bool {
 	return p.Effects&query.EffectPreparedRead != 0 // by a view or a function
 }
 
-// namesOne deals with a single PREPARE, EXECUTE or DEALLOCATE; done is false
-// when it names a statement that the server must know by that name.
-func (s *session) namesOne(p *router.Plan, c *query.Command, text []byte, size int) (done bool, err error) {
+// namesOne deals with a single PREPARE, EXECUTE or DEALLOCATE; going is false when
+// replies must come first, done when it names a statement that the server must know by that name.
+func (s *session) namesOne(p *router.Plan, c *query.Command, text []byte, size int) (going, done bool, err error) {
 	own := s.statements[c.Target]
 	switch {
 	case c.Kind == query.KindPrepare && own == nil:
 		types, ok := s.parameterTypes(text, c)
 		if !ok {
-			return false, nil
+			return true, false, nil
 		}
-		return true, s.prepareSQL(c, text, types, size)
+		return true, true, s.prepareSQL(c, text, types, size)
 	case c.Kind == query.KindDeallocate && own != nil:
 		before := s.suspect
 		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), harmless))
@@ -110,16 +110,27 @@ func (s *session) namesOne(p *router.Plan, c *query.Command, text []byte, size i
 		s.expectQuery(p)
 		s.suspect = before // the stand-in leaves nothing
 		s.owed.last().tag = "DEALLOCATE"
-		return true, nil
+		return true, true, nil
 	}
 	if own == nil {
 		own = s.foreign(c.Target)
 	}
 	if own == nil {
-		return false, nil
+		return true, false, nil
+	}
+	had := s.lease.Has(own.shared) // asked before, for bring may give it another identity
+	switch ready, e := s.bring(own); {
+	case !ready:
+		return false, true, nil
+	case e != nil:
+		s.sendRefusal(size, e)
+		return true, true, nil
+	case !had && own.shared.Name != noStatement:
+		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgSync))
+		s.owed.push(expect{kind: expectSync, mode: swallow})
 	}
 	s.renamedQuery(p, c, own, text, size)
-	return true, nil
+	return true, true, nil
 }
 
 // prepareSQL sends a PREPARE as a Parse.
@@ -150,11 +161,6 @@ func (s *session) prepareSQL(c *query.Command, text, types []byte, size int) err
 // names a statement that does not exist for the client, with the server's name.
 func (s *session) renamedQuery(p *router.Plan, c *query.Command, st *preparedStatement, text []byte, size int) {
 	name := st.shared.Name
-	if name != noStatement && !s.lease.Has(st.shared) {
-		s.ensure(st.shared)
-		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgSync))
-		s.owed.push(expect{kind: expectSync, mode: swallow})
-	}
 	sql := string(text[:c.TargetStart]) + name + string(text[c.TargetEnd:])
 	s.suspect |= p.Effects & auditEffects &^ query.EffectPrepared // of the arguments
 	s.guardSequences(p)
@@ -257,7 +263,7 @@ func (s *session) parameterTypes(text []byte, c *query.Command) (types []byte, o
 	if list == "" {
 		return []byte{0, 0}, true
 	}
-	if _, set := s.settings.Get("search_path"); set && (s.searchPath == "" || strings.Contains(s.searchPath, "pg_catalog")) {
+	if _, set := s.settings.Get("search_path"); set && (s.searchPath == router.UnknownPath || strings.Contains(s.searchPath, "pg_catalog")) {
 		return nil, false // PostgreSQL's own types may come last
 	}
 	if s.localMeaning {

@@ -35,10 +35,13 @@ type Plan struct {
 	Why string
 }
 
+// UnknownPath is no search path: names may be found, and made, in any schema.
+const UnknownPath = `"`
+
 // Context is what else the meaning of a text depends on.
 type Context struct {
 	// SearchPath is the session's search_path as its text; "" when it is the
-	// server's default or unknown.
+	// server's default, UnknownPath when it may be anything.
 	SearchPath string
 	// NonStandardStrings is set when standard_conforming_strings is off.
 	NonStandardStrings bool
