@@ -19,10 +19,13 @@ need: ## install what the tests use and this machine lacks (PostgreSQL, drivers)
 	scripts/need-postgres.sh
 	scripts/need-drivers.sh
 
-test: need build lint race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
+test: need build lint allocs race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
 
 race: ## run all tests with the race detector
 	go test -race -p $(PARALLEL) -timeout $(TIMEOUT) ./...
+
+allocs: ## run without the race detector the tests that it hides: allocations, system calls
+	scripts/allocs.sh
 
 lint: ## check formatting, go vet, staticcheck, shell syntax
 	@unformatted=$$(gofmt -l .) || exit 1; \
@@ -63,4 +66,4 @@ help: ## print this list
 
 # The steps of "test" build on each other.
 .NOTPARALLEL:
-.PHONY: build demo need test race lint fmt fuzz-short bench bench-smoke regress nightly help
+.PHONY: build demo need test race allocs lint fmt fuzz-short bench bench-smoke regress nightly help

@@ -81,8 +81,6 @@ func newWorld() *world {
 			MaxServers: 100, MaxClients: 500, Clients: 4,
 			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765},
 			PoolTotals: pool.Totals{Assigned: 850, Opened: 9, Closed: 2, DialErrors: 1, Resets: 6, Cancels: 7, Shed: 8, WaitNanos: 1_500_000_000},
-			Times:      &Times{Transactions: 3 * time.Second, Statements: 2 * time.Second},
-			Prepared:   &Prepared{ClientParses: 30, ServerParses: 20, Binds: 300},
 			Shards:     []Shard{{Name: "s0", Nodes: snapshot(0)}}},
 		{Name: "My-Db.2", ServerName: "my", ServerUser: "proxy", Mode: "session",
 			Shards: []Shard{{Name: "only", Nodes: snapshot(failover.NoNode),

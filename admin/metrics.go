@@ -85,11 +85,6 @@ func families() []family {
 		"database_audits_total", "Times a server connection was asked what state it holds.",
 		"database_received_bytes_total", "Bytes received from clients.",
 		"database_sent_bytes_total", "Bytes sent to clients.",
-		"database_transaction_seconds_total", "Time spent in transactions; missing when not measured.",
-		"database_statement_seconds_total", "Time spent on statements; missing when not measured.",
-		"database_client_parses_total", "Prepared statements that clients created; missing when not counted.",
-		"database_server_parses_total", "Prepared statements created on servers; missing when not counted.",
-		"database_binds_total", "Prepared statements made ready to run; missing when not counted.",
 		"pool_leases_total", "Times a server connection was lent.",
 		"pool_wait_seconds_total", "Time that clients waited for a server connection.",
 		"pool_refused_total", "Statements refused because the queue was full.",
@@ -198,15 +193,6 @@ func (e emitter) database(d *Database, now time.Time) {
 	e.counter("database_audits_total", t.Audits, d.Name)
 	e.counter("database_received_bytes_total", t.Received, d.Name)
 	e.counter("database_sent_bytes_total", t.Sent, d.Name)
-	if x := d.Times; x != nil {
-		e.seconds("database_transaction_seconds_total", x.Transactions, d.Name)
-		e.seconds("database_statement_seconds_total", x.Statements, d.Name)
-	}
-	if x := d.Prepared; x != nil {
-		e.counter("database_client_parses_total", x.ClientParses, d.Name)
-		e.counter("database_server_parses_total", x.ServerParses, d.Name)
-		e.counter("database_binds_total", x.Binds, d.Name)
-	}
 	p := &d.PoolTotals
 	e.counter("pool_leases_total", p.Assigned, d.Name)
 	e.seconds("pool_wait_seconds_total", time.Duration(p.WaitNanos), d.Name)

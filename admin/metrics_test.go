@@ -7,7 +7,6 @@ import (
 	goparser "go/parser"
 	gotoken "go/token"
 	"io/fs"
-	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -170,20 +169,6 @@ func kindOf(c prometheus.Collector) string {
 		return "histogram"
 	}
 	return ""
-}
-
-// TestMetricsPage: docs/metrics.md lists each family of the program with type,
-// labels and help, and nothing else.
-func TestMetricsPage(t *testing.T) {
-	all := registerAll(t).catalogue(t)
-	var page strings.Builder
-	page.WriteString("\n| family | type | labels | what it is |\n| --- | --- | --- | --- |\n")
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		d := all[name]
-		fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", d.name, d.kind, d.labels, cell(d.help))
-	}
-	page.WriteString("\n")
-	checkPage(t, "../docs/metrics.md", "families", page.String())
 }
 
 // TestMetricNames holds the conventions that make families usable.

@@ -142,12 +142,12 @@ func totalsColumns() []column {
 		numericColumn("query_count", "Statements."),
 		numericColumn("bytes_received", "Bytes received from clients."),
 		numericColumn("bytes_sent", "Bytes sent to clients."),
-		numericColumn("xact_time", "Microseconds spent in transactions; NULL when not measured."),
-		numericColumn("query_time", "Microseconds that servers spent on statements; NULL when not measured."),
+		numericColumn("xact_time", "Always NULL: not measured."),
+		numericColumn("query_time", "Always NULL: not measured."),
 		numericColumn("wait_time", "Microseconds that clients waited for a server connection."),
-		numericColumn("client_parse_count", "Prepared statements that clients created; NULL when not counted."),
-		numericColumn("server_parse_count", "Prepared statements that were created on servers; NULL when not counted."),
-		numericColumn("bind_count", "Prepared statements that clients made ready to run; NULL when not counted."),
+		numericColumn("client_parse_count", "Always NULL: not counted."),
+		numericColumn("server_parse_count", "Always NULL: not counted."),
+		numericColumn("bind_count", "Always NULL: not counted."),
 		numericColumn("read_count", "Ours: statements proven to read."),
 		numericColumn("replica_read_count", "Ours: those of them that ran on a replica."),
 		numericColumn("error_count", "Ours: errors that clients were told of."),
@@ -155,19 +155,12 @@ func totalsColumns() []column {
 	}
 }
 
-// totalsOf returns the figures of the columns behind database; nil is not known.
+// totalsOf returns the figures of the columns behind database; nil is NULL.
 func totalsOf(d *Database) []any {
 	t, p := d.Totals, d.PoolTotals
-	row := []any{p.Assigned, t.Transactions, t.Statements, t.Received, t.Sent, nil, nil,
+	return []any{p.Assigned, t.Transactions, t.Statements, t.Received, t.Sent, nil, nil,
 		p.WaitNanos / int64(time.Microsecond), nil, nil, nil,
 		t.Reads, t.ReplicaReads, t.Errors, t.Retries}
-	if x := d.Times; x != nil {
-		row[5], row[6] = x.Transactions.Microseconds(), x.Statements.Microseconds()
-	}
-	if x := d.Prepared; x != nil {
-		row[8], row[9], row[10] = x.ClientParses, x.ServerParses, x.Binds
-	}
-	return row
 }
 
 func showStatsTotals(c *Console) (rows [][]any) {
@@ -180,7 +173,7 @@ func showStatsTotals(c *Console) (rows [][]any) {
 func sumColumns() []column {
 	return []column{
 		textColumn("name", "total_ and the name of a column of SHOW STATS_TOTALS; bytes_received and bytes_sent are called client_bytes and server_bytes, and the counts of parse and bind begin with ps_, as in PgBouncer. Averages are left out: derive them from two readings."),
-		numericColumn("value", "The sum; NULL when a database does not know its part."),
+		numericColumn("value", "The sum; NULL for what is NULL there."),
 	}
 }
 

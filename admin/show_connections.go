@@ -50,7 +50,7 @@ func clientColumns() []column {
 
 func serverColumns() []column {
 	return append(connectionColumns("S.",
-		"active: on loan; idle; tested: being reset, or waiting for a cancel request to land; new: being opened.",
+		"active: on loan; idle; tested: being reset, or waiting for a cancel request to land; new: being opened, without a number yet.",
 		"The node's host, as configured.", "The proxy's end; NULL when not known.",
 		"When it was last lent or given back, in UTC.",
 		"ptr of the client that holds it; empty for none.",

@@ -101,23 +101,7 @@ type Database struct {
 	Paused                 bool
 	Totals                 proxy.DatabaseTotals
 	PoolTotals             pool.Totals
-	// Times and Prepared are nil when the proxy does not measure or count them.
-	Times    *Times
-	Prepared *Prepared
-	Shards   []Shard
-}
-
-// Times are sums since start.
-type Times struct {
-	Transactions time.Duration // from a transaction's first byte to its end
-	Statements   time.Duration // from a request to the end of its answer
-}
-
-// Prepared are counts of prepared statements since start.
-type Prepared struct {
-	ClientParses int64 // Parse messages of clients
-	ServerParses int64 // Parse messages sent to servers
-	Binds        int64 // Bind messages of clients
+	Shards                 []Shard
 }
 
 // Shard is one shard of a database.

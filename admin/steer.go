@@ -18,7 +18,7 @@ func steering() []*command {
 		{name: "RELOAD", usage: "RELOAD", needs: maySteer, run: runReload,
 			doc: "Reads the configuration file and puts it in force, all or nothing. It answers when that is done; what is wrong is in the error's detail."},
 		{name: "PAUSE", usage: "PAUSE [database]", needs: maySteer, run: runPause, waits: true,
-			doc: "Lends no more server connections of the database, or of all, and answers when those on loan have come back and all are closed. Statements wait. A cancel request, a lost connection or RESUME ends the waiting; the first two also undo the pause."},
+			doc: "Lends no more server connections of the database, or of all, and answers when those on loan have come back and all are closed. Statements wait, for at most pool.wait_timeout. A cancel request, a lost connection or RESUME ends the waiting; the first two also undo the pause."},
 		{name: "RESUME", usage: "RESUME [database]", needs: maySteer, run: runResume,
 			doc: "Undoes PAUSE and KILL."},
 		{name: "KILL", usage: "KILL [database]", needs: maySteer, run: runKill,

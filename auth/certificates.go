@@ -83,6 +83,7 @@ func NewCertificates(o CertificateOptions) (*Certificates, error) {
 	if err := c.Update(o.TLS); err != nil {
 		return nil, err
 	}
+	c.reloads.Reset() // the first time is no reload
 	if o.Registerer == nil {
 		return c, nil
 	}
@@ -90,6 +91,9 @@ func NewCertificates(o CertificateOptions) (*Certificates, error) {
 		Name: "shardproxy_tls_certificate_expiry_timestamp_seconds",
 		Help: "When the listener's certificate expires, in seconds since 1970.",
 	}, func() float64 { return float64(c.Current().Certificate.NotAfter.Unix()) })
+	for _, result := range []string{"ok", "error"} {
+		c.reloads.WithLabelValues(result) // there from the start, at 0
+	}
 	if err := errors.Join(o.Registerer.Register(c.reloads), o.Registerer.Register(expiry)); err != nil {
 		return nil, fmt.Errorf("certificates: %w", err)
 	}
@@ -116,9 +120,11 @@ func (c *Certificates) Prepare(t config.ServerTLS) (commit func(), err error) {
 	stamps := stampFiles(t) // before reading: a change in between is seen later
 	next, err := readServerTLS(t)
 	if err != nil {
+		c.reloads.WithLabelValues("error").Inc()
 		return nil, err
 	}
 	return func() {
+		c.reloads.WithLabelValues("ok").Inc()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.publishLocked(t, stamps, next)

@@ -84,7 +84,7 @@ func TestBad(t *testing.T) {
 
 func TestMissingFile(t *testing.T) {
 	_, err := Load("testdata/no-such-file.yaml", testOptions)
-	want := []string{"cannot read testdata/no-such-file.yaml: no such file or directory"}
+	want := []string{"cannot read the file: no such file or directory"}
 	if diff := cmp.Diff(want, problemLines(t, err)); diff != "" {
 		t.Error(diff)
 	}

@@ -269,6 +269,22 @@ proxy.yaml:7:5: users[3]: no rule of auth.rules lets the user in
 	if diff := cmp.Diff(want, load(write("proxy.yaml", text, 0o644))); diff != "" {
 		t.Errorf("open file: %s", diff)
 	}
+	// A verifier that auth_query finds logs in to no server.
+	const lookedUp = "proxy.yaml:13:3: auth.auth_query: nothing gives the passwords of the users it finds for the servers of shop: they must ask for none"
+	asking := text + "  auth_query: {user: root}\n"
+	if got := load(write("proxy.yaml", asking, 0o640)); !strings.Contains(got, lookedUp) {
+		t.Errorf("auth_query without a login for the servers: %s", got)
+	}
+	for what, fine := range map[string]string{
+		"server.user":       strings.Replace(asking, "    shards:", "    server: {user: proxy}\n    shards:", 1),
+		"a certificate":     strings.Replace(asking, "    shards:", "    server: {tls: {mode: require, certificate: server.crt, key: server.key}}\n    shards:", 1),
+		"passwords in full": strings.Replace(asking, "method: md5}", "method: password, tls: require}", 1),
+	} {
+		if got := load(write("proxy.yaml", fine, 0o640)); strings.Contains(got, "auth.auth_query:") {
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+	write("proxy.yaml", text, 0o644)
 	opts.Now = func() time.Time { return time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC) }
 	if got := load(filepath.Join(dir, "proxy.yaml")); !strings.Contains(got, "listen.tls.certificate: server.crt ran out on 21") {
 		t.Errorf("an old certificate: %s", got)
@@ -276,5 +292,42 @@ proxy.yaml:7:5: users[3]: no rule of auth.rules lets the user in
 	opts.Now = func() time.Time { return time.Unix(0, 0) }
 	if got := load(filepath.Join(dir, "proxy.yaml")); !strings.Contains(got, "listen.tls.certificate: server.crt is not valid before 20") {
 		t.Errorf("a new certificate: %s", got)
+	}
+}
+
+// TestOneShard: what a program without sharding cannot do is a problem, with
+// its place and among the others; what it does not look at brings a warning.
+func TestOneShard(t *testing.T) {
+	const text = `users: [{name: app, password: pw}]
+databases:
+  shop:
+    shards:
+      - {name: s0, nodes: "10.0.0.1:5432"}
+      - {name: s1, nodes: "10.0.0.2:5432"}
+    tables: {orders: {key: id}}
+    pool: {size: -1}
+`
+	load := func(text string, one bool) (*Config, error) {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return Load(path, Options{OneShard: one})
+	}
+	_, err := load(text, true)
+	want := []string{
+		"6:9: databases.shop.shards[1]: the database has 2 shards, and this version serves databases of one shard (one shard with all its nodes; a database for each of the others)",
+		`8:18: databases.shop.pool.size: "-1" is out of range: 1 to 100000`,
+	}
+	if diff := cmp.Diff(want, problemLines(t, err)); diff != "" {
+		t.Error(diff)
+	}
+	good := strings.Replace(text, "size: -1", "size: 1", 1)
+	if c, err := load(good, false); err != nil || len(c.Warnings()) != 0 {
+		t.Errorf("where shards are served: %v %v", err, c.Warnings())
+	}
+	c, err := load(strings.Replace(good, "      - {name: s1, nodes: \"10.0.0.2:5432\"}\n", "", 1), true)
+	if err != nil || len(c.Warnings()) != 1 || !strings.Contains(c.Warnings()[0].String(), "c.yaml:6:5: databases.shop.tables: nothing is sharded in this version") {
+		t.Errorf("tables of one shard: %v %v", err, c.Warnings())
 	}
 }

@@ -12,11 +12,20 @@ type Change struct {
 	// one change.
 	Path string
 	// Old and New are the values as the file would have them, secrets as
-	// "***"; empty where there is none.
+	// "***"; empty where there is none, "(set)" for a whole section or element.
 	Old, New string
 	// Restart is set when a reload cannot apply the change.
 	Restart bool
 }
+
+// whole stands for a section or an element of a list.
+const whole = "(set)"
+
+// Added reports whether a whole section or element came.
+func (c Change) Added() bool { return c.Old == "" && c.New == whole }
+
+// Removed reports whether a whole section or element went.
+func (c Change) Removed() bool { return c.Old == whole && c.New == "" }
 
 // Diff returns what changes from old to next, in the order of the settings. A
 // secret that changed shows as a change from "***" to "***". The order of
@@ -72,7 +81,7 @@ func same(x, y reflect.Value) bool { return reflect.DeepEqual(x.Interface(), y.I
 // presence shows a whole section or element.
 func presence(there bool) string {
 	if there {
-		return "(set)"
+		return whole
 	}
 	return ""
 }

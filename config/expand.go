@@ -121,11 +121,16 @@ func (d *decoder) readText(path string) (string, error) {
 
 // readError says why the file could not be read, its name once.
 func readError(path string, err error) error {
+	return fmt.Errorf("cannot read %s: %w", path, readCause(err))
+}
+
+// readCause takes the file's name out of an error of package os.
+func readCause(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
-		err = pe.Err
+		return pe.Err
 	}
-	return fmt.Errorf("cannot read %s: %w", path, err)
+	return err
 }
 
 var errNotRegular = errors.New("not an ordinary file")

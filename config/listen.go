@@ -53,7 +53,7 @@ type ServerTLS struct {
 // Admin says where operators look and who of them may steer.
 type Admin struct {
 	// Address is the host:port of the HTTP listener: /metrics, /livez, /readyz
-	// and the dashboard. An empty one turns it off. Default: 127.0.0.1:9127.
+	// and the status page. An empty one turns it off. Default: 127.0.0.1:9127.
 	Address string `yaml:"address" default:"127.0.0.1:9127" apply:"restart"`
 	// AdminUsers may connect to the console database and run every command
 	// there. Default: nobody.

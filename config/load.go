@@ -24,6 +24,9 @@ type Options struct {
 	ReadFile func(path string) ([]byte, error)
 	// Now is the time that certificates are checked at; time.Now when nil.
 	Now func() time.Time
+	// OneShard says that the program serves databases of one shard only: more
+	// are a problem, and tables bring a warning.
+	OneShard bool
 }
 
 func (o Options) withDefaults() Options {
@@ -44,7 +47,7 @@ func (o Options) withDefaults() Options {
 func Load(path string, opts Options) (*Config, error) {
 	data, err := loadFile(path)
 	if err != nil {
-		return nil, &Problems{List: []Problem{{File: path, Message: readError(path, err).Error()}}}
+		return nil, &Problems{List: []Problem{{File: path, Message: "cannot read the file: " + readCause(err).Error()}}}
 	}
 	c, err := parse(data, path, opts)
 	if err == nil && c.secretsInside {

@@ -205,6 +205,25 @@ func (v *validator) logins() {
 			v.add(path, "nothing says as whom the proxy logs in to the servers", "list users, or set "+path+".server.user or server.control")
 		}
 	}
+	v.lookedUp()
+}
+
+// lookedUp warns of users found by auth_query whose password for the servers
+// nobody will know: what the query returns proves a password and is none.
+func (v *validator) lookedUp() {
+	q := v.c.Auth.AuthQuery
+	if q == nil || !v.clean("auth.rules") {
+		return
+	}
+	without := slices.ContainsFunc(v.c.Auth.Rules, func(r Rule) bool { return r.Method != MethodReject && r.Method != MethodPassword })
+	for i := range v.c.Databases {
+		s := &v.c.Databases[i].Server
+		if without && s.User == "" && s.TLS.Certificate == "" {
+			v.warn("auth.auth_query", fmt.Sprintf("nothing gives the passwords of the users it finds for the servers of %s: they must ask for none", v.c.Databases[i].Name),
+				"give server.user in the database; a SCRAM verifier cannot log in")
+			return
+		}
+	}
 }
 
 func (v *validator) userLogin(u *User, path string) {

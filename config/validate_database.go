@@ -23,6 +23,9 @@ func (v *validator) database(db *Database, path string) {
 	v.shards(db, path+".shards")
 	v.server(db, path+".server")
 	v.tables(db, path+".tables")
+	if v.opts.OneShard {
+		v.oneShard(db, path)
+	}
 	v.pool(&db.Pool, path+".pool")
 	for i, f := range db.Reads.ReadOnlyFunctions {
 		if !qualifiedName.MatchString(f) {
@@ -136,6 +139,18 @@ func (v *validator) login(path, user string, password *Secret, file string) {
 	v.password(path, "password", password, file)
 	if user == "" && !password.Empty() {
 		v.add(path, "there is a password and no user", "")
+	}
+}
+
+// oneShard refuses what a program without sharding cannot do, and warns of what
+// it does not look at.
+func (v *validator) oneShard(db *Database, path string) {
+	if n := len(db.Shards); n > 1 {
+		v.add(path+".shards[1]", fmt.Sprintf("the database has %d shards, and this version serves databases of one shard", n),
+			"one shard with all its nodes; a database for each of the others")
+	}
+	if len(db.Tables) > 0 && len(db.Shards) <= 1 {
+		v.warn(path+".tables", "nothing is sharded in this version: every row is on the one shard", "leave the section out")
 	}
 }
 

@@ -77,6 +77,10 @@ func (p *nodePool) dial(d attempt) {
 	p.pools.stats.opened.Add(1)
 	s.gen = d.gen
 	s.fate = Clean
+	if p.servers == nil {
+		p.servers = map[*Server]struct{}{}
+	}
+	p.servers[s] = struct{}{}
 	p.settleLocked(s)
 	p.growLocked(now)
 }

@@ -193,3 +193,13 @@ func within(t testing.TB, d time.Duration) context.Context {
 func (b *bench) describe() string {
 	return strings.TrimSpace(fmt.Sprintf("%+v %+v", b.Stats(), b.Totals()))
 }
+
+// IdleServers lists the connections that nobody borrows.
+func (b *bench) IdleServers() (idle []pool.ServerStat) {
+	for _, s := range b.Servers() {
+		if s.State == pool.ServerIdle {
+			idle = append(idle, s)
+		}
+	}
+	return idle
+}

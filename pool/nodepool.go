@@ -30,6 +30,7 @@ type nodePool struct {
 	// mu serialises borrowers, dials, resets and the maintenance loop.
 	mu       sync.Mutex
 	idle     []*Server // most recently used last
+	servers  map[*Server]struct{}
 	waiting  list.List // of *Ticket, first come first
 	total    int
 	lent     int
@@ -98,6 +99,7 @@ func (p *nodePool) lendLocked(s *Server, now time.Time) {
 // discardLocked closes a connection that nobody borrows.
 func (p *nodePool) discardLocked(s *Server) {
 	p.total--
+	delete(p.servers, s)
 	p.pools.room.give(p.user)
 	p.pools.stats.closed.Add(1)
 	s.Drop()

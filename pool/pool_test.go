@@ -319,6 +319,9 @@ func TestCancelFence(t *testing.T) {
 	<-hold.Fired()
 	s.Release(pool.Clean)
 	got, w := b.ask()
+	if all := b.Servers(); len(all) != 1 || all[0].State != pool.ServerParked {
+		t.Errorf("%+v", all)
+	}
 	if got != nil || w.ticket.Done() || b.Lent() != 1 || b.stat().Parked != 1 {
 		t.Fatalf("lent while a cancel request was under way: %s", b.describe())
 	}
@@ -467,6 +470,11 @@ func TestDescriptions(t *testing.T) {
 	if len(idle) != 2 || idle[0].PID == idle[1].PID || idle[0].TLS {
 		t.Errorf("%+v", idle)
 	}
+	for _, i := range b.Servers() {
+		if i.State != pool.ServerIdle || i.LocalAddr == "" || i.LocalAddr == i.Address || i.User != b.user.Name {
+			t.Errorf("%+v", i)
+		}
+	}
 	if b.user.ServerUser() != "postgres" {
 		t.Error(b.user.ServerUser())
 	}
@@ -486,6 +494,9 @@ func TestPrepared(t *testing.T) {
 		if old := s.Prepared(st[i]); old != nil {
 			t.Errorf("evicted %s with room left", old.Name)
 		}
+	}
+	if all := b.Servers(); len(all) != 1 || all[0].Prepared != 3 || all[0].State != pool.ServerLent || all[0].ID != s.ID() {
+		t.Errorf("%+v", all)
 	}
 	if !s.Has(st[0]) || s.Has(st[3]) { // 0 is now the latest
 		t.Error("wrong knowledge")

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -30,6 +31,7 @@ type Server struct {
 
 	pool     *nodePool
 	prepared *simplelru.LRU[*Statement, struct{}]
+	count    atomic.Int64 // of prepared, for those who may not look into it
 	key      wire.CancelKey
 	created  time.Time
 	used     time.Time
@@ -74,15 +76,20 @@ func (s *Server) Prepared(st *Statement) (evicted *Statement) {
 		evicted, _, _ = s.prepared.RemoveOldest()
 	}
 	s.prepared.Add(st, struct{}{})
+	s.count.Store(int64(s.prepared.Len()))
 	return evicted
 }
 
 // Forget records that the server session does not have the statement.
-func (s *Server) Forget(st *Statement) { s.prepared.Remove(st) }
+func (s *Server) Forget(st *Statement) {
+	s.prepared.Remove(st)
+	s.count.Store(int64(s.prepared.Len()))
+}
 
 // ForgetAll records that the server session has no prepared statement left.
 func (s *Server) ForgetAll() {
 	s.prepared.Purge()
+	s.count.Store(0)
 	s.Unnamed = 0
 }
 

@@ -69,33 +69,62 @@ func (p *Pools) Stats() []Stat {
 	return all
 }
 
-// IdleServer describes a connection that nobody borrows.
-type IdleServer struct {
-	ID       uint64
-	PID      uint32
-	User     string
-	Node     int
-	Address  string
-	TLS      bool
-	Created  time.Time
-	Used     time.Time
-	Prepared int
+// ServerState says who has a connection.
+type ServerState uint8
+
+// The states of a connection.
+const (
+	ServerIdle   ServerState = iota // nobody
+	ServerLent                      // a borrower
+	ServerParked                    // it is being reset, or waits for a cancel request to land
+)
+
+// ServerStat describes one connection.
+type ServerStat struct {
+	ID        uint64
+	PID       uint32
+	User      string
+	Node      int
+	Address   string
+	LocalAddr string // of the proxy's end
+	State     ServerState
+	TLS       bool
+	Created   time.Time
+	Used      time.Time // when it was last lent, or given back
+	Prepared  int
 }
 
-// IdleServers lists the idle connections.
-func (p *Pools) IdleServers() []IdleServer {
-	var all []IdleServer
+// Servers lists all connections, those being dialled excluded.
+func (p *Pools) Servers() []ServerStat {
+	var all []ServerStat
 	p.each(func(n *nodePool) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		for _, s := range n.idle {
-			all = append(all, IdleServer{
-				ID: s.id, PID: s.PID, User: n.user.Name, Node: n.node, Address: n.target.Address,
-				TLS: s.TLS() != nil, Created: s.created, Used: s.used, Prepared: s.prepared.Len(),
-			})
+			all = append(all, s.statLocked(ServerIdle))
+		}
+		idle := make(map[*Server]bool, len(n.idle))
+		for _, s := range n.idle {
+			idle[s] = true
+		}
+		for s := range n.servers {
+			switch {
+			case s.lent:
+				all = append(all, s.statLocked(ServerLent))
+			case !idle[s]:
+				all = append(all, s.statLocked(ServerParked))
+			}
 		}
 	})
 	return all
+}
+
+func (s *Server) statLocked(st ServerState) ServerStat {
+	return ServerStat{
+		ID: s.id, PID: s.PID, User: s.pool.user.Name, Node: s.Node, Address: s.pool.target.Address,
+		LocalAddr: s.Socket().LocalAddr().String(), State: st, TLS: s.TLS() != nil,
+		Created: s.created, Used: s.used, Prepared: int(s.count.Load()),
+	}
 }
 
 // Created returns when the connection was opened.

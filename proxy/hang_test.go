@@ -160,7 +160,7 @@ func TestBreachOfACopyInPieces(t *testing.T) {
 	}
 	p := fParse("s1", "SELECT 1").bytes()
 	a.Write(p[:7])
-	time.Sleep(300 * time.Millisecond) // the session has looked at the piece, and waits
+	<-time.After(300 * time.Millisecond) // the session has looked at the piece, and waits
 	a.Write(p[7:])
 	if got, err := a.until('E', 1); err != nil || wire.Field(got, 'C') != "08P01" {
 		t.Errorf("%q, %v", got, err)

@@ -396,3 +396,53 @@ func TestDeallocateRunTwice(t *testing.T) {
 	a.mustSay(t, 1, "26000", fBind("", ""), fExecute("", 0), fSync())
 	a.mustSay(t, 1, "26000", fBind("", "s2"), fExecute("", 0), fSync())
 }
+
+// A statement keeps its constants wherever it is prepared again, and the settings
+// of the moment stay as they are.
+func TestBroughtStatementsKeepTheirConstants(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before []string
+		use    []frame
+	}{
+		{"SET", []string{"SET datestyle TO 'SQL, DMY'"}, []frame{fBind("", "s"), fExecute("", 0), fSync()}},
+		{"Describe", []string{"SET datestyle TO 'SQL, DMY'"}, []frame{fDescribe('S', "s"), fBind("", "s"), fExecute("", 0), fSync()}},
+		{"EXECUTE", []string{"SET datestyle TO 'SQL, DMY'"}, []frame{fQuery("EXECUTE s")}},
+		{"transaction", []string{"BEGIN", "SET datestyle TO 'SQL, DMY'"}, []frame{fBind("", "s"), fExecute("", 0), fSync()}},
+		{"SET LOCAL", []string{"BEGIN", "SET LOCAL datestyle TO 'SQL, DMY'"}, []frame{fBind("", "s"), fExecute("", 0), fSync()}},
+		{"EXECUTE, SET LOCAL", []string{"BEGIN", "SET LOCAL datestyle TO 'SQL, DMY'"}, []frame{fQuery("EXECUTE s")}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := start(t, fixtureOptions{size: 2})
+			a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+			a.say(1, fParse("s", doySQL), fSync())
+			b.do(t, "BEGIN") // holds the connection that has it
+			for _, q := range c.before {
+				a.do(t, q)
+			}
+			n := 1
+			a.mustSay(t, n, "doy2\"", c.use...)
+			a.mustSay(t, n, "doy2\"", c.use...)
+			a.mustAsk(t, "SHOW datestyle", "SQL, DMY")
+			a.mustAsk(t, doySQL, "doy32\"")
+			a.do(t, "ROLLBACK")
+			b.do(t, "ROLLBACK")
+			b.mustAsk(t, "SHOW datestyle", "ISO, MDY")
+		})
+	}
+}
+
+// What cannot be prepared again as it was is refused where it is missing.
+func TestStatementsOfLocalConstantsAreRefusedElsewhere(t *testing.T) {
+	f := start(t, fixtureOptions{size: 2})
+	a, b := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	a.do(t, "BEGIN")
+	a.do(t, "SET LOCAL datestyle TO 'SQL, DMY'")
+	a.mustSay(t, 1, "doy32\"", fParse("s", doySQL), fBind("", "s"), fExecute("", 0), fSync())
+	a.do(t, "COMMIT")
+	b.do(t, "BEGIN")
+	a.mustSay(t, 1, "0A000", fBind("", "s"), fExecute("", 0), fSync())
+	a.mustSay(t, 1, "0A000", fDescribe('S', "s"), fSync())
+	a.mustSay(t, 1, "0A000", fQuery("EXECUTE s"))
+	a.mustSay(t, 1, "doy2\"", fClose('S', "s"), fParse("s", doySQL), fBind("", "s"), fExecute("", 0), fSync())
+}

@@ -76,8 +76,13 @@ func loginRefused(de *pool.DialError) *wire.Error {
 	if !errors.As(de, &pe) || pe.Code == "57P03" || pe.Code == "57P01" || pe.Code == "57P02" {
 		return nil
 	}
-	return wire.Errorf(pe.Code, "the server refused the proxy's login: %s", pe.Message).
+	e := wire.Errorf(pe.Code, "the server refused the proxy's login: %s", pe.Message).
 		WithDetail("Node %s.", de.Address).WithCause(de)
+	if pe.Code == "28P01" || pe.Code == "28000" {
+		e = e.WithHint("The proxy needs a password of its own for the servers: users[].server_password, or server.user and its password " +
+			"for the database. A SCRAM verifier, of the file or found by auth_query, proves a password and is none.")
+	}
+	return e
 }
 
 // pick chooses the node; without a primary it waits at the gate.
@@ -182,8 +187,7 @@ func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
 	for !t.Done() {
 		if time.Now().After(deadline) {
 			t.Cancel()
-			return nil, wire.Errorf("53300", "no server connection became free within the wait timeout").
-				WithHint("The statement was not executed. Raise pool.size or pool.wait_timeout.")
+			return nil, s.waitedInVain()
 		}
 		if err := s.waitTurn(phaseWaiting); err != nil {
 			t.Cancel()
@@ -195,6 +199,16 @@ func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
 		return nil, wire.Fatal("57P01", "the database is being closed")
 	}
 	return srv, err
+}
+
+// waitedInVain is what a statement is told that got no connection in time.
+func (s *session) waitedInVain() *wire.Error {
+	if s.db.Pools.Paused() {
+		return wire.Errorf("57P03", "the database is paused, and the wait timeout has passed").
+			WithHint("The statement was not executed and may be tried again after RESUME. pool.wait_timeout bounds the wait.")
+	}
+	return wire.Errorf("53300", "no server connection became free within the wait timeout").
+		WithHint("The statement was not executed. Raise pool.size or pool.wait_timeout.")
 }
 
 // pause waits for a short while.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -30,7 +31,7 @@ type database struct {
 	router  *router.Router
 	proxy   *proxy.Database
 	stop    context.CancelFunc
-	abandon func(db *proxy.Database, node int)
+	deps    databaseDeps
 	primary failover.NodeID // the last there was; of nodesChanged alone
 }
 
@@ -41,6 +42,8 @@ type databaseDeps struct {
 	buffers  *wire.Buffers
 	// abandon ends the leases on a node.
 	abandon func(db *proxy.Database, node int)
+	// succeeded says that there is another primary than before.
+	succeeded func()
 }
 
 // newDatabase makes the parts of a database and starts nothing.
@@ -57,7 +60,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		t.Address, t.User, t.Password = address, login.User, login.Password.Reveal()
 		return t.Config()
 	}
-	db := &database{conf: *conf, abandon: d.abandon, primary: failover.NoNode}
+	db := &database{conf: *conf, deps: d, primary: failover.NoNode}
 	db.gate = gate.New(gate.Options{HoldTimeout: conf.Failover.HoldTimeout, MaxHeld: conf.Failover.HoldStatements})
 	nodes := make([]failover.NodeConfig, len(shard.Nodes))
 	for i, a := range shard.Nodes {
@@ -66,10 +69,10 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 	var err error
 	db.monitor, err = failover.New(failover.Options{
 		Database: conf.Name, Shard: shard.Name, Nodes: nodes, Gate: db.gate, Logger: d.log, Registerer: d.registry,
-		Prober: failover.NewPgProber(failover.ProberOptions{
+		Prober: plainProber{failover.NewPgProber(failover.ProberOptions{
 			Nodes:  len(nodes),
 			Config: func(n failover.NodeID) (*pgconn.Config, error) { return control(shard.Nodes[n]) },
-		}),
+		}), login.User},
 		Interval: conf.Failover.ProbeInterval, ProbeTimeout: conf.Failover.ProbeTimeout,
 		Rules: failover.Rules{
 			FailAfter: conf.Failover.FailAfter, RecoverAfter: conf.Failover.RecoverAfter,
@@ -154,7 +157,7 @@ func (db *database) nodesChanged(before, after *failover.Snapshot) {
 		case n.Health == failover.Down:
 			db.pools.Retire(i)
 			if n.Role == failover.RoleReplica {
-				db.abandon(db.proxy, i)
+				db.deps.abandon(db.proxy, i)
 			}
 		}
 	}
@@ -163,9 +166,30 @@ func (db *database) nodesChanged(before, after *failover.Snapshot) {
 	}
 	if old := db.primary; old != failover.NoNode {
 		db.pools.Retire(int(old))
-		db.abandon(db.proxy, int(old))
+		db.deps.abandon(db.proxy, int(old))
+		db.deps.succeeded()
 	}
 	db.primary = after.Primary
+}
+
+// someNode returns the primary, or while there is none a replica. Without
+// either it waits until ctx ends: nothing may be known yet.
+func (db *database) someNode(ctx context.Context) (failover.NodeID, error) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if n, ok := db.monitor.Primary(); ok {
+			return n, nil
+		}
+		if n, ok := db.monitor.PickRead(0, false, 0); ok {
+			return n, nil
+		}
+		select {
+		case <-ctx.Done():
+			return failover.NoNode, errors.New("no node of the database is reachable")
+		case <-tick.C:
+		}
+	}
 }
 
 // nodesOf is a monitor as sessions see it.

@@ -26,18 +26,17 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Start a real PostgreSQL cluster in a temporary folder and the proxy in front of it",
 		Long: "Demo starts a primary and two streaming replicas with the order-processing\n" +
-			"schema, and the proxy. Ctrl-C ends everything and leaves nothing behind.",
+			"schema, and the proxy. Ctrl-C ends everything and leaves nothing behind.\n\n" +
+			"PostgreSQL's server programs are searched for; " + pgcluster.BinDirVariable + " names\n" +
+			"their folder. Started as root, the servers run as the user postgres.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 			defer stop()
 			d := &demo{listen: listen, admin: adminAddress, out: cmd.OutOrStdout()}
 			err := d.run(ctx)
 			if errors.Is(err, context.Canceled) {
 				return nil
-			}
-			if errors.Is(err, pgcluster.ErrNoPostgres) {
-				return &exitError{1, err.Error()}
 			}
 			return err
 		},
@@ -58,32 +57,40 @@ const demoPassword = pgcluster.AppPassword
 
 func (d *demo) run(ctx context.Context) error {
 	begun := time.Now()
-	fmt.Fprintln(d.out, "starting PostgreSQL: a primary and two streaming replicas ...")
-	cluster := pgcluster.New(pgcluster.Options{Replicas: 2})
-	if err := cluster.Open(ctx); err != nil {
+	if err := d.ready(); err != nil {
 		return err
 	}
+	bin, err := pgcluster.FindBinaries()
+	if err != nil {
+		return err
+	}
+	dir, err := pgcluster.OwnFolder("shardproxy-demo-")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "starting PostgreSQL %s: a primary and two streaming replicas ...\n", bin.Version)
+	cluster := pgcluster.New(pgcluster.Options{Replicas: 2, Binaries: bin, Parent: dir, OwnParent: true})
 	defer func() {
 		fmt.Fprintln(d.out, "removing the cluster ...")
 		if err := cluster.Close(); err != nil {
 			fmt.Fprintln(d.out, "left behind:", err)
 		}
 	}()
+	if err := cluster.Open(ctx); err != nil {
+		return err
+	}
 	if err := d.fill(ctx, cluster); err != nil {
 		return fmt.Errorf("fill the demo database: %w", err)
 	}
-	path, err := d.configure(cluster)
+	path, err := d.configure(dir, cluster)
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(filepath.Dir(path), "shardproxy.log"))
+	log, err := os.Create(filepath.Join(dir, "shardproxy.log"))
 	if err != nil {
 		return err
 	}
-	defer func() {
-		_ = log.Close()
-		_ = os.RemoveAll(filepath.Dir(path)) // a temporary folder; the system clears it in the end
-	}()
+	defer log.Close()
 	p, err := newProgram(path, log)
 	if err != nil {
 		return err
@@ -97,6 +104,18 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	fmt.Fprintln(d.out)
+	return nil
+}
+
+// ready tells what is in the way before anything has been made.
+func (d *demo) ready() error {
+	for flag, address := range map[string]string{"--listen": d.listen, "--admin": d.admin} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("%w; choose another address with %s host:port", err, flag)
+		}
+		_ = l.Close() // nobody has connected
+	}
 	return nil
 }
 
@@ -115,11 +134,8 @@ func (d *demo) fill(ctx context.Context, c *pgcluster.Cluster) error {
 	return nil
 }
 
-func (d *demo) configure(c *pgcluster.Cluster) (string, error) {
-	dir, err := os.MkdirTemp("", "shardproxy-demo-")
-	if err != nil {
-		return "", err
-	}
+// configure writes the proxy's files into the folder.
+func (d *demo) configure(dir string, c *pgcluster.Cluster) (string, error) {
 	var nodes []string
 	for _, n := range c.Nodes() {
 		nodes = append(nodes, fmt.Sprintf("%q", n.Addr()))
@@ -167,13 +183,26 @@ ready after %.1f s: %d orders behind the proxy
   query    SELECT status, count(*) FROM orders GROUP BY status ORDER BY status;
   console  PGPASSWORD=%s psql -h %s -p %s -U app shardproxy -c 'SHOW NODES'
   admin    http://%s/
-
-  primary  %s   (kill -9 %d and watch: promote a replica with pg_ctl promote)
-  replicas %s %s
   log      %s
 
-Ctrl-C ends everything.
-`, time.Since(begun).Seconds(), orders, dsn, demoPassword, host, port, demoPassword, host, port, d.admin,
-		c.Primary().Addr(), c.Primary().PID(), c.Replicas()[0].Addr(), c.Replicas()[1].Addr(), log)
+`, time.Since(begun).Seconds(), orders, dsn, demoPassword, host, port, demoPassword, host, port, d.admin, log)
+	d.nodes(c)
+	fmt.Fprint(d.out, "\nCtrl-C ends everything.\n")
 	return nil
+}
+
+// nodes says where the servers are and how to make one fail.
+func (d *demo) nodes(c *pgcluster.Cluster) {
+	for _, n := range c.Nodes() {
+		fmt.Fprintf(d.out, "  %-8s %s, process %d, data in %s\n", n.Name(), n.Addr(), n.PID(), n.DataDir())
+	}
+	promote := fmt.Sprintf("%s promote -D %s", c.Binaries().Path("pg_ctl"), c.Replicas()[0].DataDir())
+	if account := c.Account(); account != "" {
+		promote = fmt.Sprintf("su -s /bin/sh %s -c '%s'", account, promote)
+	}
+	fmt.Fprintf(d.out, `
+To see writes wait for a new primary:
+  kill the primary   kill -9 %d
+  promote a replica  %s
+`, c.Primary().PID(), promote)
 }

@@ -37,6 +37,7 @@ type program struct {
 
 	auth    *auth.Authenticator
 	querier *auth.ServerQuerier
+	resets  sync.WaitGroup
 	certs   *auth.Certificates // nil without TLS
 	server  *proxy.Server
 	console *admin.Console
@@ -62,11 +63,8 @@ type state struct {
 
 // newProgram reads the configuration and makes every part; it starts nothing.
 func newProgram(path string, logTo io.Writer) (*program, error) {
-	cfg, err := config.Load(path, config.Options{})
+	cfg, err := load(path)
 	if err != nil {
-		return nil, err
-	}
-	if err := supported(cfg); err != nil {
 		return nil, err
 	}
 	p := &program{
@@ -145,6 +143,9 @@ func (p *program) build(cfg *config.Config) error {
 func (p *program) deps() databaseDeps {
 	return databaseDeps{log: p.log, registry: p.registry, buffers: p.buffers, abandon: func(db *proxy.Database, node int) {
 		p.server.Abandon(db, node)
+	}, succeeded: func() {
+		// It takes leave of the old primary, which may not answer.
+		p.resets.Go(p.querier.Reset)
 	}}
 }
 
@@ -216,13 +217,9 @@ func (p *program) dialForAuth(ctx context.Context, name string) (*pgconn.PgConn,
 	if q == nil || db == nil {
 		return nil, fmt.Errorf("no database %q to ask", name)
 	}
-	node, ok := db.monitor.Primary()
-	if !ok {
-		n, readable := db.monitor.PickRead(0, false, 0)
-		if !readable {
-			return nil, errors.New("no node of the database is reachable")
-		}
-		node = n
+	node, err := db.someNode(ctx)
+	if err != nil {
+		return nil, err
 	}
 	t := pool.Target{
 		Address: db.conf.Shards[0].Nodes[node], Database: db.conf.Server.Database, User: q.User, Password: q.Password.Reveal(),
@@ -333,5 +330,6 @@ func (p *program) close() {
 	if p.certs != nil {
 		_ = p.certs.Close() // never fails
 	}
+	p.resets.Wait()
 	_ = p.querier.Close() // its connections may be gone already
 }

@@ -71,6 +71,16 @@ func startProgram(t testing.TB, c *pgtest.Cluster, text string) *proxied {
 	return px
 }
 
+// logged returns what the program has logged.
+func (px *proxied) logged() string {
+	px.t.Helper()
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(px.path), "log"))
+	if err != nil {
+		px.t.Fatal(err)
+	}
+	return string(b)
+}
+
 func (px *proxied) write(text string) {
 	px.t.Helper()
 	if err := os.WriteFile(px.path, []byte(text), 0o600); err != nil {

@@ -31,11 +31,8 @@ func (p *program) reload() error {
 
 func (p *program) reloadLocked() error {
 	old := p.state.Load()
-	cfg, err := config.Load(p.path, config.Options{})
+	cfg, err := load(p.path)
 	if err != nil {
-		return err
-	}
-	if err := supported(cfg); err != nil {
 		return err
 	}
 	changes := config.Diff(old.cfg, cfg)
@@ -73,9 +70,22 @@ func (p *program) reloadLocked() error {
 	p.querier.Reset()
 	p.retire(old, next)
 	for _, c := range changes {
-		p.log.Info("configuration changed", "setting", c.Path, "old", c.Old, "new", c.New)
+		p.logChange(c)
 	}
 	return nil
+}
+
+// logChange logs one change; of a whole section or element only that it came
+// or went.
+func (p *program) logChange(c config.Change) {
+	switch {
+	case c.Added():
+		p.log.Info("configuration changed", "added", c.Path)
+	case c.Removed():
+		p.log.Info("configuration changed", "removed", c.Path)
+	default:
+		p.log.Info("configuration changed", "setting", c.Path, "old", c.Old, "new", c.New)
+	}
 }
 
 // needsRestart refuses changes that only a restart can apply.

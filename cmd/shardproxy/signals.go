@@ -5,8 +5,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -70,7 +70,7 @@ func (p *program) obey(signals <-chan os.Signal) error {
 			case syscall.SIGQUIT:
 				end(proxy.ShutdownNow)
 			case syscall.SIGUSR1:
-				p.pauseAll()
+				p.pauseAll(ctx)
 			case syscall.SIGUSR2:
 				p.resumeAll()
 			}
@@ -94,15 +94,21 @@ func shutdownName(m proxy.ShutdownMode) string {
 	}[m]
 }
 
-func (p *program) pauseAll() {
-	for _, db := range p.state.Load().databases {
+// pauseAll lends no more server connections, at once. That those on loan come
+// back is waited for until SIGUSR2, or the end of ctx.
+func (p *program) pauseAll(ctx context.Context) {
+	for name, db := range p.state.Load().databases {
+		if db.pools.Paused() {
+			continue
+		}
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-			defer cancel()
-			if err := db.pools.Pause(ctx); err != nil {
-				p.log.Warn("pause", "database", db.conf.Name, "error", err)
+			if db.pools.Pause(ctx) == nil { // else resumed, or ending
+				p.log.Info("no server connection is open any more", "database", name)
 			}
 		}()
+		for !db.pools.Paused() { // a SIGUSR2 that comes next must not come first
+			runtime.Gosched()
+		}
 	}
 	p.log.Info("paused by signal")
 }

@@ -94,25 +94,32 @@ func (s *source) Clients() []admin.Client {
 
 // Servers implements admin.Source.
 func (s *source) Servers() []admin.ServerConn {
-	var all []admin.ServerConn
+	lent := map[uint64]proxy.SessionInfo{}
 	for _, i := range s.p.server.Sessions() {
-		if l := i.Lease; l != nil {
-			all = append(all, admin.ServerConn{
-				ID: l.ID, PID: l.PID, User: i.User, Database: i.Database, Node: l.Address, State: admin.ServerActive,
-				Created: l.Created, Used: i.Since, TLS: l.TLS, Client: i.ID, ApplicationName: i.ApplicationName,
-			})
+		if i.Lease != nil {
+			lent[i.Lease.ID] = i
 		}
 	}
+	states := map[pool.ServerState]admin.ServerState{
+		pool.ServerIdle: admin.ServerIdle, pool.ServerLent: admin.ServerActive, pool.ServerParked: admin.ServerParked,
+	}
+	var all []admin.ServerConn
 	s.each(func(db *database, conf *config.Database) {
-		for _, i := range db.pools.IdleServers() {
+		for _, i := range db.pools.Servers() {
 			sv := admin.ServerConn{
-				ID: i.ID, PID: i.PID, User: i.User, Database: conf.Name, Node: i.Address, State: admin.ServerIdle,
-				Created: i.Created, Used: i.Used, Prepared: i.Prepared,
+				ID: i.ID, PID: i.PID, User: i.User, Database: conf.Name, Node: i.Address, LocalAddr: i.LocalAddr,
+				State: states[i.State], Created: i.Created, Used: i.Used, Prepared: i.Prepared,
+				Client: lent[i.ID].ID, ApplicationName: lent[i.ID].ApplicationName,
 			}
 			if i.TLS {
 				sv.TLS = "on"
 			}
 			all = append(all, sv)
+		}
+		for _, st := range db.pools.Stats() {
+			for range st.Dialling {
+				all = append(all, admin.ServerConn{User: st.User, Database: conf.Name, Node: st.Address, State: admin.ServerLogin})
+			}
 		}
 	})
 	return all

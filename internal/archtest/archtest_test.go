@@ -173,6 +173,17 @@ func TestSourceOffences(t *testing.T) {
 		{"a_test.go", head + "func TestA(t *testing.T) { synctest.Test(t, func(t *testing.T) { time.Sleep(1) }) }\n", ""},
 		{"a_test.go", head + "func help() { time.Sleep(1); synctest.Wait() }\n", ""},
 		{"a.go", "no Go", "expected 'package'"},
+		{"a.go", head + "func F() {}\n", "F is exported"},
+		{"a_test.go", head + "func F() {}\n", ""},
+		{"a.go", head + "// F does.\nfunc F() {}\n", ""},
+		{"a.go", head + "type t int\n\nfunc (t) F() {}\n", ""},
+		{"a.go", head + "// T is.\ntype T[K any] struct{}\n\nfunc (t *T[K]) F() {}\n", "F is exported"},
+		{"a.go", head + "type T int\n", "T is exported"},
+		{"a.go", head + "// These are.\ntype (\n\t// T is.\n\tT int\n\tU int\n)\n", "U is exported"},
+		{"a.go", head + "const (\n\tA = 1 // is one\n\tB = 2\n)\n", "B is exported"},
+		{"a.go", head + "// Numbers.\nconst (\n\tA = 1\n\tB = 2\n)\n", ""},
+		{"a.go", head + "var E, f = 1, 2\n", "E is exported"},
+		{"a.go", head + "// E is.\ntype E struct{}\n\nfunc (E) Error() string { return \"\" }\n", ""},
 	} {
 		expect(t, test.source, JudgeSource(test.path, []byte(test.source)), test.want)
 	}

@@ -44,6 +44,16 @@ func links(content string) []string {
 	return all
 }
 
+// titles counts the headings of the first level.
+func titles(content string) (n int) {
+	for _, line := range prose(content) {
+		if strings.HasPrefix(line, "# ") {
+			n++
+		}
+	}
+	return n
+}
+
 // anchors returns what the headings of a Markdown text are called in links.
 func anchors(content string) []string {
 	var all []string
@@ -117,6 +127,9 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, content := range pages {
+		if n := titles(content); n != 1 {
+			t.Errorf("%s has %d titles (# ...), want one", path, n)
+		}
 		for _, bad := range badLinks(path, content, readOrList) {
 			t.Error(bad)
 		}
@@ -142,6 +155,14 @@ func TestLinks(t *testing.T) {
 	}
 	if len(pages) < 10 {
 		t.Errorf("saw %d documents only", len(pages))
+	}
+}
+
+func TestTitles(t *testing.T) {
+	for content, want := range map[string]int{"# A\n## B\n": 1, "# A\n\n# B\n": 2, "text\n```\n# a comment\n```\n": 0} {
+		if got := titles(content); got != want {
+			t.Errorf("%q: %d titles, want %d", content, got, want)
+		}
 	}
 }
 

@@ -38,6 +38,9 @@ func JudgeSource(path string, source []byte) []string {
 			}
 		}
 	}
+	if !s.isTest {
+		s.exported(file)
+	}
 	s.testing = testingNames(file)
 	ast.Inspect(file, s.visit)
 	return s.bad

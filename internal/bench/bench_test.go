@@ -301,3 +301,13 @@ func TestRoundsAlternate(t *testing.T) {
 		t.Errorf("%d load averages of 2 rounds", len(m.loads))
 	}
 }
+
+func TestKernelNumber(t *testing.T) {
+	for release, want := range map[string]string{
+		"6.18.44-somebody-v1": "6.18.44", "6.1.0-31-amd64": "6.1.0", "6.6.87.2-microsoft-standard": "6.6.87.2", "5.4": "5.4", "6.9.rc1": "6.9", "": "",
+	} {
+		if got := kernelNumber(release); got != want {
+			t.Errorf("%q: %q, want %q", release, got, want)
+		}
+	}
+}

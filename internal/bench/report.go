@@ -71,7 +71,7 @@ func (m *measurement) circumstances() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "- Date: %s\n", m.begun.UTC().Format("2006-01-02 15:04 MST"))
-	fmt.Fprintf(&b, "- Machine: %s, %d cores, Linux %s; load average %s\n", cpuModel(), runtime.NumCPU(), oneLine("uname", "-r"), load)
+	fmt.Fprintf(&b, "- Machine: %s, %d cores, Linux %s; load average %s\n", cpuModel(), runtime.NumCPU(), kernelNumber(oneLine("uname", "-r")), load)
 	fmt.Fprintf(&b, "- Versions: %s, PostgreSQL %s, PgBouncer %s, %s\n",
 		oneLine(o.proxy, "version"), m.stage.cluster.Binaries().Version, m.stage.pgbouncer, runtime.Version())
 	fmt.Fprintf(&b, "- Rounds: %d (idle clients: %d) of %s a side; pgbench scale %d; %d server connections\n",
@@ -212,4 +212,14 @@ func replaceBetween(document, text string) (string, error) {
 		return "", fmt.Errorf("no line %s behind %s", lastLine, firstLine)
 	}
 	return before + firstLine + "\n\n" + strings.Trim(text, "\n") + "\n\n" + lastLine + after, nil
+}
+
+// kernelNumber is the number at the beginning of a kernel's release: what
+// follows names somebody's build of it.
+func kernelNumber(release string) string {
+	end := strings.IndexFunc(release, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+	if end < 0 {
+		end = len(release)
+	}
+	return strings.TrimRight(release[:end], ".")
 }

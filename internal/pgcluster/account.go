@@ -13,6 +13,7 @@ import (
 
 // account is the ordinary user that servers run as.
 type account struct {
+	name     string // known when drop is set
 	uid, gid int
 	drop     bool // this process is root and must change to the account
 }
@@ -30,7 +31,7 @@ func serverAccount() (account, error) {
 		uid, err1 := strconv.Atoi(u.Uid)
 		gid, err2 := strconv.Atoi(u.Gid)
 		if err1 == nil && err2 == nil && uid != 0 {
-			return account{uid: uid, gid: gid, drop: true}, nil
+			return account{name: name, uid: uid, gid: gid, drop: true}, nil
 		}
 	}
 	return account{}, errors.New("running as root and no account \"postgres\" or \"nobody\" to drop to: PostgreSQL refuses to run as root")
@@ -129,4 +130,45 @@ func (a account) baseDir(parent string) (string, error) {
 		return "", fmt.Errorf("%s belongs to user %d, not %d: remove it", base, stat.Uid, a.uid)
 	}
 	return base, nil
+}
+
+// maxOwnFolder leaves room for a cluster's folder and a socket's name: the
+// path of a socket may have 103 bytes on some systems.
+const maxOwnFolder = 60
+
+// OwnFolder makes a folder for a cluster of its own (Options.OwnParent), whose
+// name begins with prefix. It is in the system's temporary folder, or in /tmp
+// when the servers' account cannot reach that or its path is too long. Only the
+// account and root can look into it.
+func OwnFolder(prefix string) (string, error) {
+	a, err := serverAccount()
+	if err != nil {
+		return "", err
+	}
+	parent, err := filepath.EvalSymlinks(os.TempDir())
+	if err != nil || !a.reaches(parent) || len(parent)+len(prefix) > maxOwnFolder {
+		parent = "/tmp"
+	}
+	dir, err := os.MkdirTemp(parent, prefix)
+	if err != nil {
+		return "", err
+	}
+	if err := a.own(dir); err != nil {
+		return "", errors.Join(err, os.Remove(dir))
+	}
+	return dir, nil
+}
+
+// reaches reports whether the account may pass through every folder of the path.
+func (a account) reaches(path string) bool {
+	if !a.drop {
+		return true
+	}
+	for ; path != filepath.Dir(path); path = filepath.Dir(path) {
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm()&0o001 == 0 {
+			return false
+		}
+	}
+	return true
 }

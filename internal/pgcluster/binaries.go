@@ -41,7 +41,9 @@ func FindBinaries() (Binaries, error) {
 	if dir := os.Getenv(BinDirVariable); dir != "" {
 		b, err := inspect(dir)
 		if err != nil {
-			return Binaries{}, fmt.Errorf("%w in $%s: %w", ErrNoPostgres, BinDirVariable, err)
+			return Binaries{}, fmt.Errorf("%w: %s is %s: %w; set it to the folder of initdb, postgres and pg_basebackup, "+
+				"such as /usr/lib/postgresql/%d/bin, or unset it to have them searched for",
+				ErrNoPostgres, BinDirVariable, dir, err, minimumMajor+1)
 		}
 		return b, nil
 	}
@@ -102,9 +104,12 @@ func pathVersion(path string) int {
 
 // inspect asks the programs in dir for their version.
 func inspect(dir string) (Binaries, error) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return Binaries{}, errors.New("no such folder")
+	}
 	for _, program := range []string{"initdb", "postgres", "pg_basebackup"} {
 		if _, err := os.Stat(filepath.Join(dir, program)); err != nil {
-			return Binaries{}, fmt.Errorf("no %s", program)
+			return Binaries{}, fmt.Errorf("it holds no %s", program)
 		}
 	}
 	out, err := exec.Command(filepath.Join(dir, "postgres"), "--version").Output()

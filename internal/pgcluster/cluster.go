@@ -28,6 +28,10 @@ type Options struct {
 	// Parent is the folder to make everything in; empty means /tmp. It must be
 	// reachable by the account that servers run as, and its path short.
 	Parent string
+	// OwnParent says that Parent, made by OwnFolder, is this cluster's alone:
+	// Close removes it with everything in it, and so does the watchdog. The
+	// cluster then shares no template with others, and leaves none.
+	OwnParent bool
 	// Binaries to use; the zero value means FindBinaries.
 	Binaries Binaries
 }
@@ -105,7 +109,13 @@ func (c *Cluster) prepare(ctx context.Context) (template string, err error) {
 	if c.account, err = serverAccount(); err != nil {
 		return "", err
 	}
-	if c.base, err = c.account.baseDir(c.options.Parent); err != nil {
+	if c.options.OwnParent {
+		c.base = c.options.Parent
+		// Before anything else is made in it.
+		if c.guard, err = startWatchdog(c.account, c.base); err != nil {
+			return "", err
+		}
+	} else if c.base, err = c.account.baseDir(c.options.Parent); err != nil {
 		return "", err
 	}
 	if template, err = ensureTemplate(ctx, c.base, c.account, c.bin); err != nil {
@@ -119,8 +129,10 @@ func (c *Cluster) prepare(ctx context.Context) (template string, err error) {
 	if err := c.account.own(dir); err != nil {
 		return "", err
 	}
-	if c.guard, err = startWatchdog(c.account, c.base, dir); err != nil {
-		return "", err
+	if c.guard == nil {
+		if c.guard, err = startWatchdog(c.account, dir); err != nil {
+			return "", err
+		}
 	}
 	if c.options.TLS {
 		if c.tls, err = newTLS(c.account, dir); err != nil {
@@ -196,6 +208,15 @@ func (c *Cluster) Nodes() []*Node {
 	return append([]*Node{c.primary}, c.Replicas()...)
 }
 
+// Account returns the user that the servers run as when this process is root,
+// else "": they run as who started them.
+func (c *Cluster) Account() string {
+	if !c.account.drop {
+		return ""
+	}
+	return c.account.name
+}
+
 // Binaries returns the installation the servers run from.
 func (c *Cluster) Binaries() Binaries { return c.bin }
 
@@ -214,7 +235,7 @@ func (c *Cluster) maxConnections() int {
 }
 
 // Close ends all servers at once, without waiting for clients, and removes
-// the cluster's folder. It may be called again.
+// the cluster's folder. It may be called again, and without Open.
 func (c *Cluster) Close() error {
 	nodes := c.Nodes()
 	c.mu.Lock()
@@ -229,6 +250,9 @@ func (c *Cluster) Close() error {
 	}
 	if c.dir != "" {
 		errs = append(errs, os.RemoveAll(c.dir))
+	}
+	if c.options.OwnParent {
+		errs = append(errs, os.RemoveAll(c.options.Parent))
 	}
 	if c.guard != nil {
 		c.guard.dismiss()

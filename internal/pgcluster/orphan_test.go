@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,16 @@ import (
 const orphanVariable = "PGCLUSTER_TEST_ORPHAN"
 
 func beOrphan() {
-	c := New(Options{Replicas: 1})
+	o := Options{Replicas: 1}
+	if os.Getenv(orphanVariable) == "own" {
+		dir, err := OwnFolder("orphan-")
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		o.Parent, o.OwnParent = dir, true
+	}
+	c := New(o)
 	if err := c.Open(context.Background()); err != nil {
 		fmt.Println("error:", err)
 		os.Exit(1)
@@ -32,10 +42,15 @@ func beOrphan() {
 
 // TestOrphans: the servers die with the process that made them.
 func TestOrphans(t *testing.T) {
+	t.Run("shared parent", func(t *testing.T) { testOrphans(t, "1") })
+	t.Run("own parent", func(t *testing.T) { testOrphans(t, "own") })
+}
+
+func testOrphans(t *testing.T, how string) {
 	program, err := os.Executable()
 	must(t, err)
 	cmd := exec.Command(program)
-	cmd.Env = append(os.Environ(), orphanVariable+"=1")
+	cmd.Env = append(os.Environ(), orphanVariable+"="+how)
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
@@ -48,17 +63,21 @@ func TestOrphans(t *testing.T) {
 	if len(pids) < 4 {
 		t.Errorf("processes %v only before the kill", pids)
 	}
+	leaves := dir
+	if how == "own" {
+		leaves = filepath.Dir(dir)
+	}
 	must(t, cmd.Process.Kill())
 	_ = cmd.Wait() // "signal: killed"
 
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	err = poll(ctx, func() (bool, error) {
-		_, err := os.Stat(dir)
+		_, err := os.Stat(leaves)
 		return errors.Is(err, os.ErrNotExist), nil
 	})
 	if err != nil {
-		t.Errorf("the folder %s is left: %v", dir, err)
+		t.Errorf("the folder %s is left: %v", leaves, err)
 	}
 	for _, pid := range pids {
 		// Not by its working directory, which is gone by now.

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -32,9 +33,13 @@ func TestParseVersion(t *testing.T) {
 }
 
 func TestFindBinariesRefuses(t *testing.T) {
-	t.Setenv(BinDirVariable, t.TempDir())
-	if _, err := FindBinaries(); !errors.Is(err, ErrNoPostgres) {
-		t.Errorf("an empty folder: %v", err)
+	empty := t.TempDir()
+	for dir, want := range map[string]string{empty: "it holds no initdb", empty + "/nowhere": "no such folder"} {
+		t.Setenv(BinDirVariable, dir)
+		_, err := FindBinaries()
+		if !errors.Is(err, ErrNoPostgres) || !strings.Contains(err.Error(), BinDirVariable+" is "+dir+": "+want) {
+			t.Errorf("%s: %v", dir, err)
+		}
 	}
 }
 
@@ -120,6 +125,31 @@ func TestBaseDirRefusesAStrangersFolder(t *testing.T) {
 	must(t, os.Symlink(parent, base))
 	if _, err := a.baseDir(parent); err == nil {
 		t.Error("a symbolic link was accepted")
+	}
+}
+
+// TestOwnFolder: it is where the servers' account can use it.
+func TestOwnFolder(t *testing.T) {
+	a, err := serverAccount()
+	must(t, err)
+	closed := filepath.Join(t.TempDir(), "closed")
+	must(t, os.Mkdir(closed, 0o700))
+	long := filepath.Join("/tmp", strings.Repeat("long", 15))
+	must(t, os.MkdirAll(long, 0o755))
+	defer os.Remove(long)
+	for temp, want := range map[string]string{
+		"/tmp": "/tmp/demo-", long: "/tmp/demo-", closed: map[bool]string{true: "/tmp/demo-", false: closed}[a.drop],
+	} {
+		t.Setenv("TMPDIR", temp)
+		dir, err := OwnFolder("demo-")
+		must(t, err)
+		defer os.Remove(dir)
+		if !strings.HasPrefix(dir, want) && len(closed) < maxOwnFolder {
+			t.Errorf("in %s: %s, want %s...", temp, dir, want)
+		}
+		if out, err := a.command(dir, "/bin/sh", "-c", "touch a && rm a").CombinedOutput(); err != nil {
+			t.Errorf("the account cannot use %s: %v %s", dir, err, out)
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func buildTemplate(ctx context.Context, base, dir string, a account, bin Binarie
 		return err
 	}
 	defer os.RemoveAll(c.dir)
-	guard, err := startWatchdog(a, base, dir, c.dir)
+	guard, err := startWatchdog(a, dir, c.dir)
 	if err != nil {
 		return err
 	}

@@ -46,14 +46,15 @@ type watchdog struct {
 	stdin *os.File // kept open by this process alone
 }
 
-// startWatchdog starts one for the folders given.
-func startWatchdog(a account, base string, dirs ...string) (*watchdog, error) {
+// startWatchdog starts one for the folders given. It works in none of them: it
+// would end itself.
+func startWatchdog(a account, dirs ...string) (*watchdog, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start watchdog: %w", err)
 	}
 	defer read.Close()
-	cmd := a.command(base, "/bin/sh", append([]string{"-c", watchdogScript, "shardproxy-pg-watchdog"}, dirs...)...)
+	cmd := a.command("/", "/bin/sh", append([]string{"-c", watchdogScript, "shardproxy-pg-watchdog"}, dirs...)...)
 	cmd.Stdin = read
 	if err := cmd.Start(); err != nil {
 		write.Close()

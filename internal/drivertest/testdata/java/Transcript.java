@@ -17,7 +17,7 @@ import org.postgresql.util.ServerErrorMessage;
 
 /** What the JDBC sections share: connections, sections, expected errors. */
 final class Transcript {
-  static final int BIG = 50 * 1024 * 1024;
+  static final int BIG = 16 * 1024 * 1024;
   private static final long SECTION_TIMEOUT_MILLIS = 30_000;
 
   /** One section; what it says is compared. */

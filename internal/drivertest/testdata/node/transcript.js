@@ -7,7 +7,7 @@ const crypto = require('crypto')
 const fs = require('fs')
 
 const sectionTimeout = 30000
-const big = 50 * 1024 * 1024
+const big = 16 * 1024 * 1024
 
 // say prints a line; values other than strings as JSON.
 function say (...values) {

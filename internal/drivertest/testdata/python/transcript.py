@@ -12,7 +12,7 @@ import traceback
 
 SECTION_TIMEOUT_SECONDS = 30
 
-BIG = 50 * 1024 * 1024
+BIG = 16 * 1024 * 1024
 
 
 def md5(data):
