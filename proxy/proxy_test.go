@@ -137,7 +137,7 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 	if o.user != nil {
 		o.user(&up)
 	}
-	srv := proxy.New(proxy.Options{Auth: trustAll{}, Logger: logger, Buffers: buffers}, &proxy.Settings{
+	srv := proxy.New(proxy.Options{Auth: trustAll{}, Logger: logger, Buffers: buffers, Driver: testDriver()}, &proxy.Settings{
 		StartupMax: 10000, LoginTimeout: 10 * time.Second, Databases: map[string]*proxy.Database{"app": db},
 		Policy: func(string, string) proxy.UserPolicy { return up },
 	})
@@ -166,6 +166,21 @@ func newRouter(t testing.TB, node, database string) *router.Router {
 		t.Fatal(err)
 	}
 	return router.New(router.Options{Catalog: func() *catalog.Catalog { return c }})
+}
+
+// testDriver is what the tests run sessions by: SHARDPROXY_TEST_DRIVER, "loop"
+// or "goroutine", else what is the system's default.
+func testDriver() proxy.Driver {
+	switch d := os.Getenv("SHARDPROXY_TEST_DRIVER"); d {
+	case "":
+		return proxy.DriverAuto
+	case "loop":
+		return proxy.DriverLoop
+	case "goroutine":
+		return proxy.DriverGoroutine
+	default:
+		panic("SHARDPROXY_TEST_DRIVER=" + d)
+	}
 }
 
 type testWriter struct{ t testing.TB }

@@ -15,7 +15,7 @@ const scanMax = 64 << 10
 
 // pumpClient consumes client frames as far as they go.
 func (s *session) pumpClient() error {
-	for {
+	for range pumpFrames {
 		if s.uploadErr != nil {
 			return s.uploadErr
 		}
@@ -55,7 +55,13 @@ func (s *session) pumpClient() error {
 			return nil
 		}
 	}
+	s.steps++ // there is more
+	return nil
 }
+
+// pumpFrames bounds the frames of the client that are dealt with before the
+// server is looked at, and other sessions have their turn.
+const pumpFrames = 256
 
 // smallMax bounds the frames that hold little more than a name, in bytes; they are
 // read whole. PostgreSQL's own limit (PQ_SMALL_MESSAGE_LIMIT), which does not count

@@ -166,7 +166,7 @@ func (s *session) hold() error {
 // borrow waits for a connection to the node until the deadline.
 func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
 	// Where the session drew its last value from a sequence, if it did.
-	srv, t, err := s.user.Acquire(node, s.sequencesOn, s.wake)
+	srv, t, err := s.user.AcquireNear(node, s.sequencesOn, s.near, s.wake)
 	switch {
 	case errors.Is(err, pool.ErrQueueFull):
 		return nil, wire.Errorf("53300", "too many statements wait for a server connection")
@@ -228,7 +228,7 @@ func (s *session) waitTurn(p phase) error {
 	if err := s.obeyWaiting(); err != nil {
 		return err
 	}
-	read := len(s.client.Buffered()) < highWater && !s.clientLeft && s.watchAll.Load()
+	read := len(s.client.Buffered()) < highWater && !s.clientLeft && s.watchesAll()
 	readable := read && s.client.More()
 	if !readable {
 		readable, _ = s.task.await(interest{socket: s.client.Socket(), read: read, write: s.client.Pending() > 0}, interest{})

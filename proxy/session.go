@@ -71,6 +71,10 @@ type session struct {
 
 	task task
 	wake func() // the task's, made once
+	// near serves the session's sockets; nil when a goroutine drives it.
+	near    *wire.Poller
+	resting bool // holds no lease and has nothing to do
+	again   bool // the turn ended only to let others have theirs
 	// timer wakes the session when a wait has an end; nil before the first such wait.
 	timer *time.Timer
 	// watchAll is set by the sweeper when the session has waited for long: it then
@@ -195,74 +199,118 @@ type savepoint struct {
 // errEnded ends a session without a word to the client.
 var errEnded = errors.New("proxy: session ended")
 
-// serve runs the session until it ends.
-func (s *session) serve() {
-	err := s.run()
-	if !errors.Is(err, errEnded) {
-		s.farewell(err)
-	}
-	s.end()
-}
-
-// run returns why the session ends; it never returns nil.
+// run drives the session by the goroutine that calls it and returns why it
+// ends; it never returns nil.
 func (s *session) run() error {
+	client, server := true, false
 	for {
-		if err := s.idle(); err != nil {
+		c, sv, err := s.turn(client, server)
+		if err != nil {
 			return err
 		}
-		if err := s.exchange(); err != nil {
-			return err
+		if !s.again {
+			client, server = s.task.await(c, sv)
+		} else {
+			client, server = false, false
 		}
 	}
 }
 
-// idle waits, without a lease, for the client's next bytes.
-func (s *session) idle() error {
-	for len(s.client.Buffered()) == 0 {
-		s.setPhase(phaseIdle)
-		if err := s.obeyIdle(); err != nil {
-			return err
+// turnRounds bounds what one turn does.
+const turnRounds = 8
+
+// turn goes on with the session until it has nothing to do but to wait, and
+// returns for what. client and server tell which side is worth a read. With
+// again set, it has not come to an end, and only gives way to other sessions.
+func (s *session) turn(client, server bool) (c, sv interest, err error) {
+	s.again = false
+	client = client || s.resting && s.client.More()
+	for range turnRounds {
+		if s.resting {
+			if err := s.rest(client); err != nil {
+				return c, sv, err
+			}
+			if s.resting {
+				return interest{socket: s.client.Socket(), read: true, write: s.client.Pending() > 0}, sv, nil
+			}
+		} else if err := s.fill(client, server); err != nil {
+			return c, sv, err
 		}
-		err := s.client.Fill(0)
-		if err == nil {
-			return nil
+		s.resting, err = s.exchange()
+		if err != nil {
+			return c, sv, err
 		}
-		if !errors.Is(err, wire.ErrWouldBlock) {
+		if s.resting {
+			// A poller will tell; otherwise to look is cheaper than to wait.
+			client, server = s.near == nil || s.client.More(), false
+			continue
+		}
+		if !s.again {
+			c, sv = s.interests()
+			client, server = c.read && s.client.More(), sv.read && s.lease.More()
+		}
+		if s.again || !client && !server {
+			return c, sv, nil
+		}
+	}
+	s.again = true
+	return c, sv, nil
+}
+
+// rest is what a session does that holds no lease and has nothing to do: it
+// looks for the client's next bytes if there may be some.
+func (s *session) rest(look bool) error {
+	s.setPhase(phaseIdle)
+	if err := s.obeyIdle(); err != nil {
+		return err
+	}
+	if s.client.Pending() > 0 {
+		if err := s.client.Flush(); err != nil {
 			return s.clientError(err)
 		}
-		s.task.await(interest{socket: s.client.Socket(), read: true, write: s.client.Pending() > 0}, interest{})
-		if s.client.Pending() > 0 {
-			if err := s.client.Flush(); err != nil {
-				return s.clientError(err)
-			}
-		}
 	}
-	return nil
+	if !look {
+		return nil
+	}
+	err := s.client.Fill(0)
+	if err == nil {
+		s.resting = false
+		return nil
+	}
+	if errors.Is(err, wire.ErrWouldBlock) {
+		return nil
+	}
+	return s.clientError(err)
 }
 
-// exchange moves requests and replies until the session holds no lease and
-// has nothing more to do.
-func (s *session) exchange() error {
-	for {
+// exchange moves requests and replies until that is all there is to move. It
+// reports whether the session then holds no lease and has nothing more to do. It
+// sets again when others must have their turn first.
+func (s *session) exchange() (rest bool, err error) {
+	for rounds := 0; ; rounds++ {
+		if rounds == exchangeRounds {
+			s.again = true
+			return false, nil
+		}
 		before := s.steps
 		if err := s.pumpClient(); err != nil {
-			return err
+			return false, err
 		}
 		if s.lease != nil {
 			if err := s.pumpServer(); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if err := s.flush(); err != nil {
-			return err
+			return false, err
 		}
 		if s.settled() {
 			if err := s.settle(); err != nil {
-				return err
+				return false, err
 			}
 			if s.lease == nil {
 				if s.idleReady() {
-					return nil
+					return true, nil
 				}
 				continue
 			}
@@ -273,49 +321,65 @@ func (s *session) exchange() error {
 		if s.lease == nil {
 			s.setPhase(phaseIdle) // a piece of a frame is all there is
 			if err := s.obeyIdle(); err != nil {
-				return err
+				return false, err
 			}
 		} else if err := s.obey(); err != nil {
-			return err
+			return false, err
 		}
-		if s.steps != before {
-			continue
-		}
-		if err := s.park(); err != nil {
-			return err
+		if s.steps == before {
+			return false, nil
 		}
 	}
 }
+
+// exchangeRounds bounds the work of one exchange. A round takes at most
+// pumpFrames frames of the client, and what is in the server's buffer.
+const exchangeRounds = 16
 
 // idleReady reports whether nothing of a request is buffered that exchange could act on.
 func (s *session) idleReady() bool {
 	return len(s.client.Buffered()) == 0 && s.upload == 0
 }
 
-// park waits for either side.
-func (s *session) park() error {
-	c := interest{socket: s.client.Socket(), write: s.client.Pending() > 0}
-	c.read = s.wantClient() && (s.watchAll.Load() || !s.awaitsAnswer())
-	var sv interest
+// interests says what the session waits for.
+func (s *session) interests() (c, sv interest) {
+	c = interest{socket: s.client.Socket(), write: s.client.Pending() > 0}
+	c.read = s.wantClient() && (s.watchesAll() || !s.awaitsAnswer())
 	alone := c.read && s.awaitsClient()
 	if s.lease != nil {
 		sv = interest{socket: s.lease.Socket(), write: s.lease.Pending() > 0, read: s.client.Pending() < highWater && !alone}
 	}
-	readClient, readServer := c.read && s.client.More(), sv.read && s.lease.More()
-	if !readClient && !readServer {
-		readClient, readServer = s.task.await(c, sv)
+	return c, sv
+}
+
+// park waits for either side.
+func (s *session) park() error {
+	c, sv := s.interests()
+	client, server := c.read && s.client.More(), sv.read && s.lease.More()
+	if !client && !server {
+		client, server = s.task.await(c, sv)
 	}
-	if readClient {
+	return s.fill(client, server)
+}
+
+// fill reads from the sides that are worth it.
+func (s *session) fill(client, server bool) error {
+	if client {
 		if err := s.fillClient(); err != nil {
 			return err
 		}
-		readServer = readServer || s.copyIn // an error in the middle of the data
+		// An error in the middle of the data, which nobody waits for then.
+		server = server || s.copyIn && s.near == nil
 	}
-	if readServer && s.lease != nil {
+	if server && s.lease != nil {
 		return s.fillServer()
 	}
 	return nil
 }
+
+// watchesAll reports whether both sides are waited for whoever is to move: a
+// poller does so at no cost.
+func (s *session) watchesAll() bool { return s.near != nil || s.watchAll.Load() }
 
 // unwatch takes back that both sides are watched: something has moved.
 func (s *session) unwatch() {
@@ -328,7 +392,7 @@ func (s *session) unwatch() {
 // in a transaction, or sends copy data. As with awaitsAnswer, the other side is
 // then watched only when that takes long.
 func (s *session) awaitsClient() bool {
-	if s.lease == nil || s.lease.Pending() > 0 || s.client.Pending() > 0 || s.watchAll.Load() {
+	if s.lease == nil || s.lease.Pending() > 0 || s.client.Pending() > 0 || s.watchesAll() {
 		return false
 	}
 	return s.copyIn || s.owed.empty() && s.tx != 'I' && s.pinned == ""
