@@ -75,6 +75,10 @@ func (p *anyPlanner) Plan(sql []byte, ctx router.Context) *router.Plan {
 	return p.Load().Plan(sql, ctx)
 }
 
+func (p *anyPlanner) Cached(sql []byte, ctx router.Context) *router.Plan {
+	return p.Load().Cached(sql, ctx)
+}
+
 func (p *anyPlanner) CustomSettings() (names []string, complete, loaded bool) {
 	return p.Load().CustomSettings()
 }

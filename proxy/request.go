@@ -474,14 +474,25 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 	return c.Tx.Isolation != "serializable" && (c.Tx.Isolation != "" || !s.serializable)
 }
 
-// plan plans one text under the session's state.
+// plan plans one text under the session's state. It may wait when the text is
+// long and new; the text must not move meanwhile.
 func (s *session) plan(text []byte) *router.Plan {
+	ctx := router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding}
 	if s.alteredAhead || s.owed.altering > 0 {
-		return s.db.Planner.Plan(text, router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true})
+		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true}
 	}
-	return s.db.Planner.Plan(text, router.Context{
-		SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding,
-	})
+	if len(text) < router.LongText {
+		return s.db.Planner.Plan(text, ctx)
+	}
+	if p := s.db.Planner.Cached(text, ctx); p != nil {
+		return p
+	}
+	return s.planAside(text, ctx)
+}
+
+func (s *session) planAside(text []byte, ctx router.Context) (p *router.Plan) {
+	s.task.aside(func() { p = s.db.Planner.Plan(text, ctx) })
+	return p
 }
 
 // planInto plans a text of the request that is looked ahead at. What it alters

@@ -92,8 +92,8 @@ type Waiter interface {
 	Ready(s *Socket, read, write bool)
 }
 
-// SetOwner says who is told when the socket is ready, nil for nobody. The
-// pointer is kept, and is not to be changed.
+// SetOwner says who is told when a socket that a Poller serves is ready. The
+// pointer is kept; what it points to must not change.
 func (s *Socket) SetOwner(w *Waiter) { s.owner.Store(w) }
 
 // Abandon makes nobody be told of the socket any more. Any goroutine that may use

@@ -34,8 +34,7 @@ type Poller struct {
 	ready    []Ready
 	// sleeping is set while nobody looks at what Wake is for.
 	sleeping atomic.Bool
-	waits    atomic.Uint64
-	controls atomic.Uint64
+	calls    Calls
 
 	// mu guards what follows, and armed, spoke, slot and poller of the sockets.
 	mu     sync.Mutex
@@ -50,6 +49,10 @@ type slot struct {
 	socket *Socket
 	gen    uint32
 }
+
+// Calls counts system calls: waits for events, changes of what is waited for,
+// and reads and writes of the sockets in non-blocking mode.
+type Calls struct{ Waits, Controls, Reads, Writes uint64 }
 
 // Ready is a socket that its owner waited for.
 type Ready struct {
@@ -175,7 +178,7 @@ func (p *Poller) controlLocked(s *Socket, want readiness) error {
 }
 
 func (p *Poller) control(op, fd int, ev *unix.EpollEvent) error {
-	p.controls.Add(1)
+	p.calls.Controls++
 	if err := unix.EpollCtl(p.fd, op, fd, ev); err != nil {
 		return fmt.Errorf("wire: epoll_ctl: %w", err)
 	}
@@ -245,7 +248,7 @@ func (p *Poller) noteLocked(ev *unix.EpollEvent) {
 // that brings something within rawLimit; through it, so that the processor is
 // free for others, when it has not.
 func (p *Poller) wait(block bool) int {
-	p.waits.Add(1)
+	p.calls.Waits++
 	if !block {
 		return max(p.rawWait(0), 0)
 	}
@@ -255,7 +258,7 @@ func (p *Poller) wait(block bool) int {
 			return max(n, 0) // negative: a signal, by which the scheduler wants the processor
 		}
 		p.quiet = true
-		p.waits.Add(1)
+		p.calls.Waits++
 	}
 	n, err := unix.EpollWait(p.fd, p.events, -1)
 	p.quiet = false
@@ -265,5 +268,17 @@ func (p *Poller) wait(block bool) int {
 	return n
 }
 
-// Calls returns how many waits and how many changes of what is waited for were made.
-func (p *Poller) Calls() (waits, controls uint64) { return p.waits.Load(), p.controls.Load() }
+// Calls returns the counts. Only the goroutine that runs Wait may ask.
+func (p *Poller) Calls() Calls {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls
+}
+
+func (p *Poller) count(c call) {
+	if c == callReceive {
+		p.calls.Reads++
+	} else {
+		p.calls.Writes++
+	}
+}

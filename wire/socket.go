@@ -55,8 +55,7 @@ type Socket struct {
 	pending []byte // accepted by Write, not yet taken by the kernel
 	sent    int    // how much of pending the kernel has taken
 
-	deadline      int64 // of the blocking mode once detached, Unix nanoseconds; 0: none
-	reads, writes uint32
+	deadline int64 // of the blocking mode once detached, Unix nanoseconds; 0: none
 }
 
 // attached is what a Socket has besides while the net package owns the descriptor.
@@ -145,10 +144,10 @@ func (s *Socket) try(c call, p []byte) (n int, err, gone error) {
 	case s.closed.Load():
 		return 0, nil, ErrClosed
 	case c == callReceive:
-		s.reads++
+		s.count(c)
 		n, err = receive(uintptr(s.fd), p)
 	case c == callTransmit:
-		s.writes++
+		s.count(c)
 		n, err = transmit(uintptr(s.fd), p)
 	case ready(uintptr(s.fd), unix.POLLIN):
 		n = 1
@@ -156,8 +155,12 @@ func (s *Socket) try(c call, p []byte) (n int, err, gone error) {
 	return n, err, nil
 }
 
-// Calls returns how many reads and writes were made since Detach.
-func (s *Socket) Calls() (reads, writes uint32) { return s.reads, s.writes }
+// count counts a call by the socket's owner, which is the poller's goroutine.
+func (s *Socket) count(c call) {
+	if s.nonBlocking && s.owner.Load() != nil {
+		s.poller.count(c)
+	}
+}
 
 // SetNonBlocking switches the mode. Deadlines of the blocking mode are cleared.
 func (s *Socket) SetNonBlocking(on bool) error {
