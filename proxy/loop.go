@@ -26,6 +26,7 @@ type loop struct {
 
 	ready   []*loopTask // to be run, in this order
 	at      int         // the next of them
+	later   []*loopTask // to be run after what has come by then
 	charge  *worker     // runs the loop
 	running *worker     // runs: charge, or one that it has switched to
 	spare   []*worker   // have nothing to do
@@ -110,14 +111,19 @@ func (l *loop) work(w *worker) {
 // gather finds out which sessions can go on.
 func (l *loop) gather() {
 	l.ready, l.at = l.ready[:0], 0
-	l.poller.Drowse()
+	l.poller.Drowse() // before the look at what has been woken
 	if l.stopping.Load() {
 		l.ended, l.charge = true, nil
 		return
 	}
-	for _, r := range l.poller.Wait(l.woken.Load() == nil) {
+	for _, r := range l.poller.Wait(l.woken.Load() == nil && len(l.later) == 0) {
 		r.Owner.Ready(r.Socket, r.Read, r.Write)
 	}
+	for i, t := range l.later {
+		l.enqueue(t)
+		l.later[i] = nil
+	}
+	l.later = l.later[:0]
 	first := len(l.ready)
 	for t := l.woken.Swap(nil); t != nil; {
 		next := t.next

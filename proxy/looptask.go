@@ -140,7 +140,7 @@ func (t *loopTask) turn() {
 		var c, sv interest
 		if c, sv, err = s.turn(client, server); err == nil {
 			if s.again {
-				t.loop.enqueue(t)
+				t.loop.later = append(t.loop.later, t)
 			} else {
 				t.watch(c, sv)
 			}

@@ -93,7 +93,11 @@ type fixtureOptions struct {
 	policy   func(*proxy.DatabasePolicy)
 	user     func(*proxy.UserPolicy)
 	nodes    []string
-	tls      string // mode towards the servers; "disable" when empty
+	driver   proxy.Driver // what the environment says when 0
+	loops    int
+	// plainWait has loops wait through the scheduler.
+	plainWait bool
+	tls       string // mode towards the servers; "disable" when empty
 }
 
 func start(t testing.TB, o fixtureOptions) *fixture {
@@ -141,7 +145,10 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 	if o.user != nil {
 		o.user(&up)
 	}
-	srv := proxy.New(proxy.Options{Auth: trustAll{}, Logger: logger, Buffers: buffers, Driver: testDriver()}, &proxy.Settings{
+	srv := proxy.New(proxy.Options{
+		Auth: trustAll{}, Logger: logger, Buffers: buffers,
+		Driver: cmp.Or(o.driver, testDriver()), Loops: o.loops, PlainWait: o.plainWait,
+	}, &proxy.Settings{
 		StartupMax: 10000, LoginTimeout: 10 * time.Second, Databases: map[string]*proxy.Database{"app": db},
 		Policy: func(string, string) proxy.UserPolicy { return up },
 	})
