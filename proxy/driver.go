@@ -48,6 +48,7 @@ func (srv *Server) openLoops() {
 // session; it returns when the session has ended or a loop has taken it over.
 func (srv *Server) driver(s *session) func() {
 	if len(srv.loops) == 0 {
+		s.work = &work{}
 		s.task = newThreadTask()
 		return func() { s.serve() }
 	}
@@ -57,6 +58,7 @@ func (srv *Server) driver(s *session) func() {
 	return func() {
 		// Here, for the caller closes what it accepted.
 		if err := s.client.Socket().Detach(); err != nil {
+			s.work = &work{}
 			s.leave(s.clientError(err))
 			return
 		}

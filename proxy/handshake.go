@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unique"
 
 	"shardproxy/auth"
 	"shardproxy/pool"
@@ -295,10 +296,11 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 	pol := set.Policy(db.Name, id.User)
 	s := &session{
 		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: peer(c.socket.RemoteAddr()),
-		localAddr: ownEnd(c.socket.LocalAddr()), tlsName: tlsName(c.tls),
+		localAddr: unique.Make(ownEnd(c.socket.LocalAddr())), tlsName: unique.Make(tlsName(c.tls)),
 		started: time.Now(), protocol: start.Protocol, timeouts: pol.Timeouts, tx: 'I', resting: true,
 		base: base, user: db.Pools.For(id.User, id.ServerUser, id.ServerPassword.Reveal(), pol.Pool),
 	}
+	s.userName = s.user.Name // the string is shared
 	driver := srv.driver(s)
 	s.wake = s.task.wake
 	s.setSettings(base)

@@ -30,11 +30,15 @@ type loop struct {
 	charge  *worker     // runs the loop
 	running *worker     // runs: charge, or one that it has switched to
 	spare   []*worker   // have nothing to do
+	works   []*work     // are lent to sessions that are not at rest
 	ended   bool
 }
 
-// sparesMax bounds the workers that are kept for the next wait.
-const sparesMax = 64
+// sparesMax bounds the workers that are kept for the next wait, worksMax the works.
+const (
+	sparesMax = 64
+	worksMax  = 64
+)
 
 // worker is a coroutine.
 type worker struct {

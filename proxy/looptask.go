@@ -124,9 +124,32 @@ func (t *loopTask) aside(f func()) {
 	}
 }
 
+// lend gives the session what it needs while it is not at rest.
+func (t *loopTask) lend() {
+	l := t.loop
+	if n := len(l.works); n > 0 {
+		t.session.work, l.works = l.works[n-1], l.works[:n-1]
+		return
+	}
+	t.session.work = &work{}
+}
+
+// takeBack takes what lend gave from a session at rest, or at its end.
+func (t *loopTask) takeBack() {
+	w := t.session.work
+	t.session.work = nil
+	if l := t.loop; len(l.works) < worksMax {
+		w.reset()
+		l.works = append(l.works, w)
+	}
+}
+
 // turn goes on with the session until it waits.
 func (t *loopTask) turn() {
 	s := t.session
+	if s.work == nil {
+		t.lend()
+	}
 	defer t.survive()
 	var err error
 	if !t.begun {
@@ -143,6 +166,9 @@ func (t *loopTask) turn() {
 				t.loop.later = append(t.loop.later, t)
 			} else {
 				t.watch(c, sv)
+				if s.resting && s.work.unused() {
+					t.takeBack()
+				}
 			}
 			return
 		}

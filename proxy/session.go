@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -66,7 +67,7 @@ type session struct {
 	appName            atomic.Pointer[string]
 	addr               string
 	started            time.Time
-	localAddr, tlsName string
+	localAddr, tlsName unique.Handle[string]
 	protocol           uint32
 
 	task task
@@ -97,23 +98,18 @@ type session struct {
 	open        bool        // frames were forwarded since the last Sync or Query
 	replica     bool        // the lease is on a replica
 	lostErr     *wire.Error // what to tell of a transaction lost while idle
-	owed        expects
-	upload      int   // bytes of a client frame still to be forwarded
-	uploadVoid  bool  // they are dropped instead
-	uploadLarge bool  // they are a text that is not parsed: see lookInto
-	uploadErr   error // why that must not run
-	download    int   // bytes of a server frame still to be relayed
-	swallowing  bool  // they are dropped instead
-	forgetting  bool  // a DEALLOCATE ALL is ahead in this request
-	tellParams  bool  // the next settings applied change what the client was told
-	discarded   bool  // DISCARD ALL is complete in the request at hand
-	readyOwed   bool  // and the end of its command waits for them
-	skipping    bool  // an error was sent; everything up to Sync is dropped
-	copyIn      bool  // the server expects CopyData
-	breach      bool  // it got something else
-	queried     bool  // a simple query was sent within the open request
-	segment     []*router.Plan
-	segmentRead int // plans of segment already used
+	uploadVoid  bool        // they are dropped instead
+	uploadLarge bool        // they are a text that is not parsed: see lookInto
+	uploadErr   error       // why that must not run
+	swallowing  bool        // they are dropped instead
+	forgetting  bool        // a DEALLOCATE ALL is ahead in this request
+	tellParams  bool        // the next settings applied change what the client was told
+	discarded   bool        // DISCARD ALL is complete in the request at hand
+	readyOwed   bool        // and the end of its command waits for them
+	skipping    bool        // an error was sent; everything up to Sync is dropped
+	copyIn      bool        // the server expects CopyData
+	breach      bool        // it got something else
+	queried     bool        // a simple query was sent within the open request
 	// alteredAhead is set when one of segment changes what those behind it mean.
 	alteredAhead bool
 	tx           byte // transaction status the client knows: 'I', 'T' or 'E'
@@ -122,7 +118,6 @@ type session struct {
 	fresh        bool // the lease has not been used yet
 	settling     bool // the session's settings are being applied
 	delivered    bool // a byte of its answer has reached the client
-	exclude      uint64
 	noReplica    bool // the read failed on a replica: the primary decides
 	wrote        bool // something not proven to read was answered since the last idle
 	failed       bool // the request at hand has met an error
@@ -137,21 +132,15 @@ type session struct {
 	asked        bool        // a Flush was sent because too many replies are owed
 	awaited      bool        // a Flush was sent because the next frame depends on their outcome
 	dataAhead    bool        // copy data was sent before the server asked for it
-	syncsInCopy  int
-	copyUnsure   bool // data was sent behind a Sync in a copy
-	tries        int  // how often the request at hand was tried in vain
-	triedSince   time.Time
-	settingsErr  *wire.Error
+	copyUnsure   bool        // data was sent behind a Sync in a copy
 
 	// Session state.
 	base           *pool.Settings // of the start-up packet
 	settings       *pool.Settings // in force when the transaction commits
 	txBase         *pool.Settings // in force when it rolls back
-	leaseBase      *pool.Settings // what the lease has set when it rolls back
-	savepoints     []savepoint
-	catalogChanged bool // DDL ran in the transaction
-	catalogMade    bool // and surely not on temporary objects alone
-	hasTemp        bool // the last audit found temporary objects
+	catalogChanged bool           // DDL ran in the transaction
+	catalogMade    bool           // and surely not on temporary objects alone
+	hasTemp        bool           // the last audit found temporary objects
 	route          query.Route
 	searchPath     string
 	identityGoes   bool              // the request takes away the role that is set: it is not applied first
@@ -178,17 +167,68 @@ type session struct {
 	localConstants bool                   // and not only where names are found
 	suspect        query.Effect           // effects since the last audit that it must look at
 	pinned         string                 // why the lease is kept, "" when it is not
-	settlingTo     *pool.Settings         // what applying makes of the settings of the lease
 	pinnedWhy      atomic.Pointer[string] // pinned, for SHOW
 	timeouts       Timeouts
 	cancels        cancelWaiters
-	audit          auditAnswer
 	greeted        *welcome          // what the client was told at login
 	learning       map[string]string // what a server reports while the first of its kind logs in
 
-	scratch    []byte
-	largeTail  []byte // the end of what lookInto has seen
-	answerHead []byte // of a held read, kept back until the first row
+	*work
+}
+
+// work is what a session needs while it is not at rest. Sessions of a loop lend it
+// to each other: see loopTask.lend.
+type work struct {
+	owed        expects
+	upload      int // bytes of a client frame still to be forwarded
+	download    int // bytes of a server frame still to be relayed
+	segment     []*router.Plan
+	segmentRead int // plans of segment already used
+	exclude     uint64
+	syncsInCopy int
+	tries       int // how often the request at hand was tried in vain
+	triedSince  time.Time
+	settingsErr *wire.Error
+	leaseBase   *pool.Settings // what the lease has set when it rolls back
+	savepoints  []savepoint
+	settlingTo  *pool.Settings // what applying makes of the settings of the lease
+	audit       auditAnswer
+	scratch     []byte
+	largeTail   []byte // the end of what lookInto has seen
+	answerHead  []byte // of a held read, kept back until the first row
+}
+
+// keptEntries and keptBytes bound what an unused work keeps of its storage.
+const (
+	keptEntries = 64
+	keptBytes   = 4 << 10
+)
+
+// unused reports whether nothing of w is needed while its session is at rest.
+func (w *work) unused() bool {
+	return w.owed.empty() && len(w.savepoints) == 0 && len(w.answerHead) == 0 && w.upload == 0 && w.download == 0 &&
+		w.syncsInCopy == 0 && !w.audit.running
+}
+
+// reset makes w as good as new, but for the storage it keeps.
+func (w *work) reset() {
+	items, segment := w.owed.items, w.segment
+	clear(segment[:cap(segment)])
+	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0]}
+	if cap(items) <= keptEntries {
+		clear(items[:cap(items)])
+		w.owed.items = items[:0]
+	}
+	if cap(segment) <= keptEntries {
+		w.segment = segment[:0]
+	}
+}
+
+func kept(b []byte) []byte {
+	if cap(b) > keptBytes {
+		return nil
+	}
+	return b[:0]
 }
 
 type savepoint struct {
