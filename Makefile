@@ -21,8 +21,9 @@ need: ## install what the tests use and this machine lacks (PostgreSQL, drivers)
 
 test: need build lint race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
 
-race: ## run all tests with the race detector
+race: ## run all tests with the race detector, those of sessions under both drivers
 	go test -race -p $(PARALLEL) -timeout $(TIMEOUT) ./...
+	SHARDPROXY_TEST_DRIVER=goroutine go test -race -timeout $(TIMEOUT) ./proxy
 
 lint: ## check formatting, go vet, staticcheck, shell syntax
 	@unformatted=$$(gofmt -l .) || exit 1; \
