@@ -42,14 +42,13 @@ type nodePool struct {
 
 // acquire lends an idle connection, or queues.
 func (p *nodePool) acquire(prefer uint64, near *wire.Poller, wake func()) (*Server, *Ticket, error) {
-	now := p.pools.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pools.closed.Load() {
 		return nil, nil, ErrClosed
 	}
 	if !p.pools.Paused() && p.waiting.Len() == 0 {
-		if s := p.popIdleLocked(prefer, near, now); s != nil {
+		if s := p.popIdleLocked(prefer, near); s != nil {
 			return s, nil, nil
 		}
 	}
@@ -57,6 +56,7 @@ func (p *nodePool) acquire(prefer uint64, near *wire.Poller, wake func()) (*Serv
 		p.pools.stats.shed.Add(1)
 		return nil, nil, ErrQueueFull
 	}
+	now := p.pools.now()
 	p.lastSeq++
 	t := &Ticket{pool: p, wake: wake, since: now, seq: p.lastSeq}
 	t.elem = p.waiting.PushBack(t)
@@ -66,7 +66,7 @@ func (p *nodePool) acquire(prefer uint64, near *wire.Poller, wake func()) (*Serv
 
 // popIdleLocked takes the preferred connection, or else the most recently used
 // one near the borrower, or of all, that is still good.
-func (p *nodePool) popIdleLocked(prefer uint64, near *wire.Poller, now time.Time) *Server {
+func (p *nodePool) popIdleLocked(prefer uint64, near *wire.Poller) *Server {
 	if prefer != 0 {
 		p.bringUpLocked(slices.IndexFunc(p.idle, func(s *Server) bool { return s.id == prefer }))
 	} else if n := len(p.idle); near != nil && n > 0 && p.idle[n-1].Socket().Poller() != near {
@@ -81,7 +81,7 @@ func (p *nodePool) popIdleLocked(prefer uint64, near *wire.Poller, now time.Time
 			p.discardLocked(s)
 			continue
 		}
-		p.lendLocked(s, now)
+		p.lendLocked(s)
 		return s
 	}
 	return nil
@@ -107,9 +107,8 @@ func (p *nodePool) lastNearLocked(near *wire.Poller) int {
 	return -1
 }
 
-func (p *nodePool) lendLocked(s *Server, now time.Time) {
+func (p *nodePool) lendLocked(s *Server) {
 	s.lent, s.served = true, true
-	s.used = now
 	p.lent++
 	p.pools.stats.assigned.Add(1)
 }
@@ -174,7 +173,7 @@ func (p *nodePool) offerLocked(s *Server, now time.Time) {
 			return
 		}
 		p.waiting.Remove(e)
-		p.lendLocked(s, now)
+		p.lendLocked(s)
 		t.server = s
 		p.pools.stats.waited.Add(int64(now.Sub(t.since)))
 		t.done.Store(true)

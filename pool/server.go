@@ -32,7 +32,7 @@ type Server struct {
 	prepared *simplelru.LRU[*Statement, struct{}]
 	key      wire.CancelKey
 	created  time.Time
-	used     time.Time
+	used     time.Time // when it became idle
 	lifetime time.Duration
 	gen      uint64
 	lent     bool

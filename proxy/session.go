@@ -257,7 +257,7 @@ func (s *session) run() error {
 }
 
 // turnRounds bounds what one turn does.
-const turnRounds = 8
+const turnRounds = 4
 
 // turn goes on with the session until it has nothing to do but to wait, and
 // returns for what. client and server tell which side is worth a read. With
@@ -374,7 +374,7 @@ func (s *session) exchange() (rest bool, err error) {
 
 // exchangeRounds bounds the work of one exchange. A round takes at most
 // pumpFrames frames of the client, and what is in the server's buffer.
-const exchangeRounds = 16
+const exchangeRounds = 8
 
 // idleReady reports whether nothing of a request is buffered that exchange could act on.
 func (s *session) idleReady() bool {
