@@ -169,8 +169,7 @@ func (p slowPlanner) Plan(sql []byte, ctx router.Context) *router.Plan {
 // TestPanicOnALoop shows that a session that panics ends alone, wherever it does,
 // and gives its server connection back.
 func TestPanicOnALoop(t *testing.T) {
-	f := startLoops(t, fixtureOptions{size: 1})
-	f.db.Planner = slowPlanner{Planner: f.planner}
+	f := startLoops(t, fixtureOptions{size: 1, planner: func(p proxy.Planner) proxy.Planner { return slowPlanner{Planner: p} }})
 	other := mustDial(t, f.addr, "app")
 	for _, text := range []string{"SELECT 1 AS \"bad text\"", "SELECT 2 AS \"bad text\"" + strings.Repeat(", 1", router.LongText)} {
 		for _, begin := range []bool{false, true} {
@@ -190,9 +189,11 @@ func TestPanicOnALoop(t *testing.T) {
 // TestLongTextsAside shows that nobody waits while a long text is parsed, and that
 // the session whose text it is can do without a stack of its own afterwards.
 func TestLongTextsAside(t *testing.T) {
-	f := startLoops(t, fixtureOptions{})
-	p := slowPlanner{f.planner, make(chan struct{}), make(chan struct{})}
-	f.db.Planner = p
+	p := slowPlanner{enter: make(chan struct{}), leave: make(chan struct{})}
+	f := startLoops(t, fixtureOptions{planner: func(next proxy.Planner) proxy.Planner {
+		p.Planner = next
+		return p
+	}})
 	c, other := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
 	text := "SELECT length('slow text" + strings.Repeat("x", router.LongText) + "')"
 	got := make(chan string, 1)

@@ -95,6 +95,8 @@ type fixtureOptions struct {
 	nodes    []string
 	driver   proxy.Driver // what the environment says when 0
 	loops    int
+	// planner stands before the real one.
+	planner func(proxy.Planner) proxy.Planner
 	// plainWait has loops wait through the scheduler.
 	plainWait bool
 	tls       string // mode towards the servers; "disable" when empty
@@ -136,6 +138,9 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 		o.policy(&dp)
 	}
 	db.SetPolicy(dp)
+	if o.planner != nil {
+		db.Planner = o.planner(planner)
+	}
 	if o.size == 0 {
 		o.size = 5
 	}
