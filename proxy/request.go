@@ -55,13 +55,14 @@ func (s *session) pumpClient() error {
 			return nil
 		}
 	}
-	s.steps++ // there is more
+	s.steps++
+	s.more = true
 	return nil
 }
 
 // pumpFrames bounds the frames of the client that are dealt with before the
 // server is looked at, and other sessions have their turn.
-const pumpFrames = 256
+const pumpFrames = 128
 
 // smallMax bounds the frames that hold little more than a name, in bytes; they are
 // read whole. PostgreSQL's own limit (PQ_SMALL_MESSAGE_LIMIT), which does not count

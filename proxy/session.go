@@ -76,6 +76,7 @@ type session struct {
 	near    *wire.Poller
 	resting bool // holds no lease and has nothing to do
 	again   bool // the turn ended only to let others have theirs
+	more    bool // pumpClient did
 	// timer wakes the session when a wait has an end; nil before the first such wait.
 	timer *time.Timer
 	// watchAll is set by the sweeper when the session has waited for long: it then
@@ -328,8 +329,8 @@ func (s *session) rest(look bool) error {
 // sets again when others must have their turn first.
 func (s *session) exchange() (rest bool, err error) {
 	for rounds := 0; ; rounds++ {
-		if rounds == exchangeRounds {
-			s.again = true
+		if rounds == exchangeRounds || s.more {
+			s.again, s.more = true, false
 			return false, nil
 		}
 		before := s.steps
@@ -372,8 +373,8 @@ func (s *session) exchange() (rest bool, err error) {
 	}
 }
 
-// exchangeRounds bounds the work of one exchange. A round takes at most
-// pumpFrames frames of the client, and what is in the server's buffer.
+// exchangeRounds bounds the work of one exchange: a few rounds, of which only the
+// last may take pumpFrames frames of the client.
 const exchangeRounds = 8
 
 // idleReady reports whether nothing of a request is buffered that exchange could act on.
