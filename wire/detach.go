@@ -112,5 +112,5 @@ func (s *Socket) Poller() *Poller { return s.poller }
 // something had come on the idle socket. Only the goroutine that runs p.Wait may
 // call it. False means that it is not known.
 func (s *Socket) Silent(p *Poller) bool {
-	return p != nil && s.poller == p && s.armed&readable != 0 && !s.spoke
+	return p != nil && s.poller == p && s.armed&readable != 0
 }

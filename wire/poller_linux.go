@@ -36,7 +36,7 @@ type Poller struct {
 	sleeping atomic.Bool
 	calls    Calls
 
-	// mu guards what follows, and armed, spoke, slot and poller of the sockets.
+	// mu guards what follows, and armed, slot and poller of the sockets.
 	mu     sync.Mutex
 	slots  []slot
 	free   []uint32
@@ -116,7 +116,7 @@ func (p *Poller) Add(s *Socket) error {
 		p.slots = append(p.slots, slot{})
 	}
 	p.slots[at].socket = s
-	s.poller, s.slot, s.armed, s.wanted, s.spoke = p, at, 0, 0, false
+	s.poller, s.slot, s.armed, s.wanted = p, at, 0, 0
 	return nil
 }
 
@@ -149,9 +149,6 @@ func (p *Poller) Arm(s *Socket, read, write bool) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.armed == 0 {
-		s.spoke = false
-	}
 	return p.controlLocked(s, want)
 }
 
@@ -233,8 +230,7 @@ func (p *Poller) noteLocked(ev *unix.EpollEvent) {
 	}
 	owner := s.owner.Load()
 	if owner == nil {
-		s.spoke = true
-		_ = p.controlLocked(s, 0) // whoever gets it next finds out
+		_ = p.controlLocked(s, 0) // whoever gets it next finds out: see Silent
 		return
 	}
 	if is &= s.wanted; is == 0 {

@@ -44,10 +44,8 @@ type Socket struct {
 	closed      atomic.Bool
 
 	// armed is what the poller's kernel side reports, wanted what the owner waits
-	// for; armed is 0 when the descriptor is not with the kernel. spoke is set when
-	// something came while nobody owned the socket.
+	// for; armed is 0 when the descriptor is not with the kernel.
 	armed, wanted readiness
-	spoke         bool
 	slot          uint32
 	poller        *Poller
 	owner         atomic.Pointer[Waiter]
