@@ -21,8 +21,9 @@ need: ## install what the tests use and this machine lacks (PostgreSQL, drivers)
 
 test: need build lint allocs race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
 
-race: ## run all tests with the race detector
+race: ## run all tests with the race detector, those of sessions under both drivers
 	go test -race -p $(PARALLEL) -timeout $(TIMEOUT) ./...
+	SHARDPROXY_TEST_DRIVER=goroutine go test -race -timeout $(TIMEOUT) ./proxy
 
 allocs: ## run without the race detector the tests that it hides: allocations, system calls
 	scripts/allocs.sh

@@ -30,6 +30,8 @@ type Config struct {
 	Log Log `yaml:"log"`
 	// Shutdown says how the program ends.
 	Shutdown Shutdown `yaml:"shutdown"`
+	// Runtime says how sessions use the machine.
+	Runtime Runtime `yaml:"runtime"`
 
 	warnings      []Problem
 	secretsInside bool // a secret stands in the file itself

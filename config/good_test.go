@@ -167,6 +167,7 @@ func goodConfig(t *testing.T) *Config {
 		},
 		Log:      Log{Level: "debug", Format: "json"},
 		Shutdown: Shutdown{Timeout: 2 * time.Minute},
+		Runtime:  Runtime{Driver: DriverGoroutine, Loops: 3, Wait: WaitPlain},
 	}
 }
 

@@ -42,15 +42,14 @@ type nodePool struct {
 }
 
 // acquire lends an idle connection, or queues.
-func (p *nodePool) acquire(prefer uint64, wake func()) (*Server, *Ticket, error) {
-	now := p.pools.now()
+func (p *nodePool) acquire(prefer uint64, near *wire.Poller, wake func()) (*Server, *Ticket, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pools.closed.Load() {
 		return nil, nil, ErrClosed
 	}
 	if !p.pools.Paused() && p.waiting.Len() == 0 {
-		if s := p.popIdleLocked(prefer, now); s != nil {
+		if s := p.popIdleLocked(prefer, near); s != nil {
 			return s, nil, nil
 		}
 	}
@@ -58,6 +57,7 @@ func (p *nodePool) acquire(prefer uint64, wake func()) (*Server, *Ticket, error)
 		p.pools.stats.shed.Add(1)
 		return nil, nil, ErrQueueFull
 	}
+	now := p.pools.now()
 	p.lastSeq++
 	t := &Ticket{pool: p, wake: wake, since: now, seq: p.lastSeq}
 	t.elem = p.waiting.PushBack(t)
@@ -66,32 +66,50 @@ func (p *nodePool) acquire(prefer uint64, wake func()) (*Server, *Ticket, error)
 }
 
 // popIdleLocked takes the preferred connection, or else the most recently used
-// one, that is still good.
-func (p *nodePool) popIdleLocked(prefer uint64, now time.Time) *Server {
+// one near the borrower, or of all, that is still good.
+func (p *nodePool) popIdleLocked(prefer uint64, near *wire.Poller) *Server {
 	if prefer != 0 {
-		if i := slices.IndexFunc(p.idle, func(s *Server) bool { return s.id == prefer }); i >= 0 {
-			s := p.idle[i]
-			p.idle = append(slices.Delete(p.idle, i, i+1), s)
-		}
+		p.bringUpLocked(slices.IndexFunc(p.idle, func(s *Server) bool { return s.id == prefer }))
+	} else if n := len(p.idle); near != nil && n > 0 && p.idle[n-1].Socket().Poller() != near {
+		p.bringUpLocked(p.lastNearLocked(near))
 	}
 	for len(p.idle) > 0 {
 		s := p.idle[len(p.idle)-1]
 		p.idle[len(p.idle)-1] = nil
 		p.idle = p.idle[:len(p.idle)-1]
 		// An idle server has nothing to say except that it is going away.
-		if s.Stale() || s.Socket().Readable() {
+		if s.Stale() || !s.Socket().Silent(near) && s.Socket().Readable() {
 			p.discardLocked(s)
 			continue
 		}
-		p.lendLocked(s, now)
+		p.lendLocked(s)
 		return s
 	}
 	return nil
 }
 
-func (p *nodePool) lendLocked(s *Server, now time.Time) {
+// bringUpLocked makes the idle connection at i, if there is one, the next to be lent.
+func (p *nodePool) bringUpLocked(i int) {
+	if i >= 0 {
+		s := p.idle[i]
+		p.idle = append(slices.Delete(p.idle, i, i+1), s)
+	}
+}
+
+// nearMax bounds how many idle connections are looked at for one that is near.
+const nearMax = 16
+
+func (p *nodePool) lastNearLocked(near *wire.Poller) int {
+	for i := len(p.idle) - 1; i >= max(0, len(p.idle)-nearMax); i-- {
+		if p.idle[i].Socket().Poller() == near {
+			return i
+		}
+	}
+	return -1
+}
+
+func (p *nodePool) lendLocked(s *Server) {
 	s.lent, s.served = true, true
-	s.used = now
 	p.lent++
 	p.pools.stats.assigned.Add(1)
 }
@@ -110,7 +128,7 @@ func (p *nodePool) discardLocked(s *Server) {
 
 // release takes a connection back.
 func (p *nodePool) release(s *Server, f Fate) {
-	s.Socket().SetNotify(nil)
+	s.Socket().Abandon()
 	if f != Dead && (s.Pending() > 0 || len(s.Buffered()) > 0) {
 		f = Dead
 	}
@@ -157,7 +175,7 @@ func (p *nodePool) offerLocked(s *Server, now time.Time) {
 			return
 		}
 		p.waiting.Remove(e)
-		p.lendLocked(s, now)
+		p.lendLocked(s)
 		t.server = s
 		p.pools.stats.waited.Add(int64(now.Sub(t.since)))
 		t.done.Store(true)

@@ -89,7 +89,7 @@ func (p *Pools) Resume() {
 		defer n.mu.Unlock()
 		now := p.now()
 		for n.waiting.Len() > 0 {
-			s := n.popIdleLocked(0, now)
+			s := n.popIdleLocked(0, nil)
 			if s == nil {
 				break
 			}

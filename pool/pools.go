@@ -184,7 +184,14 @@ func (u *User) policy() Policy { return *u.pol.Load() }
 //
 // prefer, unless 0, is the ID of the connection to take if it is idle.
 func (u *User) Acquire(node int, prefer uint64, wake func()) (*Server, *Ticket, error) {
-	return u.nodes[node].acquire(prefer, wake)
+	return u.nodes[node].acquire(prefer, nil, wake)
+}
+
+// AcquireNear is Acquire for a borrower whose sockets near serves, called by the
+// goroutine that runs its Wait. A connection that near serves already is
+// preferred: it is known to be good, and need not change over.
+func (u *User) AcquireNear(node int, prefer uint64, near *wire.Poller, wake func()) (*Server, *Ticket, error) {
+	return u.nodes[node].acquire(prefer, near, wake)
 }
 
 // Retire closes the idle connections to the node and lets the others end when

@@ -34,7 +34,7 @@ type Server struct {
 	count    atomic.Int64 // of prepared, for those who may not look into it
 	key      wire.CancelKey
 	created  time.Time
-	used     time.Time
+	used     time.Time // when it became idle
 	lifetime time.Duration
 	gen      uint64
 	lent     bool

@@ -191,7 +191,7 @@ func (srv *Server) sweep() {
 				if s.auditAgain.Load() && s.db.loaded() {
 					s.signal(controlAudit)
 				}
-				if s.stalls() && !s.watchAll.Swap(true) {
+				if s.near == nil && s.stalls() && !s.watchAll.Swap(true) {
 					s.task.wake()
 				}
 			})

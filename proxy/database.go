@@ -34,6 +34,8 @@ type Nodes interface {
 // Planner turns statement texts into plans; router.Router does.
 type Planner interface {
 	Plan(sql []byte, ctx router.Context) *router.Plan
+	// Cached returns what Plan would without taking long, nil when it would.
+	Cached(sql []byte, ctx router.Context) *router.Plan
 	// CustomSettings returns the names of the custom settings that functions may
 	// set; complete is false when there may be others, loaded while it is not
 	// known yet.

@@ -10,6 +10,8 @@
 // The package decides nothing about SQL (router does), about nodes (failover
 // does) or about connections (pool does).
 //
-// Design pages: docs/design/wire-path.md, docs/design/pool.md,
-// docs/design/read-routing.md.
+// Event loops run the sessions on Linux, a goroutine each elsewhere.
+//
+// Design pages: docs/design/wire-path.md, docs/design/driver.md,
+// docs/design/pool.md, docs/design/read-routing.md.
 package proxy

@@ -15,6 +15,11 @@ type welcome struct {
 	server *pool.Reported // of the server that was asked
 	node   int
 	values map[string]string
+
+	// What the first session of the kind had, to be shared by the others.
+	base    *pool.Settings
+	appName *string
+	scope   string
 }
 
 // welcomesMax bounds the logins that are remembered.
@@ -33,6 +38,10 @@ func (s *session) greet() error {
 		if w, err = s.ask(); err != nil {
 			return err
 		}
+		w.base, w.appName = s.base, s.appName.Load()
+		s.greeted = w
+		s.setScope()
+		w.scope = s.scope
 		s.db.mu.Lock()
 		if s.db.welcomes == nil || len(s.db.welcomes) >= welcomesMax {
 			s.db.welcomes = map[welcomeKey]*welcome{}
@@ -41,6 +50,7 @@ func (s *session) greet() error {
 		s.db.mu.Unlock()
 	}
 	s.greeted = w
+	s.share()
 	s.dateStyle = w.values["DateStyle"]
 	s.setScope()
 	out := s.client.Output()
@@ -54,6 +64,20 @@ func (s *session) greet() error {
 		return errEnded
 	}
 	return nil
+}
+
+// share replaces what is equal in sessions of one kind by one copy.
+func (s *session) share() {
+	w := s.greeted
+	for _, st := range [...]**pool.Settings{&s.settings, &s.txBase} {
+		if *st == s.base {
+			*st = w.base
+		}
+	}
+	s.base = w.base
+	if own := s.appName.Load(); own != nil && w.appName != nil && *own == *w.appName {
+		s.appName.Store(w.appName)
+	}
 }
 
 // ask takes a connection with the session's settings and notes what it reports.

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unique"
 
 	"shardproxy/auth"
 	"shardproxy/pool"
@@ -104,7 +105,7 @@ func (srv *Server) handle(nc net.Conn) {
 	defer func() {
 		if p := recover(); p != nil {
 			// One client's input must never end the process.
-			srv.opt.Logger.Error("session panicked", "client", nc.RemoteAddr().String(), "panic", p, "stack", string(debug.Stack()))
+			srv.opt.Logger.Error("login panicked", "client", nc.RemoteAddr().String(), "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	srv.track(nc, true)
@@ -290,17 +291,18 @@ func (srv *Server) console(c *stream, id auth.Identity, start *wire.Startup) err
 	return srv.opt.Console.Serve(srv.ctx, c, id, start)
 }
 
-// run makes the session and serves it.
+// run makes the session and serves it, or hands it to a loop.
 func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Database, id auth.Identity, base *pool.Settings) error {
 	pol := set.Policy(db.Name, id.User)
-	t := newThreadTask()
 	s := &session{
 		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: peer(c.socket.RemoteAddr()),
-		localAddr: ownEnd(c.socket.LocalAddr()), tlsName: tlsName(c.tls),
-		started: time.Now(), protocol: start.Protocol, task: t, timeouts: pol.Timeouts, tx: 'I',
+		localAddr: unique.Make(ownEnd(c.socket.LocalAddr())), tlsName: unique.Make(tlsName(c.tls)),
+		started: time.Now(), protocol: start.Protocol, timeouts: pol.Timeouts, tx: 'I', resting: true,
 		base: base, user: db.Pools.For(id.User, id.ServerUser, id.ServerPassword.Reveal(), pol.Pool),
 	}
-	s.wake = t.wake
+	s.userName = s.user.Name // the string is shared
+	driver := srv.driver(s)
+	s.wake = s.task.wake
 	s.setSettings(base)
 	s.txBase = base
 	s.since.Store(srv.clock.Load())
@@ -313,23 +315,8 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 	}
 	srv.track(c.nc, false) // from here on Shutdown treats it as a session
 	s.client = wire.NewConn(c.socket, c.tls, srv.opt.Buffers)
-	t.adopt(c.socket)
-	defer func() {
-		if p := recover(); p != nil {
-			srv.opt.Logger.Error("session panicked", "session", s.id, "panic", p, "stack", string(debug.Stack()))
-			if s.lease != nil {
-				s.giveBack(pool.Dead)
-			}
-			s.end()
-		}
-	}()
 	srv.opt.Logger.Debug("client logged in", "session", s.id, "client", s.addr, "user", id.User, "database", db.Name)
-	if err := s.greet(); err != nil {
-		s.farewell(err)
-		s.end()
-		return nil
-	}
-	s.serve()
+	driver()
 	return nil
 }
 

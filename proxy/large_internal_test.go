@@ -45,7 +45,7 @@ func TestLookIntoPieces(t *testing.T) {
 	text := strings.Repeat("x", 300) + " SET SESSION my.name = 1 " + strings.Repeat("y", 300)
 	for first := 1; first < len(text); first++ {
 		for _, second := range []int{1, 7, 100, 250} {
-			s := &session{}
+			s := &session{work: &work{}}
 			_ = s.lookInto([]byte(text[:first]))
 			_ = s.lookInto([]byte(text[first:min(first+second, len(text))]))
 			_ = s.lookInto([]byte(text[min(first+second, len(text)):]))
@@ -54,7 +54,7 @@ func TestLookIntoPieces(t *testing.T) {
 			}
 		}
 	}
-	s := &session{}
+	s := &session{work: &work{}}
 	for _, c := range []byte(text) {
 		_ = s.lookInto([]byte{c})
 	}
@@ -67,7 +67,7 @@ func TestLookIntoPieces(t *testing.T) {
 func TestLookIntoFindsTheList(t *testing.T) {
 	text := strings.Repeat("x_", 200) + "select * from PG_Prepared_Statements" + strings.Repeat("_y", 200)
 	for cut := range len(text) {
-		s := &session{}
+		s := &session{work: &work{}}
 		err := s.lookInto([]byte(text[:cut]))
 		if err == nil {
 			err = s.lookInto([]byte(text[cut:]))
@@ -76,7 +76,7 @@ func TestLookIntoFindsTheList(t *testing.T) {
 			t.Fatalf("not found when cut at %d", cut)
 		}
 	}
-	if err := (&session{}).lookInto([]byte(strings.Repeat(" prepared_statement _prepared_ ", 100))); err != nil {
+	if err := (&session{work: &work{}}).lookInto([]byte(strings.Repeat(" prepared_statement _prepared_ ", 100))); err != nil {
 		t.Error(err)
 	}
 }
@@ -85,7 +85,7 @@ func TestLookIntoFindsTheList(t *testing.T) {
 // took seconds here.
 func TestLookIntoIsFast(t *testing.T) {
 	piece := []byte(strings.Repeat("y", 32<<10))
-	s := &session{}
+	s := &session{work: &work{}}
 	began := time.Now()
 	for range 16 << 20 / len(piece) {
 		_ = s.lookInto(piece)

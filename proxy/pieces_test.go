@@ -155,6 +155,9 @@ func TestErrorsReachASilentClient(t *testing.T) {
 	if got, err := c.until('E', 1); err != nil || wire.Field(got, 'C') != "22P02" {
 		t.Fatalf("%q, %v", got, err)
 	}
+	if _, err := c.until('Z', 1); err != nil { // or what follows is taken for answered one too early
+		t.Fatal(err)
+	}
 	c.do(t, "BEGIN")
 	other, err := dialRaw(f.addr, "postgres", "app")
 	if err != nil {

@@ -172,6 +172,9 @@ func (s *session) setScope() {
 		b.WriteByte(0)
 	}
 	s.scope = b.String()
+	if s.greeted != nil && s.greeted.scope == s.scope {
+		s.scope = s.greeted.scope // one copy for all sessions of the kind
+	}
 }
 
 // told returns the value of a setting that the client was told at login, "" for

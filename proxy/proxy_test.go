@@ -75,6 +75,10 @@ func (p *anyPlanner) Plan(sql []byte, ctx router.Context) *router.Plan {
 	return p.Load().Plan(sql, ctx)
 }
 
+func (p *anyPlanner) Cached(sql []byte, ctx router.Context) *router.Plan {
+	return p.Load().Cached(sql, ctx)
+}
+
 func (p *anyPlanner) CustomSettings() (names []string, complete, loaded bool) {
 	return p.Load().CustomSettings()
 }
@@ -89,7 +93,13 @@ type fixtureOptions struct {
 	policy   func(*proxy.DatabasePolicy)
 	user     func(*proxy.UserPolicy)
 	nodes    []string
-	tls      string // mode towards the servers; "disable" when empty
+	driver   proxy.Driver // what the environment says when 0
+	loops    int
+	// planner stands before the real one.
+	planner func(proxy.Planner) proxy.Planner
+	// plainWait has loops wait through the scheduler.
+	plainWait bool
+	tls       string // mode towards the servers; "disable" when empty
 }
 
 func start(t testing.TB, o fixtureOptions) *fixture {
@@ -128,6 +138,9 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 		o.policy(&dp)
 	}
 	db.SetPolicy(dp)
+	if o.planner != nil {
+		db.Planner = o.planner(planner)
+	}
 	if o.size == 0 {
 		o.size = 5
 	}
@@ -137,7 +150,10 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 	if o.user != nil {
 		o.user(&up)
 	}
-	srv := proxy.New(proxy.Options{Auth: trustAll{}, Logger: logger, Buffers: buffers}, &proxy.Settings{
+	srv := proxy.New(proxy.Options{
+		Auth: trustAll{}, Logger: logger, Buffers: buffers,
+		Driver: cmp.Or(o.driver, testDriver()), Loops: o.loops, PlainWait: o.plainWait,
+	}, &proxy.Settings{
 		StartupMax: 10000, LoginTimeout: 10 * time.Second, Databases: map[string]*proxy.Database{"app": db},
 		Policy: func(string, string) proxy.UserPolicy { return up },
 	})
@@ -166,6 +182,21 @@ func newRouter(t testing.TB, node, database string) *router.Router {
 		t.Fatal(err)
 	}
 	return router.New(router.Options{Catalog: func() *catalog.Catalog { return c }})
+}
+
+// testDriver is what the tests run sessions by: SHARDPROXY_TEST_DRIVER, "loop"
+// or "goroutine", else what is the system's default.
+func testDriver() proxy.Driver {
+	switch d := os.Getenv("SHARDPROXY_TEST_DRIVER"); d {
+	case "":
+		return proxy.DriverAuto
+	case "loop":
+		return proxy.DriverLoop
+	case "goroutine":
+		return proxy.DriverGoroutine
+	default:
+		panic("SHARDPROXY_TEST_DRIVER=" + d)
+	}
 }
 
 type testWriter struct{ t testing.TB }

@@ -15,7 +15,7 @@ const scanMax = 64 << 10
 
 // pumpClient consumes client frames as far as they go.
 func (s *session) pumpClient() error {
-	for {
+	for range pumpFrames {
 		if s.uploadErr != nil {
 			return s.uploadErr
 		}
@@ -55,7 +55,14 @@ func (s *session) pumpClient() error {
 			return nil
 		}
 	}
+	s.steps++
+	s.more = true
+	return nil
 }
+
+// pumpFrames bounds the frames of the client that are dealt with before the
+// server is looked at, and other sessions have their turn.
+const pumpFrames = 128
 
 // smallMax bounds the frames that hold little more than a name, in bytes; they are
 // read whole. PostgreSQL's own limit (PQ_SMALL_MESSAGE_LIMIT), which does not count
@@ -468,14 +475,25 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 	return c.Tx.Isolation != "serializable" && (c.Tx.Isolation != "" || !s.serializable)
 }
 
-// plan plans one text under the session's state.
+// plan plans one text under the session's state. It may wait when the text is
+// long and new; the text must not move meanwhile.
 func (s *session) plan(text []byte) *router.Plan {
+	ctx := router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding}
 	if s.alteredAhead || s.owed.altering > 0 {
-		return s.db.Planner.Plan(text, router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true})
+		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true}
 	}
-	return s.db.Planner.Plan(text, router.Context{
-		SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding,
-	})
+	if len(text) < router.LongText {
+		return s.db.Planner.Plan(text, ctx)
+	}
+	if p := s.db.Planner.Cached(text, ctx); p != nil {
+		return p
+	}
+	return s.planAside(text, ctx)
+}
+
+func (s *session) planAside(text []byte, ctx router.Context) (p *router.Plan) {
+	s.task.aside(func() { p = s.db.Planner.Plan(text, ctx) })
+	return p
 }
 
 // planInto plans a text of the request that is looked ahead at. What it alters

@@ -30,13 +30,13 @@ func (s *session) refusal(n need) *wire.Error {
 // bounds, and makes it the lease.
 func (s *session) acquire(n need) error {
 	pol := s.db.Policy()
-	deadline := time.Now().Add(pol.WaitTimeout)
+	var deadline time.Time // set by the first wait
 	for {
 		node, replica, err := s.pick(n, pol)
 		if err != nil {
 			return err
 		}
-		srv, err := s.borrow(node, deadline)
+		srv, err := s.borrow(node, &deadline, pol.WaitTimeout)
 		if err == nil {
 			s.lease = srv
 			s.leased.Store(srv)
@@ -168,10 +168,11 @@ func (s *session) hold() error {
 		WithHint("The statement was not executed and may be tried again.")
 }
 
-// borrow waits for a connection to the node until the deadline.
-func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
+// borrow waits for a connection to the node until the deadline, which is wait from
+// the first time that there was none.
+func (s *session) borrow(node int, deadline *time.Time, wait time.Duration) (*pool.Server, error) {
 	// Where the session drew its last value from a sequence, if it did.
-	srv, t, err := s.user.Acquire(node, s.sequencesOn, s.wake)
+	srv, t, err := s.user.AcquireNear(node, s.sequencesOn, s.near, s.wake)
 	switch {
 	case errors.Is(err, pool.ErrQueueFull):
 		return nil, wire.Errorf("53300", "too many statements wait for a server connection")
@@ -182,10 +183,13 @@ func (s *session) borrow(node int, deadline time.Time) (*pool.Server, error) {
 	case t == nil:
 		return srv, nil
 	}
-	s.wakeIn(time.Until(deadline))
+	if deadline.IsZero() {
+		*deadline = time.Now().Add(wait)
+	}
+	s.wakeIn(time.Until(*deadline))
 	defer s.timer.Stop()
 	for !t.Done() {
-		if time.Now().After(deadline) {
+		if time.Now().After(*deadline) {
 			t.Cancel()
 			return nil, s.waitedInVain()
 		}
@@ -242,7 +246,7 @@ func (s *session) waitTurn(p phase) error {
 	if err := s.obeyWaiting(); err != nil {
 		return err
 	}
-	read := len(s.client.Buffered()) < highWater && !s.clientLeft && s.watchAll.Load()
+	read := len(s.client.Buffered()) < highWater && !s.clientLeft && s.watchesAll()
 	readable := read && s.client.More()
 	if !readable {
 		readable, _ = s.task.await(interest{socket: s.client.Socket(), read: read, write: s.client.Pending() > 0}, interest{})

@@ -71,6 +71,12 @@ type Options struct {
 	Console Console // may be nil
 	Logger  *slog.Logger
 	Buffers *wire.Buffers
+	// Driver says what runs the sessions.
+	Driver Driver
+	// Loops is the number of event loops; 0: one for four processors.
+	Loops int
+	// PlainWait has loops wait through the Go scheduler always.
+	PlainWait bool
 }
 
 // Server accepts clients and runs their sessions.
@@ -83,6 +89,8 @@ type Server struct {
 	draining atomic.Bool
 	tasks    sync.WaitGroup // accept loops and the sweeper
 	clients  sync.WaitGroup // connections
+	loops    []*loop        // set by the first Open; none when goroutines drive the sessions
+	nextLoop atomic.Uint32
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -114,8 +122,12 @@ func (srv *Server) Configure(s *Settings) { srv.settings.Store(s) }
 // Open starts serving the listeners, which the Server owns from then on.
 func (srv *Server) Open(listeners ...net.Listener) {
 	srv.mu.Lock()
+	first := len(srv.listeners) == 0
 	srv.listeners = append(srv.listeners, listeners...)
 	srv.mu.Unlock()
+	if first {
+		srv.openLoops()
+	}
 	for _, l := range listeners {
 		srv.tasks.Go(func() { srv.accept(l) })
 	}
@@ -290,8 +302,11 @@ func (srv *Server) Close() {
 		_ = nc.Close() // its session ends with the error
 	}
 	srv.mu.Unlock()
-	srv.tasks.Wait()
 	srv.clients.Wait()
+	for _, l := range srv.loops {
+		l.stop()
+	}
+	srv.tasks.Wait()
 }
 
 // LoggingIn returns how many connections have not logged in yet.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -66,11 +67,16 @@ type session struct {
 	appName            atomic.Pointer[string]
 	addr               string
 	started            time.Time
-	localAddr, tlsName string
+	localAddr, tlsName unique.Handle[string]
 	protocol           uint32
 
 	task task
 	wake func() // the task's, made once
+	// near serves the session's sockets; nil when a goroutine drives it.
+	near    *wire.Poller
+	resting bool // holds no lease and has nothing to do
+	again   bool // the turn ended only to let others have theirs
+	more    bool // pumpClient did
 	// timer wakes the session when a wait has an end; nil before the first such wait.
 	timer *time.Timer
 	// watchAll is set by the sweeper when the session has waited for long: it then
@@ -93,23 +99,18 @@ type session struct {
 	open        bool        // frames were forwarded since the last Sync or Query
 	replica     bool        // the lease is on a replica
 	lostErr     *wire.Error // what to tell of a transaction lost while idle
-	owed        expects
-	upload      int   // bytes of a client frame still to be forwarded
-	uploadVoid  bool  // they are dropped instead
-	uploadLarge bool  // they are a text that is not parsed: see lookInto
-	uploadErr   error // why that must not run
-	download    int   // bytes of a server frame still to be relayed
-	swallowing  bool  // they are dropped instead
-	forgetting  bool  // a DEALLOCATE ALL is ahead in this request
-	tellParams  bool  // the next settings applied change what the client was told
-	discarded   bool  // DISCARD ALL is complete in the request at hand
-	readyOwed   bool  // and the end of its command waits for them
-	skipping    bool  // an error was sent; everything up to Sync is dropped
-	copyIn      bool  // the server expects CopyData
-	breach      bool  // it got something else
-	queried     bool  // a simple query was sent within the open request
-	segment     []*router.Plan
-	segmentRead int // plans of segment already used
+	uploadVoid  bool        // they are dropped instead
+	uploadLarge bool        // they are a text that is not parsed: see lookInto
+	uploadErr   error       // why that must not run
+	swallowing  bool        // they are dropped instead
+	forgetting  bool        // a DEALLOCATE ALL is ahead in this request
+	tellParams  bool        // the next settings applied change what the client was told
+	discarded   bool        // DISCARD ALL is complete in the request at hand
+	readyOwed   bool        // and the end of its command waits for them
+	skipping    bool        // an error was sent; everything up to Sync is dropped
+	copyIn      bool        // the server expects CopyData
+	breach      bool        // it got something else
+	queried     bool        // a simple query was sent within the open request
 	// alteredAhead is set when one of segment changes what those behind it mean.
 	alteredAhead bool
 	tx           byte // transaction status the client knows: 'I', 'T' or 'E'
@@ -118,7 +119,6 @@ type session struct {
 	fresh        bool // the lease has not been used yet
 	settling     bool // the session's settings are being applied
 	delivered    bool // a byte of its answer has reached the client
-	exclude      uint64
 	noReplica    bool // the read failed on a replica: the primary decides
 	wrote        bool // something not proven to read was answered since the last idle
 	failed       bool // the request at hand has met an error
@@ -133,21 +133,15 @@ type session struct {
 	asked        bool        // a Flush was sent because too many replies are owed
 	awaited      bool        // a Flush was sent because the next frame depends on their outcome
 	dataAhead    bool        // copy data was sent before the server asked for it
-	syncsInCopy  int
-	copyUnsure   bool // data was sent behind a Sync in a copy
-	tries        int  // how often the request at hand was tried in vain
-	triedSince   time.Time
-	settingsErr  *wire.Error
+	copyUnsure   bool        // data was sent behind a Sync in a copy
 
 	// Session state.
 	base           *pool.Settings // of the start-up packet
 	settings       *pool.Settings // in force when the transaction commits
 	txBase         *pool.Settings // in force when it rolls back
-	leaseBase      *pool.Settings // what the lease has set when it rolls back
-	savepoints     []savepoint
-	catalogChanged bool // DDL ran in the transaction
-	catalogMade    bool // and surely not on temporary objects alone
-	hasTemp        bool // the last audit found temporary objects
+	catalogChanged bool           // DDL ran in the transaction
+	catalogMade    bool           // and surely not on temporary objects alone
+	hasTemp        bool           // the last audit found temporary objects
 	route          query.Route
 	searchPath     string
 	identityGoes   bool              // the request takes away the role that is set: it is not applied first
@@ -174,17 +168,68 @@ type session struct {
 	localConstants bool                   // and not only where names are found
 	suspect        query.Effect           // effects since the last audit that it must look at
 	pinned         string                 // why the lease is kept, "" when it is not
-	settlingTo     *pool.Settings         // what applying makes of the settings of the lease
 	pinnedWhy      atomic.Pointer[string] // pinned, for SHOW
 	timeouts       Timeouts
 	cancels        cancelWaiters
-	audit          auditAnswer
 	greeted        *welcome          // what the client was told at login
 	learning       map[string]string // what a server reports while the first of its kind logs in
 
-	scratch    []byte
-	largeTail  []byte // the end of what lookInto has seen
-	answerHead []byte // of a held read, kept back until the first row
+	*work
+}
+
+// work is what a session needs while it is not at rest. Sessions of a loop lend it
+// to each other: see loopTask.lend.
+type work struct {
+	owed        expects
+	upload      int // bytes of a client frame still to be forwarded
+	download    int // bytes of a server frame still to be relayed
+	segment     []*router.Plan
+	segmentRead int // plans of segment already used
+	exclude     uint64
+	syncsInCopy int
+	tries       int // how often the request at hand was tried in vain
+	triedSince  time.Time
+	settingsErr *wire.Error
+	leaseBase   *pool.Settings // what the lease has set when it rolls back
+	savepoints  []savepoint
+	settlingTo  *pool.Settings // what applying makes of the settings of the lease
+	audit       auditAnswer
+	scratch     []byte
+	largeTail   []byte // the end of what lookInto has seen
+	answerHead  []byte // of a held read, kept back until the first row
+}
+
+// keptEntries and keptBytes bound what an unused work keeps of its storage.
+const (
+	keptEntries = 64
+	keptBytes   = 4 << 10
+)
+
+// unused reports whether nothing of w is needed while its session is at rest.
+func (w *work) unused() bool {
+	return w.owed.empty() && len(w.savepoints) == 0 && len(w.answerHead) == 0 && w.upload == 0 && w.download == 0 &&
+		w.syncsInCopy == 0 && !w.audit.running
+}
+
+// reset makes w as good as new, but for the storage it keeps.
+func (w *work) reset() {
+	items, segment := w.owed.items, w.segment
+	clear(segment[:cap(segment)])
+	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0]}
+	if cap(items) <= keptEntries {
+		clear(items[:cap(items)])
+		w.owed.items = items[:0]
+	}
+	if cap(segment) <= keptEntries {
+		w.segment = segment[:0]
+	}
+}
+
+func kept(b []byte) []byte {
+	if cap(b) > keptBytes {
+		return nil
+	}
+	return b[:0]
 }
 
 type savepoint struct {
@@ -195,74 +240,118 @@ type savepoint struct {
 // errEnded ends a session without a word to the client.
 var errEnded = errors.New("proxy: session ended")
 
-// serve runs the session until it ends.
-func (s *session) serve() {
-	err := s.run()
-	if !errors.Is(err, errEnded) {
-		s.farewell(err)
-	}
-	s.end()
-}
-
-// run returns why the session ends; it never returns nil.
+// run drives the session by the goroutine that calls it and returns why it
+// ends; it never returns nil.
 func (s *session) run() error {
+	client, server := true, false
 	for {
-		if err := s.idle(); err != nil {
+		c, sv, err := s.turn(client, server)
+		if err != nil {
 			return err
 		}
-		if err := s.exchange(); err != nil {
-			return err
+		if !s.again {
+			client, server = s.task.await(c, sv)
+		} else {
+			client, server = false, false
 		}
 	}
 }
 
-// idle waits, without a lease, for the client's next bytes.
-func (s *session) idle() error {
-	for len(s.client.Buffered()) == 0 {
-		s.setPhase(phaseIdle)
-		if err := s.obeyIdle(); err != nil {
-			return err
+// turnRounds bounds what one turn does.
+const turnRounds = 4
+
+// turn goes on with the session until it has nothing to do but to wait, and
+// returns for what. client and server tell which side is worth a read. With
+// again set, it has not come to an end, and only gives way to other sessions.
+func (s *session) turn(client, server bool) (c, sv interest, err error) {
+	s.again = false
+	client = client || s.resting && s.client.More()
+	for range turnRounds {
+		if s.resting {
+			if err := s.rest(client); err != nil {
+				return c, sv, err
+			}
+			if s.resting {
+				return interest{socket: s.client.Socket(), read: true, write: s.client.Pending() > 0}, sv, nil
+			}
+		} else if err := s.fill(client, server); err != nil {
+			return c, sv, err
 		}
-		err := s.client.Fill(0)
-		if err == nil {
-			return nil
+		s.resting, err = s.exchange()
+		if err != nil {
+			return c, sv, err
 		}
-		if !errors.Is(err, wire.ErrWouldBlock) {
+		if s.resting {
+			// A poller will tell; otherwise to look is cheaper than to wait.
+			client, server = s.near == nil || s.client.More(), false
+			continue
+		}
+		if !s.again {
+			c, sv = s.interests()
+			client, server = c.read && s.client.More(), sv.read && s.lease.More()
+		}
+		if s.again || !client && !server {
+			return c, sv, nil
+		}
+	}
+	s.again = true
+	return c, sv, nil
+}
+
+// rest is what a session does that holds no lease and has nothing to do: it
+// looks for the client's next bytes if there may be some.
+func (s *session) rest(look bool) error {
+	s.setPhase(phaseIdle)
+	if err := s.obeyIdle(); err != nil {
+		return err
+	}
+	if s.client.Pending() > 0 {
+		if err := s.client.Flush(); err != nil {
 			return s.clientError(err)
 		}
-		s.task.await(interest{socket: s.client.Socket(), read: true, write: s.client.Pending() > 0}, interest{})
-		if s.client.Pending() > 0 {
-			if err := s.client.Flush(); err != nil {
-				return s.clientError(err)
-			}
-		}
 	}
-	return nil
+	if !look {
+		return nil
+	}
+	err := s.client.Fill(0)
+	if err == nil {
+		s.resting = false
+		return nil
+	}
+	if errors.Is(err, wire.ErrWouldBlock) {
+		return nil
+	}
+	return s.clientError(err)
 }
 
-// exchange moves requests and replies until the session holds no lease and
-// has nothing more to do.
-func (s *session) exchange() error {
-	for {
+// exchange moves requests and replies until that is all there is to move. It
+// reports whether the session then holds no lease and has nothing more to do. It
+// sets again when others must have their turn first.
+func (s *session) exchange() (rest bool, err error) {
+	for rounds := 0; ; rounds++ {
+		if rounds == exchangeRounds || s.more {
+			s.again, s.more = true, false
+			return false, nil
+		}
 		before := s.steps
 		if err := s.pumpClient(); err != nil {
-			return err
+			return false, err
 		}
 		if s.lease != nil {
 			if err := s.pumpServer(); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if err := s.flush(); err != nil {
-			return err
+			return false, err
 		}
 		if s.settled() {
 			if err := s.settle(); err != nil {
-				return err
+				return false, err
 			}
 			if s.lease == nil {
 				if s.idleReady() {
-					return nil
+					return true, nil
 				}
 				continue
 			}
@@ -273,49 +362,65 @@ func (s *session) exchange() error {
 		if s.lease == nil {
 			s.setPhase(phaseIdle) // a piece of a frame is all there is
 			if err := s.obeyIdle(); err != nil {
-				return err
+				return false, err
 			}
 		} else if err := s.obey(); err != nil {
-			return err
+			return false, err
 		}
-		if s.steps != before {
-			continue
-		}
-		if err := s.park(); err != nil {
-			return err
+		if s.steps == before {
+			return false, nil
 		}
 	}
 }
+
+// exchangeRounds bounds the work of one exchange: a few rounds, of which only the
+// last may take pumpFrames frames of the client.
+const exchangeRounds = 8
 
 // idleReady reports whether nothing of a request is buffered that exchange could act on.
 func (s *session) idleReady() bool {
 	return len(s.client.Buffered()) == 0 && s.upload == 0
 }
 
-// park waits for either side.
-func (s *session) park() error {
-	c := interest{socket: s.client.Socket(), write: s.client.Pending() > 0}
-	c.read = s.wantClient() && (s.watchAll.Load() || !s.awaitsAnswer())
-	var sv interest
+// interests says what the session waits for.
+func (s *session) interests() (c, sv interest) {
+	c = interest{socket: s.client.Socket(), write: s.client.Pending() > 0}
+	c.read = s.wantClient() && (s.watchesAll() || !s.awaitsAnswer())
 	alone := c.read && s.awaitsClient()
 	if s.lease != nil {
 		sv = interest{socket: s.lease.Socket(), write: s.lease.Pending() > 0, read: s.client.Pending() < highWater && !alone}
 	}
-	readClient, readServer := c.read && s.client.More(), sv.read && s.lease.More()
-	if !readClient && !readServer {
-		readClient, readServer = s.task.await(c, sv)
+	return c, sv
+}
+
+// park waits for either side.
+func (s *session) park() error {
+	c, sv := s.interests()
+	client, server := c.read && s.client.More(), sv.read && s.lease.More()
+	if !client && !server {
+		client, server = s.task.await(c, sv)
 	}
-	if readClient {
+	return s.fill(client, server)
+}
+
+// fill reads from the sides that are worth it.
+func (s *session) fill(client, server bool) error {
+	if client {
 		if err := s.fillClient(); err != nil {
 			return err
 		}
-		readServer = readServer || s.copyIn // an error in the middle of the data
+		// An error in the middle of the data, which nobody waits for then.
+		server = server || s.copyIn && s.near == nil
 	}
-	if readServer && s.lease != nil {
+	if server && s.lease != nil {
 		return s.fillServer()
 	}
 	return nil
 }
+
+// watchesAll reports whether both sides are waited for whoever is to move: a
+// poller does so at no cost.
+func (s *session) watchesAll() bool { return s.near != nil || s.watchAll.Load() }
 
 // unwatch takes back that both sides are watched: something has moved.
 func (s *session) unwatch() {
@@ -328,7 +433,7 @@ func (s *session) unwatch() {
 // in a transaction, or sends copy data. As with awaitsAnswer, the other side is
 // then watched only when that takes long.
 func (s *session) awaitsClient() bool {
-	if s.lease == nil || s.lease.Pending() > 0 || s.client.Pending() > 0 || s.watchAll.Load() {
+	if s.lease == nil || s.lease.Pending() > 0 || s.client.Pending() > 0 || s.watchesAll() {
 		return false
 	}
 	return s.copyIn || s.owed.empty() && s.tx != 'I' && s.pinned == ""

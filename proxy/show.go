@@ -57,7 +57,7 @@ func (srv *Server) Sessions() []SessionInfo {
 func (s *session) info(p phase) SessionInfo {
 	i := SessionInfo{
 		ID: s.id, PID: s.key.PID, User: s.userName, Database: s.db.Name, Mode: s.mode, Phase: Phase(p),
-		Addr: s.addr, LocalAddr: s.localAddr, Connected: s.started, Since: time.Unix(0, s.since.Load()), TLS: s.tlsName,
+		Addr: s.addr, LocalAddr: s.localAddr.Value(), Connected: s.started, Since: time.Unix(0, s.since.Load()), TLS: s.tlsName.Value(),
 	}
 	if name := s.appName.Load(); name != nil {
 		i.ApplicationName = *name

@@ -22,6 +22,8 @@ type task interface {
 	wake()
 	// adopt makes the readiness of a socket wake the session.
 	adopt(*wire.Socket)
+	// aside runs what takes long, and returns when it is done.
+	aside(f func())
 }
 
 // threadTask drives a session by a goroutine of its own. With one thing to
@@ -40,6 +42,9 @@ func newThreadTask() *threadTask {
 }
 
 func (t *threadTask) adopt(s *wire.Socket) { s.SetNotify(&t.notify) }
+
+// aside has nobody to spare.
+func (t *threadTask) aside(f func()) { f() }
 
 func (t *threadTask) post() {
 	select {

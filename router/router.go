@@ -35,6 +35,7 @@ type Router struct {
 	opts     Options
 	readOnly map[string]struct{}
 	slots    chan struct{}
+	long     chan struct{} // the same, for texts of LongText and more
 	seed     maphash.Seed
 	cache    *cache
 	normals  sync.Pool
@@ -66,6 +67,7 @@ func New(opts Options) *Router {
 		opts:     opts,
 		readOnly: make(map[string]struct{}, len(opts.ReadOnlyFunctions)),
 		slots:    make(chan struct{}, opts.Parsers),
+		long:     make(chan struct{}, max(1, opts.Parsers/2)),
 		seed:     maphash.MakeSeed(),
 		cache:    newCache(opts.CacheBytes),
 		normals:  sync.Pool{New: func() any { return new(query.Normal) }},
@@ -93,7 +95,7 @@ func (r *Router) Plan(sql []byte, ctx Context) *Plan {
 	}
 	if len(sql) > r.opts.MaxTextBytes {
 		r.opaque.Add(1)
-		return newJudge(c, ctx, r.readOnly).plan(query.Analyze(string(sql), r.options(ctx)))
+		return newJudge(c, ctx, r.readOnly).plan(query.Analyze(string(sql), r.options(sql, ctx)))
 	}
 	n := r.normals.Get().(*query.Normal)
 	defer r.release(n)
@@ -102,7 +104,7 @@ func (r *Router) Plan(sql []byte, ctx Context) *Plan {
 		m.outdated = found.plan
 		return r.plan(n, &m)
 	}
-	if n.Scan(sql) && (!ctx.NonStandardStrings || !n.Backslashes) && (!ctx.UnsafeEncoding || !n.NonASCII) && normalises(n.First) {
+	if r.scan(n, sql, &ctx) {
 		m.normal, m.plain = r.hash(n.Key, &ctx, false), len(n.Literals) == 0 && !n.Comments
 		m.normalises = true
 		if e := r.cache.get(m.normal, n.Key, &ctx, false); e != nil {
@@ -114,6 +116,42 @@ func (r *Router) Plan(sql []byte, ctx Context) *Plan {
 		}
 	}
 	return r.plan(n, &m)
+}
+
+// LongText is the length, in bytes, from which to parse a text takes so long that
+// others should not wait for it.
+const LongText = 4 << 10
+
+// Cached returns what Plan would without parsing, nil when it would have to parse.
+func (r *Router) Cached(sql []byte, ctx Context) *Plan {
+	var version uint64
+	if c := r.opts.Catalog(); c != nil {
+		version = c.Version()
+	}
+	exact := r.hash(sql, &ctx, true)
+	if e := r.cache.get(exact, sql, &ctx, true); e != nil && e.version == version {
+		r.counts[exact>>60].exact.Add(1)
+		return e.plan
+	}
+	if len(sql) > r.opts.MaxTextBytes {
+		return nil
+	}
+	n := r.normals.Get().(*query.Normal)
+	defer r.release(n)
+	if !r.scan(n, sql, &ctx) {
+		return nil
+	}
+	normal := r.hash(n.Key, &ctx, false)
+	if e := r.cache.get(normal, n.Key, &ctx, false); e != nil && e.version == version {
+		r.counts[normal>>60].normal.Add(1)
+		return e.plan
+	}
+	return nil
+}
+
+// scan normalises a text and reports whether plans may be found by the result.
+func (r *Router) scan(n *query.Normal, sql []byte, ctx *Context) bool {
+	return n.Scan(sql) && (!ctx.NonStandardStrings || !n.Backslashes) && (!ctx.UnsafeEncoding || !n.NonASCII) && normalises(n.First)
 }
 
 // CustomSettings returns the names of the custom settings that functions of the
@@ -154,7 +192,7 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 		p = j.plan(m.outdated.Statement)
 		p.Exact = m.outdated.Exact
 	} else {
-		p = j.plan(n.Analyze(string(m.sql), r.options(m.ctx)))
+		p = j.plan(n.Analyze(string(m.sql), r.options(m.sql, m.ctx)))
 		p.Exact = !m.normalises || !shareable(p.Statement)
 	}
 	if p.Statement.Opaque {
@@ -169,12 +207,16 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 	return p
 }
 
-func (r *Router) options(ctx Context) query.Options {
+func (r *Router) options(sql []byte, ctx Context) query.Options {
+	slots := r.slots
+	if len(sql) >= LongText {
+		slots = r.long // short ones never wait for them
+	}
 	return query.Options{
 		MaxBytes:         r.opts.MaxTextBytes,
 		BackslashStrings: ctx.NonStandardStrings,
 		UnsafeEncoding:   ctx.UnsafeEncoding,
-		Slots:            r.slots,
+		Slots:            slots,
 	}
 }
 

@@ -10,18 +10,21 @@ import (
 // ErrInterrupted is returned by an await that Interrupt ended.
 var ErrInterrupted = errors.New("wire: wait interrupted")
 
+// What follows is for sockets that are not detached.
+
 // AwaitReadable blocks until the socket has bytes to read, is at its end, has
 // failed, or is closed; ErrInterrupted says that Interrupt was called instead. It
 // may run beside other calls; it reads nothing. Rarely it returns nil although
 // there is nothing to read.
 func (s *Socket) AwaitReadable() error {
-	err := s.raw.Read(s.canRead)
+	a := s.net
+	err := a.raw.Read(a.canRead)
 	if err == nil {
 		return nil
 	}
-	s.asked[0].Store(false)
-	if errors.Is(err, os.ErrDeadlineExceeded) && !s.bounded.Load() {
-		if err := s.nc.SetReadDeadline(time.Time{}); err != nil {
+	a.asked[0].Store(false)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !a.bounded.Load() {
+		if err := a.nc.SetReadDeadline(time.Time{}); err != nil {
 			return err
 		}
 		return ErrInterrupted
@@ -32,9 +35,10 @@ func (s *Socket) AwaitReadable() error {
 // AwaitWritable blocks until the kernel would take bytes, the connection has
 // failed, or is closed. Rarely it returns nil although the kernel takes none.
 func (s *Socket) AwaitWritable() error {
-	err := s.raw.Write(s.canWrite)
+	a := s.net
+	err := a.raw.Write(a.canWrite)
 	if err != nil {
-		s.asked[1].Store(false)
+		a.asked[1].Store(false)
 	}
 	return err
 }
@@ -58,21 +62,22 @@ func arrived(asked *atomic.Bool, fd uintptr, events int16) bool {
 // Interrupt makes the AwaitReadable that runs now, or the next one, return
 // early. Reads are not disturbed. In blocking mode with a deadline it does nothing.
 func (s *Socket) Interrupt() {
-	if !s.bounded.Load() {
-		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
+	if a := s.net; !a.bounded.Load() {
+		_ = a.nc.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
 // SetNotify sets what watches call; nil for nothing. fn must not block.
-func (s *Socket) SetNotify(fn *func()) { s.notify.Store(fn) }
+func (s *Socket) SetNotify(fn *func()) { s.net.notify.Store(fn) }
 
 // Watch has the notify function called once the socket is readable (or, with
 // write, writable). Watching twice is watching once. The watch runs in a
 // goroutine that ends with the event or when the socket is closed.
 func (s *Socket) Watch(write bool) {
-	flag, run := &s.watchesRead, &s.watchRead
+	a := s.net
+	flag, run := &a.watchesRead, &a.watchRead
 	if write {
-		flag, run = &s.watchesWrite, &s.watchWrite
+		flag, run = &a.watchesWrite, &a.watchWrite
 	}
 	if !flag.CompareAndSwap(false, true) {
 		return
@@ -88,21 +93,22 @@ func (s *Socket) watch(write bool) {
 	// An error is found again by the read or write that follows.
 	if write {
 		_ = s.AwaitWritable()
-		s.watchesWrite.Store(false)
+		s.net.watchesWrite.Store(false)
 	} else {
 		_ = s.AwaitReadable()
-		s.watchesRead.Store(false)
+		s.net.watchesRead.Store(false)
 	}
-	if fn := s.notify.Load(); fn != nil {
+	if fn := s.net.notify.Load(); fn != nil {
 		(*fn)()
 	}
 }
 
 // Watched reports whether a read watch is under way.
-func (s *Socket) Watched() bool { return s.watchesRead.Load() }
+func (s *Socket) Watched() bool { return s.net.watchesRead.Load() }
 
 // Readable reports whether a read would return at once: bytes, end or error.
 // On an idle server connection that means that it is of no more use.
 func (s *Socket) Readable() bool {
-	return s.try(callReady, nil) != nil || s.n > 0
+	n, _, gone := s.try(callReady, nil)
+	return gone != nil || n > 0
 }

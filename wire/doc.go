@@ -4,7 +4,8 @@
 // "Frontend/Backend Protocol").
 //
 // It knows nothing of SQL, pools, sessions or configuration. A Conn belongs to
-// one goroutine (or one running coroutine) at a time; nothing here locks.
+// one goroutine (or one running coroutine) at a time; nothing here locks
+// but Poller, which tells a loop what is ready.
 //
-// Design page: docs/design/wire-path.md.
+// Design pages: docs/design/wire-path.md, docs/design/driver.md.
 package wire

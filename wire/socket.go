@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,14 +33,34 @@ var ErrClosed = errors.New("wire: connection closed")
 //
 // It implements net.Conn, so that crypto/tls can run over either mode. One
 // goroutine at a time may use it; only Close, AwaitReadable and AwaitWritable
-// may be called from others.
+// may be called from others, and that only before Detach.
+//
+// Detach takes the descriptor away from the net package; from then on a Poller
+// tells what is ready.
 type Socket struct {
-	nc          net.Conn
-	raw         syscall.RawConn
+	net         *attached // nil once detached
+	fd          int       // once detached
 	nonBlocking bool
-	prefix      []byte // given back by Unread
-	pending     []byte // accepted by Write, not yet taken by the kernel
-	sent        int    // how much of pending the kernel has taken
+	closed      atomic.Bool
+
+	// armed is what the poller's kernel side reports, wanted what the owner waits
+	// for; armed is 0 when the descriptor is not with the kernel.
+	armed, wanted readiness
+	slot          uint32
+	poller        *Poller
+	owner         atomic.Pointer[Waiter]
+
+	pending []byte // accepted by Write, not yet taken by the kernel
+	sent    int    // how much of pending the kernel has taken
+
+	deadline int64 // of the blocking mode once detached, Unix nanoseconds; 0: none
+}
+
+// attached is what a Socket has besides while the net package owns the descriptor.
+type attached struct {
+	nc     net.Conn
+	raw    syscall.RawConn
+	prefix []byte // given back by Unread
 
 	// The closures are made once, so that nothing allocates: a call goes through
 	// callFn, which finds in the fields what to do. Calls go through Control, which
@@ -68,10 +87,6 @@ type Socket struct {
 	// that a former user started may still wait then; it must leave the deadline
 	// alone, which it would otherwise take for an Interrupt.
 	bounded atomic.Bool
-
-	closeOnce sync.Once
-	closed    atomic.Bool
-	closeErr  error
 }
 
 // NewSocket wraps a TCP or Unix-domain connection, in blocking mode. The
@@ -85,11 +100,11 @@ func NewSocket(nc net.Conn) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wire: %w", err)
 	}
-	s := &Socket{nc: nc, raw: raw}
-	s.callFn = s.do
-	s.canRead = func(fd uintptr) bool { return arrived(&s.asked[0], fd, unix.POLLIN) }
-	s.canWrite = func(fd uintptr) bool { return arrived(&s.asked[1], fd, unix.POLLOUT) }
-	return s, nil
+	a := &attached{nc: nc, raw: raw}
+	a.callFn = a.do
+	a.canRead = func(fd uintptr) bool { return arrived(&a.asked[0], fd, unix.POLLIN) }
+	a.canWrite = func(fd uintptr) bool { return arrived(&a.asked[1], fd, unix.POLLOUT) }
+	return &Socket{net: a, fd: -1}, nil
 }
 
 // call says which system call is to be made.
@@ -101,76 +116,103 @@ const (
 	callReady
 )
 
-func (s *Socket) do(fd uintptr) {
-	switch s.call {
+func (a *attached) do(fd uintptr) {
+	switch a.call {
 	case callReceive:
-		s.n, s.err = receive(fd, s.buf)
+		a.n, a.err = receive(fd, a.buf)
 	case callTransmit:
-		s.n, s.err = transmit(fd, s.buf)
+		a.n, a.err = transmit(fd, a.buf)
 	case callReady:
-		s.n = 0
+		a.n, a.err = 0, nil
 		if ready(fd, unix.POLLIN) {
-			s.n = 1
+			a.n = 1
 		}
 	}
 }
 
-// try makes one call on p, whose outcome is in n and err; it fails when the
-// socket is closed.
-func (s *Socket) try(c call, p []byte) error {
-	s.call, s.buf = c, p
-	err := s.raw.Control(s.callFn)
-	s.buf = nil
-	return err
+// try makes one call on p; gone is not nil when the socket is closed.
+func (s *Socket) try(c call, p []byte) (n int, err, gone error) {
+	if a := s.net; a != nil {
+		a.call, a.buf = c, p
+		gone = a.raw.Control(a.callFn)
+		a.buf = nil
+		return a.n, a.err, gone
+	}
+	switch {
+	case s.closed.Load():
+		return 0, nil, ErrClosed
+	case c == callReceive:
+		s.count(c)
+		n, err = receive(uintptr(s.fd), p)
+	case c == callTransmit:
+		s.count(c)
+		n, err = transmit(uintptr(s.fd), p)
+	case ready(uintptr(s.fd), unix.POLLIN):
+		n = 1
+	}
+	return n, err, nil
+}
+
+// count counts a call by the socket's owner, which is the poller's goroutine.
+func (s *Socket) count(c call) {
+	if s.nonBlocking && s.owner.Load() != nil {
+		s.poller.count(c)
+	}
 }
 
 // SetNonBlocking switches the mode. Deadlines of the blocking mode are cleared.
 func (s *Socket) SetNonBlocking(on bool) error {
 	s.nonBlocking = on
-	s.bounded.Store(false)
-	return s.nc.SetDeadline(time.Time{})
+	return s.SetDeadline(time.Time{})
 }
 
 // Read reads at most len(p) bytes. In non-blocking mode it returns
 // ErrWouldBlock when nothing is there.
 func (s *Socket) Read(p []byte) (int, error) {
-	if len(s.prefix) > 0 {
-		n := copy(p, s.prefix)
-		s.prefix = s.prefix[n:]
-		return n, nil
-	}
-	if !s.nonBlocking {
-		return s.nc.Read(p)
+	if a := s.net; a != nil {
+		if len(a.prefix) > 0 {
+			n := copy(p, a.prefix)
+			a.prefix = a.prefix[n:]
+			return n, nil
+		}
+		if !s.nonBlocking {
+			return a.nc.Read(p)
+		}
 	}
 	if len(p) == 0 {
 		return 0, nil
 	}
 	for {
-		err := s.try(callReceive, p)
+		n, err, gone := s.try(callReceive, p)
 		switch {
-		case err != nil:
-			return 0, s.deadError(err)
-		case s.err == unix.EINTR:
-		case s.err == unix.EAGAIN:
+		case gone != nil:
+			return 0, s.deadError(gone)
+		case err == unix.EINTR:
+		case err == unix.EAGAIN && s.nonBlocking:
 			return 0, ErrWouldBlock
-		case s.err != nil:
-			return 0, fmt.Errorf("read: %w", s.err)
-		case s.n <= 0:
+		case err == unix.EAGAIN:
+			if err := s.block(unix.POLLIN); err != nil {
+				return 0, fmt.Errorf("read: %w", err)
+			}
+		case err != nil:
+			return 0, fmt.Errorf("read: %w", err)
+		case n <= 0:
 			return 0, io.EOF
 		default:
-			return s.n, nil
+			return n, nil
 		}
 	}
 }
 
-// Unread makes the next Read return p first. The Socket keeps p.
-func (s *Socket) Unread(p []byte) { s.prefix = p }
+// Unread makes the next Read return p first. The Socket keeps p. It is of the
+// time before Detach.
+func (s *Socket) Unread(p []byte) { s.net.prefix = p }
 
 // Write accepts all of p or fails for good. In non-blocking mode it does not
 // wait: bytes that the kernel does not take are copied and stay pending.
 func (s *Socket) Write(p []byte) (int, error) {
 	if !s.nonBlocking {
-		return s.nc.Write(p)
+		return s.writeBlocking(p)
 	}
 	total := len(p)
 	if s.Pending() == 0 {
@@ -215,17 +257,17 @@ func (s *Socket) Flush() error {
 func (s *Socket) tryWrite(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
-		err := s.try(callTransmit, p[done:])
+		n, err, gone := s.try(callTransmit, p[done:])
 		switch {
-		case err != nil:
-			return done, s.deadError(err)
-		case s.err == unix.EINTR:
-		case s.err == unix.EAGAIN:
+		case gone != nil:
+			return done, s.deadError(gone)
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
 			return done, nil
-		case s.err != nil:
-			return done, fmt.Errorf("write: %w", s.err)
+		case err != nil:
+			return done, fmt.Errorf("write: %w", err)
 		default:
-			done += s.n
+			done += n
 		}
 	}
 	return done, nil
@@ -238,41 +280,76 @@ func (s *Socket) deadError(err error) error {
 	return err
 }
 
-// Close closes the socket. It is idempotent and wakes the Await calls.
+// Close closes the socket. It is idempotent, and wakes the Await calls of one
+// that is not detached.
 func (s *Socket) Close() error {
-	s.closeOnce.Do(func() {
-		s.closed.Store(true)
-		s.closeErr = s.nc.Close()
-	})
-	return s.closeErr
+	if s.closed.Swap(true) {
+		return nil
+	}
+	if s.net != nil {
+		return s.net.nc.Close()
+	}
+	if s.poller != nil {
+		// First, for the number of the descriptor may be another's at once.
+		s.poller.remove(s)
+	}
+	return unix.Close(s.fd)
 }
 
 // CloseRead ends AwaitReadable and makes further reads return io.EOF.
 func (s *Socket) CloseRead() error {
-	if c, ok := s.nc.(interface{ CloseRead() error }); ok {
+	if s.net == nil {
+		return unix.Shutdown(s.fd, unix.SHUT_RD)
+	}
+	if c, ok := s.net.nc.(interface{ CloseRead() error }); ok {
 		return c.CloseRead()
 	}
 	return nil
 }
 
-// LocalAddr returns the local address.
-func (s *Socket) LocalAddr() net.Addr { return s.nc.LocalAddr() }
+// LocalAddr returns the local address, nil of a detached socket.
+func (s *Socket) LocalAddr() net.Addr {
+	if s.net == nil {
+		return nil
+	}
+	return s.net.nc.LocalAddr()
+}
 
-// RemoteAddr returns the peer's address.
-func (s *Socket) RemoteAddr() net.Addr { return s.nc.RemoteAddr() }
+// RemoteAddr returns the peer's address, nil of a detached socket.
+func (s *Socket) RemoteAddr() net.Addr {
+	if s.net == nil {
+		return nil
+	}
+	return s.net.nc.RemoteAddr()
+}
 
 // SetDeadline bounds blocking reads and writes; it must not be used in
 // non-blocking mode.
 func (s *Socket) SetDeadline(t time.Time) error {
-	s.bounded.Store(!t.IsZero())
-	return s.nc.SetDeadline(t)
+	if a := s.net; a != nil {
+		a.bounded.Store(!t.IsZero())
+		return a.nc.SetDeadline(t)
+	}
+	s.deadline = 0
+	if !t.IsZero() {
+		s.deadline = t.UnixNano()
+	}
+	return nil
 }
 
-// SetReadDeadline bounds blocking reads.
+// SetReadDeadline bounds blocking reads; once detached, writes too.
 func (s *Socket) SetReadDeadline(t time.Time) error {
-	s.bounded.Store(!t.IsZero())
-	return s.nc.SetReadDeadline(t)
+	if a := s.net; a != nil {
+		a.bounded.Store(!t.IsZero())
+		return a.nc.SetReadDeadline(t)
+	}
+	return s.SetDeadline(t)
 }
 
-// SetWriteDeadline bounds blocking writes.
-func (s *Socket) SetWriteDeadline(t time.Time) error { return s.nc.SetWriteDeadline(t) }
+// SetWriteDeadline bounds blocking writes; once detached, reads too.
+func (s *Socket) SetWriteDeadline(t time.Time) error {
+	if a := s.net; a != nil {
+		return a.nc.SetWriteDeadline(t)
+	}
+	return s.SetDeadline(t)
+}

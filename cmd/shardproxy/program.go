@@ -126,7 +126,10 @@ func (p *program) build(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	p.server = proxy.New(proxy.Options{Auth: p.auth, Console: p.console, Logger: p.log, Buffers: p.buffers}, p.settings(st))
+	p.server = proxy.New(proxy.Options{
+		Auth: p.auth, Console: p.console, Logger: p.log, Buffers: p.buffers,
+		Driver: drivers()[cfg.Runtime.Driver], Loops: cfg.Runtime.Loops, PlainWait: cfg.Runtime.Wait == config.WaitPlain,
+	}, p.settings(st))
 	err = p.registry.Register(admin.NewCollector(admin.MetricsOptions{Source: src, Version: buildVersion()}))
 	if err != nil || cfg.Admin.Address == "" {
 		return err
@@ -138,6 +141,13 @@ func (p *program) build(cfg *config.Config) error {
 		return err
 	}
 	return nil
+}
+
+// drivers are what the words of runtime.driver mean.
+func drivers() map[string]proxy.Driver {
+	return map[string]proxy.Driver{
+		config.DriverAuto: proxy.DriverAuto, config.DriverLoop: proxy.DriverLoop, config.DriverGoroutine: proxy.DriverGoroutine,
+	}
 }
 
 func (p *program) deps() databaseDeps {
