@@ -102,6 +102,8 @@ type expects struct {
 	barriers int
 	// unnamed counts the Parses of the unnamed statement.
 	unnamed int
+	// pushed counts all entries there ever were.
+	pushed uint64
 	// altering counts the entries behind which texts may mean something else.
 	altering int
 }
@@ -118,6 +120,7 @@ func (q *expects) push(e expect) {
 		q.items, q.head = q.items[:n], 0
 	}
 	q.items = append(q.items, e)
+	q.pushed++
 	if e.decides() {
 		q.barriers++
 	}

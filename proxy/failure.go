@@ -53,7 +53,7 @@ func (s *session) serverError(body []byte, size int) error {
 	}
 	s.copyIn = false
 	s.db.stats.errors.Add(1)
-	s.failed, s.breach, s.awaited = true, false, false
+	s.failed, s.breach = true, false
 	s.relayError(e, body, size)
 	if front.kind == expectQuery || front.kind == expectFunction {
 		return nil // ReadyForQuery follows
@@ -243,7 +243,7 @@ func (s *session) serverLost(cause error) error {
 	stateful := s.pinned != "" || s.mode == ModeSession || s.audit.running
 	inTx := s.tx != 'I'
 	s.download, s.copyIn, s.syncsInCopy, s.copyUnsure = 0, false, 0, false
-	s.awaited, s.breach = false, false
+	s.breach = false
 	s.settling, s.settingsErr, s.forgetting, s.fresh, s.failed = false, nil, false, false, false
 	s.uploadVoid = s.upload > 0
 	e := s.lostError(cause, l)

@@ -166,3 +166,17 @@ func TestBreachOfACopyInPieces(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// Named statements behind DDL in one request, as drivers send a text of several
+// commands: each waits for what is ahead of it, again and again.
+func TestNamedStatementsBehindDDL(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a := mustDial(t, f.addr, "app")
+	var all []frame
+	for i, sql := range []string{"DROP TABLE IF EXISTS ahead", "CREATE TABLE ahead (id int)", "INSERT INTO ahead VALUES (7)", "ALTER TABLE ahead ADD v text", "SELECT * FROM ahead"} {
+		name := "S_" + string(rune('1'+i))
+		all = append(all, fParse(name, sql), fBind("", name), fDescribe('P', ""), fExecute("", 0))
+	}
+	a.mustSay(t, 1, "SELECT 1", append(all, fSync())...)
+	a.mustAsk(t, "SELECT id FROM ahead", "7")
+}

@@ -83,12 +83,11 @@ func (s *session) queryOwn(sql string) {
 // answer, and the caller comes again.
 func (s *session) outcomeKnown() bool {
 	if s.owed.empty() || s.breach {
-		s.awaited = false
 		return true
 	}
-	if s.open && !s.awaited {
+	if s.open && s.flushedAt != s.owed.pushed {
 		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgFlush))
-		s.awaited = true
+		s.flushedAt = s.owed.pushed
 		s.steps++
 	}
 	return false

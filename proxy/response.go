@@ -495,7 +495,7 @@ func (s *session) ready(body []byte, size int) error {
 	e := s.pop()
 	s.discarded = false
 	s.identityGoes = s.identityGoes && e.mode != relay
-	s.copyIn, s.breach, s.awaited = false, false, false
+	s.copyIn, s.breach = false, false
 	if phase(s.phase.Load()) == phaseActive {
 		s.since.Store(s.server.clock.Load()) // what follows has its own time
 	}

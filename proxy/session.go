@@ -131,7 +131,7 @@ type session struct {
 	auditAgain   atomic.Bool // when the catalog is loaded: until then names may be missing
 	setsUnknown  bool        // set_config was called for who knows which setting: keeps its connection
 	asked        bool        // a Flush was sent because too many replies are owed
-	awaited      bool        // a Flush was sent because the next frame depends on their outcome
+	flushedAt    uint64      // what was owed when a Flush was sent because the next frame depends on the outcome
 	dataAhead    bool        // copy data was sent before the server asked for it
 	copyUnsure   bool        // data was sent behind a Sync in a copy
 

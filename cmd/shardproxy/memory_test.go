@@ -62,7 +62,9 @@ func (ps *process) talk(t *testing.T) *talker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = h.Conn.Close() })
-	if err := h.Conn.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
+	// After a pause the kernel may find that it had to drop a segment, and takes
+	// as long as the pause was to send it again.
+	if err := h.Conn.SetDeadline(time.Now().Add(3 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &talker{t, h.Conn}
