@@ -170,8 +170,8 @@ type Failover struct {
 	FailAfter int `yaml:"fail_after" default:"3" min:"1" max:"100" apply:"restart"`
 	// RecoverAfter is how many probes in a row must succeed to take it back. Default: 2.
 	RecoverAfter int `yaml:"recover_after" default:"2" min:"1" max:"100" apply:"restart"`
-	// HoldTimeout bounds the wait of a statement for a safe node. 0: no
-	// statement waits. Default: 10 s.
+	// HoldTimeout bounds the wait of a statement for a safe node, and that for the
+	// answer of a primary that is down and silent. 0: no statement waits. Default: 10 s.
 	HoldTimeout time.Duration `yaml:"hold_timeout" default:"10s" min:"0" max:"1h" apply:"restart"`
 	// HoldStatements bounds how many wait for each shard. Default: 1000.
 	HoldStatements int `yaml:"hold_statements" default:"1000" min:"0" max:"1000000" apply:"restart"`

@@ -188,6 +188,7 @@ func (s *State) status(id NodeID) NodeStatus {
 	st := NodeStatus{
 		ID: id, Address: n.address, Health: n.health, Reason: n.reason, Since: n.since, Lag: n.lag,
 		ProbeLatency: n.latency, LastError: n.lastError, LastErrorAt: n.lastErrorAt,
+		SilentSince: n.silentSince,
 	}
 	if n.seen {
 		st.Role, st.Timeline, st.SystemID = n.obs.Role(), n.timeline, n.obs.SystemID

@@ -46,6 +46,17 @@ func classify(err error) EventKind {
 	return Failed
 }
 
+// isSilence reports whether a failed probe brought nothing back, not even that
+// the connection is refused or has ended: the machine hangs, or cannot be reached.
+func isSilence(err error) bool {
+	if sqlState(err) != "" {
+		return false
+	}
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+}
+
 // speaksAgainst reports whether an error of the data path says that its node
 // may be gone or have another role: the connection was refused, lost or timed
 // out, the server is shutting down (57P01, 57P02, 57P03), or refused a write as

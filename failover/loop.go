@@ -171,7 +171,7 @@ func (l *loop) hear(a answer) {
 	l.metrics.probed(a)
 	e := Event{Node: a.node, Latency: a.ended.Sub(a.began)}
 	if a.err != nil {
-		e.Kind, e.Reason = classify(a.err), a.err.Error()
+		e.Kind, e.Reason, e.Silent = classify(a.err), a.err.Error(), isSilence(a.err)
 		l.hearFailure(lv, a, e)
 		return
 	}

@@ -98,31 +98,36 @@ func TestEvidence(t *testing.T) {
 		err      error
 		kind     EventKind
 		suspects bool
+		silent   bool
 	}{
-		"refused":          {fmt.Errorf("dial: %w", syscall.ECONNREFUSED), Gone, true},
-		"reset":            {syscall.ECONNRESET, Failed, true},
-		"end of file":      {io.ErrUnexpectedEOF, Failed, true},
-		"timeout":          {fmt.Errorf("read: %w", os.ErrDeadlineExceeded), Failed, true},
-		"probe timeout":    {context.DeadlineExceeded, Failed, true},
-		"cancelled":        {context.Canceled, Failed, false},
-		"shutdown":         {pg("57P01"), Gone, true},
-		"crash":            {pg("57P02"), Gone, true},
-		"starting":         {pg("57P03"), Gone, true},
-		"too many":         {pg("53300"), Saturated, false},
-		"read-only":        {pg("25006"), Failed, true},
-		"wrong password":   {pg("28P01"), Failed, false},
-		"a unique key":     {pg("23505"), Failed, false},
-		"ours, connection": {wire.Errorf("08006", "lost"), Failed, true},
-		"ours, with cause": {wire.Errorf("XX000", "lost").WithCause(syscall.EPIPE), Failed, true},
-		"ours, too many":   {wire.Errorf("53300", "pool is full"), Saturated, false},
-		"ours, syntax":     {wire.Errorf("42601", "no"), Failed, false},
-		"some other error": {errors.New("x"), Failed, false},
+		"refused":          {fmt.Errorf("dial: %w", syscall.ECONNREFUSED), Gone, true, false},
+		"reset":            {syscall.ECONNRESET, Failed, true, false},
+		"end of file":      {io.ErrUnexpectedEOF, Failed, true, false},
+		"timeout":          {fmt.Errorf("read: %w", os.ErrDeadlineExceeded), Failed, true, true},
+		"probe timeout":    {context.DeadlineExceeded, Failed, true, true},
+		"cancelled":        {context.Canceled, Failed, false, false},
+		"shutdown":         {pg("57P01"), Gone, true, false},
+		"crash":            {pg("57P02"), Gone, true, false},
+		"starting":         {pg("57P03"), Gone, true, false},
+		"unreachable":      {fmt.Errorf("dial: %w", syscall.EHOSTUNREACH), Failed, true, true},
+		"too many":         {pg("53300"), Saturated, false, false},
+		"read-only":        {pg("25006"), Failed, true, false},
+		"wrong password":   {pg("28P01"), Failed, false, false},
+		"a unique key":     {pg("23505"), Failed, false, false},
+		"ours, connection": {wire.Errorf("08006", "lost"), Failed, true, false},
+		"ours, with cause": {wire.Errorf("XX000", "lost").WithCause(syscall.EPIPE), Failed, true, false},
+		"ours, too many":   {wire.Errorf("53300", "pool is full"), Saturated, false, false},
+		"ours, syntax":     {wire.Errorf("42601", "no"), Failed, false, false},
+		"some other error": {errors.New("x"), Failed, false, false},
 	} {
 		if got := classify(c.err); got != c.kind {
 			t.Errorf("%s: kind %d, want %d", name, got, c.kind)
 		}
 		if got := speaksAgainst(c.err); got != c.suspects {
 			t.Errorf("%s: suspects %v", name, got)
+		}
+		if got := isSilence(c.err); got != c.silent {
+			t.Errorf("%s: silent %v", name, got)
 		}
 	}
 }

@@ -21,6 +21,9 @@ type NodeStatus struct {
 	ProbeLatency time.Duration
 	LastError    string
 	LastErrorAt  time.Time
+	// SilentSince is when the first probe failed of those since when nothing at
+	// all has come back; zero when something has: an answer, if only a refusal.
+	SilentSince time.Time
 }
 
 // Snapshot is the verdict on a shard at one moment. It never changes once

@@ -46,6 +46,7 @@ type Event struct {
 	Lag         Lag           // of a replica
 	Latency     time.Duration // of an answered probe
 	Reason      string        // of a failure or suspicion
+	Silent      bool          // of a failure: nothing at all came back
 }
 
 // ActionKind says what the driver has to do.
@@ -97,6 +98,7 @@ type node struct {
 	latency     time.Duration
 	lastError   string
 	lastErrorAt time.Time
+	silentSince time.Time // zero when something came back from the last probe
 }
 
 func (n *node) claims() bool { return n.seen && !n.obs.InRecovery }
@@ -194,14 +196,14 @@ func (s *State) learn(now time.Time, e Event) []Action {
 		// Too many connections is an answer: of a living server that says
 		// nothing about its role. Nothing changes either way.
 		n.probed, n.fails = true, 0
-		n.lastError, n.lastErrorAt = e.Reason, now
+		n.lastError, n.lastErrorAt, n.silentSince = e.Reason, now, time.Time{}
 		return nil
 	case Failed, Gone:
 		s.learnFailure(now, n, e)
 		return nil
 	}
 	n.probed, n.latency = true, e.Latency
-	n.fails, n.oks = 0, n.oks+1
+	n.fails, n.oks, n.silentSince = 0, n.oks+1, time.Time{}
 	if !n.up && (!n.seen || n.oks >= s.rules.RecoverAfter) {
 		n.up = true
 	}
@@ -230,6 +232,12 @@ func (s *State) learn(now time.Time, e Event) []Action {
 func (s *State) learnFailure(now time.Time, n *node, e Event) {
 	n.probed, n.oks, n.fails = true, 0, n.fails+1
 	n.lastError, n.lastErrorAt = e.Reason, now
+	switch {
+	case !e.Silent:
+		n.silentSince = time.Time{}
+	case n.silentSince.IsZero():
+		n.silentSince = now
+	}
 	if e.Kind == Gone || n.fails >= s.rules.FailAfter || !n.seen {
 		n.up = false
 	}

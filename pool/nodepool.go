@@ -278,6 +278,6 @@ func (p *nodePool) newServer(c *wire.Conn, pid uint32, secret []byte, reported *
 	return &Server{
 		Conn: c, Node: p.node, PID: pid, Reported: reported, pool: p, prepared: cache,
 		key: wire.CancelKey{PID: pid, Secret: string(secret)}, created: now, used: now,
-		lifetime: life, gen: p.gen.Load(), id: p.pools.lastID.Add(1),
+		lifetime: life, gen: p.gen.Load(), id: p.pools.lastID.Add(1), localAddr: c.Socket().LocalAddr().String(),
 	}
 }

@@ -29,20 +29,21 @@ type Server struct {
 	// a sequence; 0 when nobody has since the session state was discarded.
 	Sequences uint64
 
-	pool     *nodePool
-	prepared *simplelru.LRU[*Statement, struct{}]
-	count    atomic.Int64 // of prepared, for those who may not look into it
-	key      wire.CancelKey
-	created  time.Time
-	used     time.Time // when it became idle
-	lifetime time.Duration
-	gen      uint64
-	lent     bool
-	served   bool // has been lent before
-	cancels  int  // cancel requests under way; guarded by pool.mu
-	parked   bool
-	fate     Fate
-	id       uint64
+	pool      *nodePool
+	prepared  *simplelru.LRU[*Statement, struct{}]
+	count     atomic.Int64 // of prepared, for those who may not look into it
+	key       wire.CancelKey
+	created   time.Time
+	localAddr string    // of the proxy's end: a detached socket does not tell
+	used      time.Time // when it became idle
+	lifetime  time.Duration
+	gen       uint64
+	lent      bool
+	served    bool // has been lent before
+	cancels   int  // cancel requests under way; guarded by pool.mu
+	parked    bool
+	fate      Fate
+	id        uint64
 }
 
 // Reported is a set of ParameterStatus values.

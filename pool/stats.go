@@ -122,7 +122,7 @@ func (p *Pools) Servers() []ServerStat {
 func (s *Server) statLocked(st ServerState) ServerStat {
 	return ServerStat{
 		ID: s.id, PID: s.PID, User: s.pool.user.Name, Node: s.Node, Address: s.pool.target.Address,
-		LocalAddr: s.Socket().LocalAddr().String(), State: st, TLS: s.TLS() != nil,
+		LocalAddr: s.localAddr, State: st, TLS: s.TLS() != nil,
 		Created: s.created, Used: s.used, Prepared: int(s.count.Load()),
 	}
 }

@@ -61,7 +61,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		return t.Config()
 	}
 	db := &database{conf: *conf, deps: d, primary: failover.NoNode}
-	db.gate = gate.New(gate.Options{HoldTimeout: conf.Failover.HoldTimeout, MaxHeld: conf.Failover.HoldStatements})
+	db.gate = gate.New(gateOptions(&conf.Failover))
 	nodes := make([]failover.NodeConfig, len(shard.Nodes))
 	for i, a := range shard.Nodes {
 		nodes[i] = failover.NodeConfig{Address: a}
@@ -101,6 +101,16 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 	}
 	db.proxy.SetPolicy(databasePolicy(cfg, conf))
 	return db, nil
+}
+
+// gateOptions returns the bounds of the gate, for which 0 is no bound but its
+// default: where nothing shall wait, it waits for a nanosecond.
+func gateOptions(f *config.Failover) gate.Options {
+	opt := gate.Options{HoldTimeout: max(f.HoldTimeout, 1), MaxHeld: f.HoldStatements}
+	if f.HoldStatements == 0 {
+		opt.HoldTimeout = 1
+	}
+	return opt
 }
 
 func databasePolicy(cfg *config.Config, conf *config.Database) proxy.DatabasePolicy {
@@ -158,6 +168,8 @@ func (db *database) nodesChanged(before, after *failover.Snapshot) {
 			db.pools.Retire(i)
 			if n.Role == failover.RoleReplica {
 				db.deps.abandon(db.proxy, i)
+			} else if !n.SilentSince.IsZero() {
+				db.awaitVoice(n)
 			}
 		}
 	}
@@ -170,6 +182,20 @@ func (db *database) nodesChanged(before, after *failover.Snapshot) {
 		db.deps.succeeded()
 	}
 	db.primary = after.Primary
+}
+
+// awaitVoice gives a silent primary the hold timeout, as long as new statements
+// wait for one; then those that it was sent are given up too. One that refuses
+// to be probed, as in a shutdown that waits for its clients, may still answer
+// them.
+func (db *database) awaitVoice(n failover.NodeStatus) {
+	time.AfterFunc(db.conf.Failover.HoldTimeout, func() {
+		now := db.monitor.Nodes()[n.ID]
+		if now.Health == failover.Down && now.SilentSince.Equal(n.SilentSince) {
+			db.deps.log.Warn("silent primary given up, who waits for it is told", "database", db.conf.Name, "node", n.Address)
+			db.deps.abandon(db.proxy, int(n.ID))
+		}
+	})
 }
 
 // someNode returns the primary, or while there is none a replica. Without

@@ -14,7 +14,7 @@ import (
 // TestPausedForLong: a statement that waits for RESUME in vain is told so.
 func TestPausedForLong(t *testing.T) {
 	cl := pgtest.Start(t, pgtest.Options{})
-	px := startProgram(t, cl, strings.Replace(configText, "shards:", "pool: {wait_timeout: 100ms}\n    shards:", 1))
+	px := startProgram(t, cl, strings.Replace(configText, "shards:", "pool: {wait_timeout: 1s}\n    shards:", 1))
 	c := px.connect()
 	must(t, c, "SELECT 1")
 	db := px.p.state.Load().databases["app"]
