@@ -12,16 +12,22 @@ import (
 
 // bring makes the lease have the statement before what is sent next. When ready
 // is false, replies must come first; an error says that the statement cannot be
-// prepared there as it was.
-func (s *session) bring(ps *preparedStatement) (ready bool, err *wire.Error) {
+// prepared there as it was. With compare, it must have the result that the client
+// was told of.
+func (s *session) bring(ps *preparedStatement, compare bool) (ready bool, err *wire.Error) {
+	compare = compare && s.doubts(&ps.shape) && s.tx != 'E'
 	switch {
-	case s.lease.Has(ps.shared) || ps.shared.Name == noStatement:
+	case s.compares(&ps.shape):
+		return false, nil
+	case ps.shape.changed && s.tx != 'E' && !s.doubts(&ps.shape):
+		return true, errShape()
+	case s.lease.Has(ps.shared) && !(ps.shape.changed && compare) || ps.shared.Name == noStatement:
 		return true, nil // also if a DEALLOCATE ALL is ahead: then its name is the client's no more
 	case ps.unknown || s.localConstants && s.tx != 'T':
 		return true, wire.Errorf("0A000", "prepared statement \"%s\" cannot be prepared again", ps.name).
 			WithDetail("It was prepared under settings that were in force for its transaction only, and this server connection lacks it.").
 			WithHint("Prepare it again.")
-	case !s.localConstants && s.sameConstants(ps.settings):
+	case !s.localConstants && s.sameConstants(ps.settings) && !compare:
 		if ps.scope != s.scope || s.scopeAt != s.db.schema.Load() {
 			s.rescope(ps)
 		}
@@ -31,12 +37,15 @@ func (s *session) bring(ps *preparedStatement) (ready bool, err *wire.Error) {
 		return false, nil
 	}
 	s.rescope(ps)
-	if s.tx == 'E' {
-		s.ensure(ps.shared) // it fails, as it must
-		return true, nil
+	if s.tx == 'E' || !s.localConstants && s.sameConstants(ps.settings) {
+		s.ensure(ps.shared) // in a failed transaction it fails, as it must
+	} else {
+		s.bringUnder(ps)
 	}
-	s.bringUnder(ps)
-	return true, nil
+	if compare {
+		s.compare(ps.shared.Name, &ps.shape)
+	}
+	return !compare, nil
 }
 
 // sameConstants reports whether constants mean the same under the settings as now.

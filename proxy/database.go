@@ -13,6 +13,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/wire"
 )
 
 // Nodes answers which node may serve what; failover.Monitor does.
@@ -193,14 +194,64 @@ func routeOf(s *pool.Settings) query.Route {
 	if !ok {
 		return query.RouteUnset
 	}
-	switch strings.Trim(strings.ToLower(it.Text), "'\" ") {
-	case "primary":
-		return query.RoutePrimary
-	case "replica":
-		return query.RouteReplica
+	if r := routeNamed(it.Text); r != query.RouteInvalid {
+		return r
 	}
-	return query.RouteAuto
+	return query.RouteAuto // set where nobody could check it, as in a function
 }
 
-// routeSetting is the custom setting by which a session chooses its node.
-const routeSetting = "shardproxy.route"
+// routeNamed returns the route that a setting's value, in quotes or not, stands for.
+func routeNamed(value string) query.Route {
+	return query.RouteOf(strings.Trim(strings.ToLower(value), "'\" "))
+}
+
+const (
+	// ownPrefix begins the names of our settings, which servers take for custom ones.
+	ownPrefix = "shardproxy."
+	// routeSetting is that by which a session chooses its node.
+	routeSetting = ownPrefix + "route"
+)
+
+// routeWords is what the setting and the hint may say.
+const routeWords = "Available values: auto, primary, replica."
+
+// refusedSetting returns why one of our settings cannot have the value; nil when
+// it can, and for all other settings.
+func refusedSetting(name, value string) *wire.Error {
+	switch {
+	case !strings.HasPrefix(name, ownPrefix):
+		return nil
+	case name != routeSetting:
+		return wire.Errorf("42704", "unrecognized configuration parameter \"%s\"", name).
+			WithHint("The proxy's only setting is shardproxy.route.")
+	case routeNamed(value) == query.RouteInvalid:
+		return wire.Errorf("22023", "invalid value for parameter \"%s\": \"%s\"", name, value).WithHint(routeWords)
+	}
+	return nil
+}
+
+// refusedRoute returns why a statement must not run for what it, or its leading
+// comment, says of the route.
+func refusedRoute(p *router.Plan) *wire.Error {
+	if p == nil || p.Statement == nil {
+		return nil
+	}
+	if p.Statement.Hint == query.RouteInvalid {
+		return wire.Errorf("22023", "the comment that begins with \"shardproxy:\" is no hint").
+			WithDetail("A hint is /* shardproxy: route=... */.").WithHint(routeWords)
+	}
+	if p.Effects&query.EffectSetting == 0 {
+		return nil
+	}
+	for i := range p.Statement.Commands {
+		for _, set := range p.Statement.Commands[i].Settings {
+			if !set.IsLiteral || set.Default || set.ResetAll {
+				continue
+			}
+			if e := refusedSetting(set.Name, set.Literal); e != nil {
+				return e
+			}
+		}
+	}
+	return nil
+}

@@ -60,6 +60,10 @@ type expect struct {
 	done int
 	// about is the named statement that the request uses, for error texts.
 	about *preparedStatement
+	// shape is that of the statement that a Describe asks about, nil when it is
+	// not kept.
+	shape *shape
+	token uint64 // that of shape then
 	// again is a statement that was parsed once more because a DEALLOCATE ALL
 	// ahead of it takes it away.
 	again *pool.Statement
@@ -89,6 +93,7 @@ const (
 	forSequences
 	forPrivate
 	forOwn
+	forShape // see compare
 	forRetry // the rest of an answer that is not wanted any more
 )
 
@@ -102,8 +107,9 @@ type expects struct {
 	barriers int
 	// unnamed counts the Parses of the unnamed statement.
 	unnamed int
-	// pushed counts all entries there ever were.
-	pushed uint64
+	// pushed counts all entries there ever were; flushed is its value when a Flush
+	// was sent because the next frame depends on the outcome.
+	pushed, flushed uint64
 	// altering counts the entries behind which texts may mean something else.
 	altering int
 }
@@ -339,9 +345,14 @@ func (e *expect) replacedBy(i int) string {
 func (e *expect) writes() bool {
 	switch e.kind {
 	case expectQuery, expectExecute, expectFunction:
-		return e.mode == relay && (e.plan == nil || e.plan.Intent != router.Read)
+		return e.mode == relay && (e.plan == nil || e.plan.MayWrite)
 	}
 	return false
+}
+
+// acts reports whether the request is one of the client's that runs something.
+func (e *expect) acts() bool {
+	return e.mode == relay && (e.kind == expectQuery || e.kind == expectExecute || e.kind == expectFunction)
 }
 
 // ends reports whether the reply is a ReadyForQuery in the end.

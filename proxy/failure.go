@@ -229,7 +229,7 @@ func (s *session) rewind(node int) {
 	s.held, s.answerHead = false, s.answerHead[:0]
 	s.exclude |= 1 << node
 	s.tries++
-	s.suspect, s.wrote, s.open, s.failed = 0, false, false, false
+	s.suspect, s.wrote, s.acted, s.open, s.failed = 0, false, false, false, false
 	s.setSettings(s.txBase)
 	s.steps++
 }

@@ -141,6 +141,10 @@ func baseSettings(start *wire.Startup) (*pool.Settings, error) {
 	st := pool.NewSettings(items)
 	encoding, _ := st.Get("client_encoding")
 	for _, it := range st.All() {
+		if e := refusedSetting(it.Name, it.Text); e != nil {
+			e.Severity = "FATAL"
+			return nil, e
+		}
 		st = st.With(literal(it.Name, it.Text, encoding.Text))
 	}
 	return st, nil
@@ -176,28 +180,28 @@ func optionSettings(v string) ([]pool.Setting, error) {
 }
 
 func splitOptions(v string) (args []string) {
-	var b strings.Builder
+	var b []byte
 	in, escaped := false, false
-	for _, r := range v {
-		switch {
+	for i := range len(v) { // by bytes: the encoding is not known
+		switch c := v[i]; {
 		case escaped:
-			b.WriteRune(r)
+			b = append(b, c)
 			escaped = false
-		case r == '\\':
+		case c == '\\':
 			in, escaped = true, true
-		case r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == '\v' || r == '\f':
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\v' || c == '\f':
 			if in {
-				args = append(args, b.String())
-				b.Reset()
+				args = append(args, string(b))
+				b = b[:0]
 			}
 			in = false
 		default:
-			b.WriteRune(r)
+			b = append(b, c)
 			in = true
 		}
 	}
 	if in {
-		args = append(args, b.String())
+		args = append(args, string(b))
 	}
 	return args
 }

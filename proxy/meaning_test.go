@@ -446,3 +446,38 @@ func TestStatementsOfLocalConstantsAreRefusedElsewhere(t *testing.T) {
 	a.mustSay(t, 1, "0A000", fQuery("EXECUTE s"))
 	a.mustSay(t, 1, "doy2\"", fClose('S', "s"), fParse("s", doySQL), fBind("", "s"), fExecute("", 0), fSync())
 }
+
+// A statement whose result is another since the client was told of it does not
+// run on a connection that is to prepare it anew, named or not.
+func TestResultsThatChange(t *testing.T) {
+	f := start(t, fixtureOptions{size: 2})
+	a, b, c, d := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	const all, told = "SELECT * FROM shaped", "cached plan must not change result type"
+	a.do(t, "CREATE TABLE shaped (i int); INSERT INTO shaped VALUES (1)")
+	a.mustSay(t, 1, "1", fParse("named", all), fDescribe('S', "named"), fSync())
+	a.mustSay(t, 1, "2", fParse("portal", all+" WHERE i = 1"), fBind("", "portal"), fDescribe('P', ""), fSync())
+	a.mustSay(t, 1, "1", fParse("untold", all), fSync())
+	a.mustSay(t, 1, "1", fParse("same", "SELECT i FROM shaped"), fDescribe('S', "same"), fSync())
+	a.mustSay(t, 1, "1", fParse("none", "DELETE FROM shaped WHERE i = 0"), fDescribe('S', "none"), fSync())
+	c.mustSay(t, 1, "1", fParse("", all), fDescribe('S', ""), fSync())
+	d.do(t, "BEGIN") // takes the connection that all this is on
+	d.do(t, "SELECT 1")
+	b.do(t, "ALTER TABLE shaped ADD COLUMN w int DEFAULT 7")
+	for range 2 {
+		for _, name := range []string{"named", "portal"} {
+			a.mustSay(t, 1, told, fBind("", name), fExecute("", 0), fSync())
+			a.mustSay(t, 1, told, fDescribe('S', name), fSync())
+		}
+		c.mustSay(t, 1, told, fBind("", ""), fExecute("", 0), fSync())
+	}
+	a.mustSay(t, 1, "1", fBind("", "untold"), fExecute("", 0), fSync()) // nobody was told anything
+	a.mustSay(t, 1, "1", fBind("", "same"), fExecute("", 0), fSync())
+	a.mustSay(t, 1, "DELETE 0", fBind("", "none"), fExecute("", 0), fSync())
+	a.mustSay(t, 2, "1", fQuery("BEGIN"), fBind("", "same"), fExecute("", 0), fSync())
+	a.mustSay(t, 1, told, fBind("", "named"), fExecute("", 0), fSync())
+	a.do(t, "ROLLBACK")
+	// As it was again, it runs again.
+	b.do(t, "ALTER TABLE shaped DROP COLUMN w")
+	a.mustSay(t, 1, "1", fBind("", "named"), fExecute("", 0), fSync())
+	c.mustSay(t, 1, "1", fBind("", ""), fExecute("", 0), fSync())
+}

@@ -217,7 +217,7 @@ func (s *session) release(st *preparedStatement) {
 
 // undo takes back what a request did that the server has skipped or refused.
 func (s *session) undo(e *expect) {
-	s.wrote = s.wrote || e.writes()
+	s.noteWrite(e)
 	if e.purpose == forPrivate {
 		s.endPrivate()
 	}

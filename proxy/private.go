@@ -85,9 +85,9 @@ func (s *session) outcomeKnown() bool {
 	if s.owed.empty() || s.breach {
 		return true
 	}
-	if s.open && s.flushedAt != s.owed.pushed {
+	if s.open && s.owed.flushed != s.owed.pushed {
 		s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgFlush))
-		s.flushedAt = s.owed.pushed
+		s.owed.flushed = s.owed.pushed
 		s.steps++
 	}
 	return false

@@ -242,7 +242,7 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		if s.fresh {
 			// The request that the lease was taken for.
 			going, err := s.send(kind, size)
-			s.fresh = !going
+			s.fresh = !going && !s.open
 			return going, err
 		}
 		if s.replica && (!s.owed.empty() || s.tx == 'I' && s.pinned == "") {

@@ -207,6 +207,13 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 		}
 		s.audit.row = append(s.audit.row[:0], b[5:size]...)
 	}
+	if kind == wire.MsgRowDescription && front.shape != nil && size <= shapeMax {
+		b := s.lease.Buffered()
+		if len(b) < size {
+			return s.fillReply(size)
+		}
+		s.described(front, b[5:size])
+	}
 	s.swallowing = front.mode == swallow
 	whole := len(s.lease.Buffered()) >= size
 	if kind == wire.MsgRowDescription && front.kind == expectDescribe {
@@ -368,7 +375,9 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 			s.release(front.prev)
 		}
 	case expectDescribe:
-		ok = kind == wire.MsgNoData
+		if ok = kind == wire.MsgNoData; ok {
+			s.described(front, nil)
+		}
 	case expectExecute:
 		switch kind {
 		case wire.MsgCopyOutResponse, wire.MsgCopyDone:
@@ -421,11 +430,17 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 	return nil
 }
 
-// pop takes the entry whose reply has come and notes whether it may have written.
+// pop takes the entry whose reply has come and notes what it may have done.
 func (s *session) pop() expect {
 	e := s.owed.pop()
-	s.wrote = s.wrote || e.writes()
+	s.acted = s.acted || e.acts()
+	s.noteWrite(&e)
 	return e
+}
+
+// noteWrite notes whether the request may have written. Nothing does on a replica.
+func (s *session) noteWrite(e *expect) {
+	s.wrote = s.wrote || !s.replica && e.writes()
 }
 
 // sayComplete tells the client that its command is complete.
@@ -539,9 +554,10 @@ func (s *session) transaction(status byte) {
 		if s.failed {
 			s.rolledBack() // also by a COMMIT that failed
 		}
-		if s.tx != 'I' || s.wrote {
+		if s.tx != 'I' || s.acted {
 			s.db.stats.transactions.Add(1)
 		}
+		s.acted = false
 		if s.wrote {
 			s.mark = s.db.Nodes.Mark()
 			s.wrote = false

@@ -125,6 +125,14 @@ func (s *session) wantsSplit(n need, pol *DatabasePolicy) bool {
 	return pol.Split && (n.read || n.readOnly) && !n.primary && s.tries < 8 && (!s.serializable || n.readOnly)
 }
 
+// refused returns why a statement must not run, nil when it may.
+func (s *session) refused(p *router.Plan) *wire.Error {
+	if e := refusedRoute(p); e != nil {
+		return e
+	}
+	return s.refusedOnReplica(p)
+}
+
 // refusedOnReplica returns why a statement must not run in a transaction on a
 // replica, nil when it may: an advisory lock there keeps nobody else out.
 func (s *session) refusedOnReplica(p *router.Plan) *wire.Error {

@@ -78,7 +78,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 		return true, nil
 	}
 	s.mentions(p, text)
-	if e := s.refusedOnReplica(p); e != nil {
+	if e := s.refused(p); e != nil {
 		s.sendRefusal(size, e)
 		return true, nil
 	}
@@ -269,7 +269,14 @@ func (s *session) sendBind(size int) (bool, error) {
 	}
 	e := s.refusedBind(name, bound)
 	if st := s.statements[string(name)]; st != nil && !s.private && e == nil {
-		ready, err := s.bring(st)
+		ready, err := s.bring(st, true)
+		if !ready {
+			return false, nil
+		}
+		e = err
+	} else if len(name) == 0 && e == nil {
+		s.guardSequences(bound)
+		ready, err := s.bringUnnamed()
 		if !ready {
 			return false, nil
 		}
@@ -283,8 +290,6 @@ func (s *session) sendBind(size int) (bool, error) {
 	}
 	if len(name) == 0 {
 		p = s.unnamedAs
-		s.guardSequences(p)
-		s.restoreUnnamed()
 		s.bound(portal, p)
 		s.forward(size)
 	} else if st := s.statements[string(name)]; st != nil && s.private {
@@ -306,6 +311,12 @@ func (s *session) sendBind(size int) (bool, error) {
 		// it on this connection, which is pinned then.
 		s.bound(portal, nil)
 		s.forward(size)
+	}
+	if len(portal) == 0 {
+		s.portalShape = nil
+		if about != nil {
+			s.portalShape = &about.shape
+		}
 	}
 	s.open = true
 	s.owed.push(expect{kind: expectBind, about: about})
@@ -378,12 +389,12 @@ func (s *session) sendDescribe(size int) (bool, error) {
 	if len(body) < 2 {
 		return false, wire.Fatal("08P01", "invalid message format")
 	}
-	name := cut(body[1:])
-	if body[0] == 'S' && s.uncertain(name) {
+	what, name := body[0], cut(body[1:])
+	if what == 'S' && s.uncertain(name) {
 		return false, nil
 	}
-	if st := s.statements[string(name)]; body[0] == 'S' && st != nil && !s.private {
-		ready, e := s.bring(st)
+	if st := s.statements[string(name)]; what == 'S' && st != nil && !s.private {
+		ready, e := s.bring(st, true)
 		if !ready {
 			return false, nil
 		}
@@ -397,13 +408,17 @@ func (s *session) sendDescribe(size int) (bool, error) {
 	}
 	s.open = true
 	var st *preparedStatement
-	if body[0] == 'S' && len(name) > 0 && !s.private {
+	if what == 'S' && len(name) > 0 && !s.private {
 		if st = s.statements[string(name)]; st == nil {
 			st = s.foreign(string(name))
 		}
 	}
+	ask := expect{kind: expectDescribe, about: st, shape: s.shapeOf(what, name, st)}
+	if ask.shape != nil {
+		ask.token = ask.shape.token
+	}
 	switch {
-	case body[0] == 'S' && len(name) == 0:
+	case what == 'S' && len(name) == 0:
 		s.restoreUnnamed()
 		s.forward(size)
 	case st != nil:
@@ -415,7 +430,7 @@ func (s *session) sendDescribe(size int) (bool, error) {
 	default:
 		s.forward(size)
 	}
-	s.owed.push(expect{kind: expectDescribe, about: st})
+	s.owed.push(ask)
 	return true, nil
 }
 

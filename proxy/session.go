@@ -49,6 +49,7 @@ type preparedStatement struct {
 	scope           string
 	settings        *pool.Settings
 	unknown, unseen bool
+	shape           shape
 	// substituted is set when servers run another text than the client's.
 	substituted bool
 	// sql is the PREPARE command that made it, "" when a Parse did.
@@ -120,7 +121,8 @@ type session struct {
 	settling     bool // the session's settings are being applied
 	delivered    bool // a byte of its answer has reached the client
 	noReplica    bool // the read failed on a replica: the primary decides
-	wrote        bool // something not proven to read was answered since the last idle
+	wrote        bool // something that may write was answered since the last idle
+	acted        bool // anything of the client's was
 	failed       bool // the request at hand has met an error
 	held         bool // the bytes of the request can be brought back
 	mark         uint64
@@ -131,7 +133,6 @@ type session struct {
 	auditAgain   atomic.Bool // when the catalog is loaded: until then names may be missing
 	setsUnknown  bool        // set_config was called for who knows which setting: keeps its connection
 	asked        bool        // a Flush was sent because too many replies are owed
-	flushedAt    uint64      // what was owed when a Flush was sent because the next frame depends on the outcome
 	dataAhead    bool        // copy data was sent before the server asked for it
 	copyUnsure   bool        // data was sent behind a Sync in a copy
 
@@ -158,6 +159,8 @@ type session struct {
 	portal         *router.Plan // of the unnamed portal
 	unnamed        []byte       // what Parse made the unnamed statement, behind the name
 	unnamedAs      *router.Plan
+	unnamedShape   *shape                 // nil until it was asked for
+	portalShape    *shape                 // of what the unnamed portal runs, nil when it is not kept
 	unnamedTok     uint64                 // 0: there is none
 	unnamedOther   bool                   // servers run another text than the client's
 	unnamedLarge   bool                   // its text is not kept: it ties the session to the lease

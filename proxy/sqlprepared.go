@@ -119,7 +119,7 @@ func (s *session) namesOne(p *router.Plan, c *query.Command, text []byte, size i
 		return true, false, nil
 	}
 	had := s.lease.Has(own.shared) // asked before, for bring may give it another identity
-	switch ready, e := s.bring(own); {
+	switch ready, e := s.bring(own, false); {
 	case !ready:
 		return false, true, nil
 	case e != nil:
@@ -226,7 +226,7 @@ func (s *session) refusedBind(name []byte, p *router.Plan) *wire.Error {
 	if target := s.deallocatedBy(name, p); target != "" && s.statements[target] == nil && string(name) != target {
 		return wire.Errorf("26000", "prepared statement \"%s\" does not exist", target)
 	}
-	return s.refusedOnReplica(p)
+	return s.refused(p)
 }
 
 // uncertain reports whether a DEALLOCATE of the name is under way in the same

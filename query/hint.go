@@ -7,7 +7,8 @@ import "bytes"
 const maxHintBytes = 1024
 
 // leadingHint reads a comment /* shardproxy: route=primary|replica|auto */ that
-// is the first thing in the text, white space aside. Anything else is no hint.
+// is the first thing in the text, white space aside. Another comment that begins
+// with "shardproxy:" is RouteInvalid, anything else no hint.
 func leadingHint(sql []byte) Route {
 	pos := 0
 	for pos < len(sql) && charClass[sql[pos]]&chSpace != 0 {
@@ -28,12 +29,17 @@ func leadingHint(sql []byte) Route {
 		return RouteUnset
 	}
 	if body, ok = bytes.CutPrefix(trimSpace(body), []byte("route")); !ok {
-		return RouteUnset
+		return RouteInvalid
 	}
 	if body, ok = bytes.CutPrefix(trimSpace(body), []byte("=")); !ok {
-		return RouteUnset
+		return RouteInvalid
 	}
-	switch string(trimSpace(body)) {
+	return RouteOf(string(trimSpace(body)))
+}
+
+// RouteOf returns the route that a word stands for, RouteInvalid for any other.
+func RouteOf(word string) Route {
+	switch word {
 	case "primary":
 		return RoutePrimary
 	case "replica":
@@ -41,7 +47,7 @@ func leadingHint(sql []byte) Route {
 	case "auto":
 		return RouteAuto
 	}
-	return RouteUnset
+	return RouteInvalid
 }
 
 // trimSpace cuts ASCII white space at both ends.
@@ -77,6 +83,8 @@ func (r Route) mark() string {
 		return "/*primary*/"
 	case RouteReplica:
 		return "/*replica*/"
+	case RouteInvalid:
+		return "/*invalid*/"
 	}
 	return ""
 }

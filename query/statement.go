@@ -23,6 +23,8 @@ const (
 	RouteAuto
 	RoutePrimary
 	RouteReplica
+	// RouteInvalid: the client asks for something that there is not.
+	RouteInvalid
 )
 
 // Kind says what a command does as far as a session must know.

@@ -34,13 +34,15 @@ func newJudge(c *catalog.Catalog, ctx Context, readOnly map[string]struct{}) *ju
 func (j *judge) plan(st *query.Statement) *Plan {
 	p := &Plan{Statement: st, Intent: Read, Simple: true}
 	if st.Opaque {
-		p.Intent, p.Simple, p.Effects, p.Why = Write, false, query.EffectUnknown, "the text could not be understood"
+		p.Intent, p.MayWrite, p.Simple, p.Effects = Write, true, false, query.EffectUnknown
+		p.Why = "the text could not be understood"
 		return p
 	}
 	for i := range st.Commands {
 		c := &st.Commands[i]
-		effects, why := j.command(c)
+		effects, writes, why := j.command(c)
 		p.Effects |= effects
+		p.MayWrite = p.MayWrite || writes
 		if why != "" {
 			p.Intent = Write
 			if p.Why == "" {
@@ -60,10 +62,11 @@ func (j *judge) plan(st *query.Statement) *Plan {
 	return p
 }
 
-// command returns a command's effects, and why it is not a read; "" when it is.
-func (j *judge) command(c *query.Command) (effects query.Effect, why string) {
+// command returns a command's effects, whether it may write rows, and why it is
+// not a read; "" when it is.
+func (j *judge) command(c *query.Command) (effects query.Effect, writes bool, why string) {
 	v := j.references(c)
-	effects = c.Effects
+	effects, writes = c.Effects, !ofSession(c.Kind) && !onlySets(c) && (!c.Reads || v.Fitness > catalog.Local)
 	if v.Fitness == catalog.Unsafe {
 		effects |= query.EffectUnknown
 	}
@@ -82,15 +85,15 @@ func (j *judge) command(c *query.Command) (effects query.Effect, why string) {
 	}
 	switch {
 	case !canRead(c.Kind):
-		return effects, "is not a query"
+		return effects, writes, "is not a query"
 	case c.Effects != 0:
-		return effects, "changes or depends on the state of its session"
+		return effects, writes, "changes or depends on the state of its session"
 	case !c.Reads:
-		return effects, "writes or locks rows"
+		return effects, writes, "writes or locks rows"
 	case v.Fitness != catalog.Anywhere:
-		return effects, v.Why
+		return effects, writes, v.Why
 	}
-	return effects, j.localSetting(c)
+	return effects, writes, j.localSetting(c)
 }
 
 // writesUnknown reports whether a command writes to a relation that the catalog
@@ -128,6 +131,24 @@ func canRead(k query.Kind) bool {
 		return true
 	}
 	return false
+}
+
+// ofSession lists the commands that leave all rows as they are, whatever they
+// name: at most they end, or prepare, what others have begun.
+func ofSession(k query.Kind) bool {
+	switch k {
+	case query.KindBegin, query.KindCommit, query.KindRollback, query.KindSavepoint, query.KindRelease,
+		query.KindRollbackTo, query.KindSetTransaction, query.KindSet, query.KindReset, query.KindShow,
+		query.KindPrepare, query.KindDeallocate, query.KindFetch, query.KindClose, query.KindListen,
+		query.KindUnlisten, query.KindDiscard:
+		return true
+	}
+	return false
+}
+
+// onlySets reports whether a query does nothing but call set_config.
+func onlySets(c *query.Command) bool {
+	return c.Reads && len(c.Relations) == 0 && len(c.Functions) == 1 && c.Functions[0].Name == "set_config"
 }
 
 // simple lists the commands that a session need not look at when they have no

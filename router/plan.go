@@ -19,6 +19,9 @@ type Plan struct {
 	// only when Exact is set; a plan shared by a normalised text has no use for them.
 	Statement *query.Statement
 	Intent    Intent
+	// MayWrite is set unless the statement surely leaves the rows of all tables as
+	// they are: what must run on the primary need not write, as BEGIN and SET.
+	MayWrite bool
 	// Effects is the union over the commands, with EffectUnknown added when a
 	// function is called that the catalog cannot vouch for.
 	Effects query.Effect

@@ -17,6 +17,7 @@ type Error struct {
 	Message  string
 	Detail   string
 	Hint     string
+	Routine  string // of the server's source, where a driver looks for it
 	Cause    error
 }
 
@@ -103,6 +104,7 @@ func (e *Error) append(dst []byte, kind byte) []byte {
 	field('M', e.Message)
 	field('D', e.Detail)
 	field('H', e.Hint)
+	field('R', e.Routine)
 	dst = append(dst, 0)
 	putLength(dst, start)
 	return dst

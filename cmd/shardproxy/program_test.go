@@ -185,6 +185,7 @@ func TestReadsAreSpreadAndSeeOwnWrites(t *testing.T) {
 		t.Errorf("a write in a read-only transaction: %v", err)
 	}
 	_ = tx.Rollback(context.Background())
+	readersStayOnReplicas(t, c, cl.Primary().Port())
 	for setting, wantPrimary := range map[string]bool{"primary": true, "replica": false} {
 		if _, err := c.Exec(within(t, 10*time.Second), "SET shardproxy.route = '"+setting+"'"); err != nil {
 			t.Fatal(err)
@@ -199,5 +200,32 @@ func TestReadsAreSpreadAndSeeOwnWrites(t *testing.T) {
 	var port int
 	if err := c.QueryRow(within(t, 10*time.Second), "/* shardproxy: route=primary */ SELECT inet_server_port()").Scan(&port); err != nil || port != cl.Primary().Port() {
 		t.Errorf("the hint was ignored: port %d, %v", port, err)
+	}
+}
+
+// readersStayOnReplicas: what does not write leaves a session free to read
+// everywhere, although the primary runs some of it.
+func readersStayOnReplicas(t *testing.T, c *pgx.Conn, primary int) {
+	t.Helper()
+	const turns = 100
+	for name, before := range map[string][]string{
+		"read-only transactions": {"BEGIN READ ONLY", "SELECT count(*) FROM own", "COMMIT"},
+		"rolled back":            {"BEGIN READ ONLY", "SELECT 1", "ROLLBACK"},
+		"empty transactions":     {"BEGIN", "COMMIT"},
+		"settings":               {"SET application_name = 'pool'", "SELECT set_config('work_mem', '5MB', false)"},
+		"notes on the session":   {"SHOW work_mem", "RESET application_name", "SELECT now()"},
+	} {
+		onPrimary := 0
+		for range turns {
+			for _, sql := range before {
+				must(t, c, sql)
+			}
+			if serverPort(t, c) == primary {
+				onPrimary++
+			}
+		}
+		if onPrimary > turns/10 {
+			t.Errorf("behind %s %d of %d reads ran on the primary", name, onPrimary, turns)
+		}
 	}
 }
