@@ -60,6 +60,16 @@ func (c *Catalog) Function(schema, name string, args int, path Path) Verdict {
 	return v
 }
 
+// Builtin reports whether every function of the name is PostgreSQL's own.
+func (c *Catalog) Builtin(name string) bool {
+	for _, f := range c.functions[name] {
+		if f.schema != "pg_catalog" {
+			return false
+		}
+	}
+	return len(c.functions[name]) > 0
+}
+
 // Operator judges an operator of any operand types. One that is not found is
 // Unsafe.
 func (c *Catalog) Operator(schema, name string, path Path) Verdict {

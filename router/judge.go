@@ -146,9 +146,11 @@ func ofSession(k query.Kind) bool {
 	return false
 }
 
-// onlySets reports whether a query does nothing but call set_config.
+// onlySets reports whether a query does nothing but call set_config, in a way that
+// c.Settings tells all of.
 func onlySets(c *query.Command) bool {
-	return c.Reads && len(c.Relations) == 0 && len(c.Functions) == 1 && c.Functions[0].Name == "set_config"
+	return c.Kind == query.KindSelect && c.Effects == query.EffectSetting &&
+		len(c.Relations) == 0 && len(c.Functions) == 1 && c.Functions[0].Name == "set_config"
 }
 
 // simple lists the commands that a session need not look at when they have no
@@ -176,7 +178,7 @@ func (j *judge) references(c *query.Command) catalog.Verdict {
 		worst.Asks = asks
 	}
 	for _, n := range c.Functions {
-		if !j.declaredReadOnly(n) {
+		if !j.declaredReadOnly(n) && !j.setsSeen(c, n) {
 			note(j.catalog.Function(n.Schema, n.Name, n.Args, j.path))
 		}
 	}
@@ -199,6 +201,12 @@ func (j *judge) references(c *query.Command) catalog.Verdict {
 		note(j.catalog.Write(n.Schema, n.Name, j.path))
 	}
 	return worst
+}
+
+// setsSeen says whether a function is set_config and all that the command sets by
+// it stands in c.Settings.
+func (j *judge) setsSeen(c *query.Command, n query.Name) bool {
+	return n.Name == "set_config" && onlySets(c) && j.catalog.Builtin(n.Name)
 }
 
 // declaredReadOnly says whether the operator declared a function harmless.

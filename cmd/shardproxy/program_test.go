@@ -212,7 +212,8 @@ func readersStayOnReplicas(t *testing.T, c *pgx.Conn, primary int) {
 		"read-only transactions": {"BEGIN READ ONLY", "SELECT count(*) FROM own", "COMMIT"},
 		"rolled back":            {"BEGIN READ ONLY", "SELECT 1", "ROLLBACK"},
 		"empty transactions":     {"BEGIN", "COMMIT"},
-		"settings":               {"SET application_name = 'pool'", "SELECT set_config('work_mem', '5MB', false)"},
+		"settings":               {"SET application_name = 'pool'"},
+		"settings by function":   {"SELECT set_config('work_mem', '5MB', false)"},
 		"notes on the session":   {"SHOW work_mem", "RESET application_name", "SELECT now()"},
 	} {
 		onPrimary := 0
