@@ -55,6 +55,9 @@ type Admin struct {
 	// Address is the host:port of the HTTP listener: /metrics, /livez, /readyz
 	// and the status page. An empty one turns it off. Default: 127.0.0.1:9127.
 	Address string `yaml:"address" default:"127.0.0.1:9127" apply:"restart"`
+	// Pprof serves Go's profiles of the program under /debug/pprof/ there, to
+	// whoever reaches the address. Default: false.
+	Pprof bool `yaml:"pprof" default:"false" apply:"restart"`
 	// AdminUsers may connect to the console database and run every command
 	// there. Default: nobody.
 	AdminUsers []string `yaml:"admin_users" form:"one"`
@@ -65,7 +68,8 @@ type Admin struct {
 
 // Limits bound what clients can take. A count of 0 means no limit.
 type Limits struct {
-	// MaxClients bounds the client connections in all. Default: 10000.
+	// MaxClients bounds the client connections in all; 100 more may be on their way
+	// in or out. Default: 10000.
 	MaxClients int `yaml:"max_clients" default:"10000" min:"1" max:"1000000"`
 	// MaxClientsPerUser bounds each user's client connections. Default: 0.
 	MaxClientsPerUser int `yaml:"max_clients_per_user" default:"0" min:"0" max:"1000000"`

@@ -176,6 +176,8 @@ func (s *State) health(id NodeID, n *node) (Health, string) {
 		return Refused, s.verdict.NoPrimary
 	case n.lagging && !n.lag.Known:
 		return Lagging, "how far it is behind is not known"
+	case n.lagging && n.lagGoods > 0:
+		return Lagging, fmt.Sprintf("was too far behind; is taken back after %d good probes, %d so far", s.rules.RecoverAfter, n.lagGoods)
 	case n.lagging:
 		return Lagging, fmt.Sprintf("is %v and %d bytes behind, allowed are %v", n.lag.Time.Round(time.Millisecond), n.lag.Bytes, s.rules.MaxLag)
 	}

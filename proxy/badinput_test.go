@@ -225,7 +225,7 @@ func TestBytesBeforeTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(nc) // a reset is as good as an end
-	if len(got) == 0 || got[0] != 'S' || bytes.Contains(got, []byte("injected")) || bytes.IndexByte(got, 'Z') >= 0 {
+	if len(got) == 0 || got[0] != 'E' || !bytes.Contains(got, []byte("C08P01\x00")) || bytes.Contains(got, []byte("injected")) {
 		t.Errorf("answer %q, %v", got, err)
 	}
 	f.waitFree()
@@ -561,6 +561,47 @@ func TestLoginTimeout(t *testing.T) {
 	if d := time.Since(start); d > 3*time.Second {
 		t.Errorf("a silent login lasted %v", d)
 	}
+	// One that has been asked for its password is told.
+	nc, err = net.Dial("tcp", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.Write(startupPacket("asked", "app")); err != nil {
+		t.Fatal(err)
+	}
+	if got := lastWords(t, newRaw(nc)); !strings.Contains(got, "57014") {
+		t.Errorf("a login that took too long was told %q", got)
+	}
+}
+
+// Connections that do not log in count too: they cannot take all there is.
+func TestSilentConnections(t *testing.T) {
+	f := start(t, fixtureOptions{})
+	f.configure(func(s *proxy.Settings) { s.MaxClients = 2 })
+	in := mustDial(t, f.addr, "app")
+	refused := 0
+	for range 200 {
+		nc, err := net.Dial("tcp", f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		if err := nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadAll(nc)
+		if len(got) > 0 {
+			refused++
+			if !bytes.Contains(got, []byte("C53300\x00")) {
+				t.Errorf("told %q", got)
+			}
+		}
+	}
+	if refused < 90 || refused > 110 {
+		t.Errorf("%d of 200 silent connections were refused", refused)
+	}
+	in.do(t, "SELECT 1")
 }
 
 func TestStatementMode(t *testing.T) {

@@ -102,15 +102,24 @@ func (c *stream) RemoteAddr() netip.AddrPort {
 // handle runs one connection from its first byte to its end.
 func (srv *Server) handle(nc net.Conn) {
 	defer nc.Close()
+	var c *stream
 	defer func() {
 		if p := recover(); p != nil {
 			// One client's input must never end the process.
-			srv.opt.Logger.Error("login panicked", "client", nc.RemoteAddr().String(), "panic", p, "stack", string(debug.Stack()))
+			srv.opt.Logger.Error("login or console panicked", "client", nc.RemoteAddr().String(), "panic", p, "stack", string(debug.Stack()))
+			if c != nil {
+				c.lastWords(wire.Fatal("XX000", "internal error"))
+			}
 		}
 	}()
-	srv.track(nc, true)
-	defer srv.track(nc, false)
 	set := srv.settings.Load()
+	if !srv.track(nc, set.MaxClients) {
+		srv.refused.Add(1)
+		_ = nc.SetDeadline(time.Now().Add(farewellTime))
+		_, _ = nc.Write(tooMany(set.MaxClients).Append(nil)) // it may be gone
+		return
+	}
+	defer srv.untrack(nc)
 	socket, err := wire.NewSocket(nc)
 	if err != nil {
 		srv.opt.Logger.Error("connection refused", "error", err)
@@ -119,7 +128,7 @@ func (srv *Server) handle(nc net.Conn) {
 	if err := socket.SetDeadline(time.Now().Add(set.LoginTimeout)); err != nil {
 		return
 	}
-	c := &stream{nc: nc, socket: socket}
+	c = &stream{nc: nc, socket: socket}
 	start, err := srv.negotiate(c, set)
 	if err != nil {
 		srv.turnAway(c, err)
@@ -134,17 +143,43 @@ func (srv *Server) handle(nc net.Conn) {
 	}
 }
 
-// track keeps the connections that Shutdown may close without harm.
-func (srv *Server) track(nc net.Conn, on bool) {
+// spareLogins is how many connections more than there may be clients are heard
+// out: of consoles, cancel requests, and of those who are then refused by name.
+const spareLogins = 100
+
+// track keeps the connections that Shutdown may close without harm; false when
+// there are too many already.
+func (srv *Server) track(nc net.Conn, maxClients int) bool {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if !on {
-		delete(srv.pending, nc)
-		return
+	if maxClients > 0 && len(srv.pending)+len(srv.sessions) >= maxClients+spareLogins {
+		return false
 	}
 	srv.pending[nc] = struct{}{}
 	if srv.draining.Load() {
 		_ = nc.Close()
+	}
+	return true
+}
+
+func (srv *Server) untrack(nc net.Conn) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	delete(srv.pending, nc)
+}
+
+func tooMany(limit int) *wire.Error {
+	return wire.Fatal("53300", "sorry, too many clients already").WithDetail("The limit is %d.", limit)
+}
+
+// farewellTime bounds how long a refused client is waited for to take its error.
+const farewellTime = time.Second
+
+// lastWords tells a client why its connection ends, as far as it still listens:
+// also when its time is over.
+func (c *stream) lastWords(e *wire.Error) {
+	if c.socket.SetDeadline(time.Now().Add(farewellTime)) == nil {
+		_, _ = c.Write(e.Append(nil))
 	}
 }
 
@@ -155,11 +190,11 @@ func (srv *Server) turnAway(c *stream, err error) {
 	var ne net.Error
 	switch {
 	case errors.As(err, &e):
-		_, _ = c.Write(e.Append(nil))
+		c.lastWords(e)
 	case errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed):
 		return // a port check, or a client that changed its mind
 	case errors.As(err, &ne) && ne.Timeout():
-		_, _ = c.Write(wire.Fatal("57014", "canceling authentication due to timeout").Append(nil))
+		c.lastWords(wire.Fatal("57014", "canceling authentication due to timeout"))
 	}
 	srv.opt.Logger.Info("client refused", "client", peer(c.socket.RemoteAddr()), "error", err)
 }
@@ -207,6 +242,11 @@ func (srv *Server) answerSSL(c *stream, set *Settings) error {
 	if set.TLS == nil {
 		_, err := c.Write([]byte{'N'})
 		return err
+	}
+	if c.socket.Readable() {
+		// It would be taken for the beginning of the handshake.
+		return wire.Fatal("08P01", "received unencrypted data after SSL request").
+			WithDetail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
 	}
 	if _, err := c.Write([]byte{'S'}); err != nil {
 		return err
@@ -313,7 +353,7 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 		srv.forget(s)
 		return err
 	}
-	srv.track(c.nc, false) // from here on Shutdown treats it as a session
+	srv.untrack(c.nc) // from here on Shutdown treats it as a session
 	s.client = wire.NewConn(c.socket, c.tls, srv.opt.Buffers)
 	srv.opt.Logger.Debug("client logged in", "session", s.id, "client", s.addr, "user", id.User, "database", db.Name)
 	driver()

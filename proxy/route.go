@@ -171,9 +171,11 @@ func (s *session) hold() error {
 	if t.State() == gate.Released {
 		return nil
 	}
-	return wire.Errorf("57P03", "no primary within the hold timeout").
-		WithDetail("Shard %s has no primary.", s.db.Shard).
-		WithHint("The statement was not executed and may be tried again.")
+	e := wire.Errorf("57P03", "no primary within the hold timeout").WithDetail("Shard %s has no primary.", s.db.Shard)
+	if s.greeted == nil {
+		return e.WithHint("A login asks a server for its parameters; it may be tried again.")
+	}
+	return e.WithHint("The statement was not executed and may be tried again.")
 }
 
 // borrow waits for a connection to the node until the deadline, which is wait from

@@ -164,7 +164,7 @@ func (srv *Server) register(s *session, limit, userLimit int) error {
 		return wire.Fatal("57P01", "the proxy is shutting down")
 	}
 	if limit > 0 && len(srv.sessions) >= limit {
-		return wire.Fatal("53300", "sorry, too many clients already").WithDetail("The limit is %d.", limit)
+		return tooMany(limit)
 	}
 	if userLimit > 0 && srv.perUser[s.userName] >= userLimit {
 		return wire.Fatal("53300", "too many connections for user %q", s.userName).WithDetail("The limit is %d.", userLimit)

@@ -132,35 +132,45 @@ func TestStartupSettingsFollowTheirClient(t *testing.T) {
 }
 
 // TestNothingLeaks makes one kind of session state after the other and looks
-// for it from another client on the same server connection.
+// for it from another client: on other server connections while its maker lives,
+// and on the very same one when it has left.
 func TestNothingLeaks(t *testing.T) {
 	cases := []struct{ name, make, probe, clean string }{
-		{"temporary table", "CREATE TEMP TABLE leak (x int)", "to_regclass('pg_temp.leak')", "NULL"},
+		{"temporary table", "CREATE TEMP TABLE leak (x int)", "coalesce(to_regclass('pg_temp.leak')::text, 'none')", "none"},
 		{"advisory lock", "SELECT pg_advisory_lock(42)", "(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())", "0"},
-		{"role", "SET ROLE pg_monitor", "current_user", "app"},
+		{"setting", "SET work_mem TO '11MB'", "current_setting('work_mem') = '11MB'", "false"},
+		{"search path", "SET search_path TO pg_catalog", "current_setting('search_path') = 'pg_catalog'", "false"},
+		{"role", "SET ROLE pg_monitor", "current_user", "postgres"},
+		{"session authorization", "SET SESSION AUTHORIZATION app", "session_user", "postgres"},
 		{"prepared statement", "PREPARE leak AS SELECT 1", "(SELECT count(*) FROM pg_prepared_statements WHERE name = 'leak')", "0"},
 		{"listen", "LISTEN leak", "(SELECT count(*) FROM pg_listening_channels())", "0"},
 		{"cursor with hold", "DECLARE leak CURSOR WITH HOLD FOR SELECT 1", "(SELECT count(*) FROM pg_cursors WHERE name = 'leak')", "0"},
 		{"set_config in DO", "DO $$ BEGIN PERFORM set_config('work_mem', '11MB', false); END $$", "current_setting('work_mem') = '11MB'", "false"},
 		{"custom setting in a function", "DO $$ BEGIN PERFORM set_config('my.' || 'secret', 'x', false); END $$", "coalesce(current_setting('my.secret', true), '') = 'x'", "false"},
-		{"open transaction", "BEGIN; CREATE TEMP TABLE leak (x int)", "to_regclass('pg_temp.leak')", "NULL"},
+		{"open transaction", "BEGIN; CREATE TEMP TABLE leak (x int)", "coalesce(to_regclass('pg_temp.leak')::text, 'none')", "none"},
+		{"failed transaction", "BEGIN; SET work_mem TO '11MB'; SAVEPOINT s; SELECT pg_advisory_lock(42)", "(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())", "0"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			f := start(t, fixtureOptions{size: 2})
-			mode := "&default_query_exec_mode=simple_protocol"
-			a, b := f.connect(mode), f.connect(mode)
-			if c.name == "role" {
-				return // the app role has no other role to set; covered with a superuser elsewhere
-			}
+			a, b := f.superuser(), f.superuser()
 			exec(t, a, c.make)
 			for range 4 {
 				if got := one(t, b, c.probe); got != c.clean {
 					t.Fatalf("while its maker lives: %s", got)
 				}
 			}
-			_ = a.Close(context.Background())
-			for range 8 {
+			f = start(t, fixtureOptions{size: 1})
+			a, b = f.superuser(), f.superuser()
+			pid := one(t, a, "pg_backend_pid()")
+			exec(t, a, c.make)
+			if err := a.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			for range 4 {
+				if got := one(t, b, "pg_backend_pid()"); got != pid {
+					t.Fatalf("on connection %s, its maker was on %s", got, pid)
+				}
 				if got := one(t, b, c.probe); got != c.clean {
 					t.Fatalf("after its maker left: %s", got)
 				}

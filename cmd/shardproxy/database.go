@@ -33,6 +33,7 @@ type database struct {
 	stop    context.CancelFunc
 	deps    databaseDeps
 	primary failover.NodeID // the last there was; of nodesChanged alone
+	voice   *time.Timer     // see awaitVoice; of nodesChanged alone
 }
 
 // databaseDeps are what databases share.
@@ -147,6 +148,9 @@ func (db *database) close() {
 	}
 	_ = db.catalog.Close() // never fails
 	db.monitor.Close()
+	if db.voice != nil {
+		db.voice.Stop()
+	}
 	db.gate.Shutdown()
 	db.pools.Close()
 }
@@ -189,7 +193,10 @@ func (db *database) nodesChanged(before, after *failover.Snapshot) {
 // to be probed, as in a shutdown that waits for its clients, may still answer
 // them.
 func (db *database) awaitVoice(n failover.NodeStatus) {
-	time.AfterFunc(db.conf.Failover.HoldTimeout, func() {
+	if db.voice != nil {
+		db.voice.Stop()
+	}
+	db.voice = time.AfterFunc(db.conf.Failover.HoldTimeout, func() {
 		now := db.monitor.Nodes()[n.ID]
 		if now.Health == failover.Down && now.SilentSince.Equal(n.SilentSince) {
 			db.deps.log.Warn("silent primary given up, who waits for it is told", "database", db.conf.Name, "node", n.Address)

@@ -121,6 +121,9 @@ func TestAdminListener(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
+	if code, _ := get("/debug/pprof/"); code != http.StatusNotFound {
+		t.Errorf("profiles are served to everybody: %d", code)
+	}
 	if _, body := get("/metrics"); !strings.Contains(body, "shardproxy_") {
 		t.Error("no metric of ours")
 	}

@@ -136,6 +136,7 @@ func (p *program) build(cfg *config.Config) error {
 	}
 	p.http, err = admin.New(admin.Options{
 		Address: cfg.Admin.Address, Source: src, Gatherer: p.registry, Logger: p.log, Version: buildVersion(),
+		Pprof: cfg.Admin.Pprof,
 	})
 	if err != nil {
 		return err
