@@ -201,6 +201,16 @@ func (q *expects) failUntil(f func(*expect), stop func(*expect) bool) bool {
 	return false
 }
 
+// failsWith has the client told e by the next EXECUTE of a statement of its own.
+func (q *expects) failsWith(e *wire.Error) {
+	for i := q.head; i < len(q.items); i++ {
+		if x := &q.items[i]; x.kind == expectQuery && x.about != nil {
+			x.instead = e
+			return
+		}
+	}
+}
+
 // anyEnds reports whether a ReadyForQuery is owed.
 func (q *expects) anyEnds() bool {
 	for i := q.head; i < len(q.items); i++ {

@@ -136,8 +136,9 @@ func (s *session) internalError(front *expect, e *wire.Error) bool {
 		s.audit.err = e
 		return true
 	case front.kind == expectParse && s.aheadOfSync():
-		// The EXECUTE behind it tells the client.
+		// The EXECUTE behind it, whose statement there is not then, tells the client.
 		s.owed.failSegment(s.undo)
+		s.owed.failsWith(e)
 		return true
 	}
 	return false

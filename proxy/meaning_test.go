@@ -481,3 +481,21 @@ func TestResultsThatChange(t *testing.T) {
 	a.mustSay(t, 1, "1", fBind("", "named"), fExecute("", 0), fSync())
 	c.mustSay(t, 1, "1", fBind("", ""), fExecute("", 0), fSync())
 }
+
+// An EXECUTE whose statement cannot be prepared again says why.
+func TestExecuteOfWhatCannotBePrepared(t *testing.T) {
+	f := start(t, fixtureOptions{size: 2})
+	a, b, d := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	a.do(t, "CREATE TABLE going (i int)")
+	a.do(t, "PREPARE p AS SELECT * FROM going")
+	d.do(t, "BEGIN") // takes the connection that it is on
+	d.do(t, "SELECT 1")
+	b.do(t, "DROP TABLE going")
+	a.mustAsk(t, "EXECUTE p", "42P01")
+	a.do(t, "BEGIN")
+	a.mustAsk(t, "EXECUTE p", "42P01")
+	a.mustAsk(t, "SELECT 1", "25P02")
+	a.do(t, "ROLLBACK")
+	b.do(t, "CREATE TABLE going (i int)")
+	a.do(t, "EXECUTE p")
+}
