@@ -115,7 +115,7 @@ func TestPrimaryDiesUnderLoad(t *testing.T) {
 		t.Error("reads stopped while there was no primary")
 	}
 	heir, other := cl.Replicas()[0], cl.Replicas()[1]
-	if heir.Value("app", "SELECT pg_last_wal_receive_lsn() >= '"+other.Value("app", "SELECT pg_last_wal_receive_lsn()")+"'") != "true" {
+	if heir.Value("app", "SELECT pg_last_wal_receive_lsn() >= '"+other.Value("app", "SELECT pg_last_wal_receive_lsn()")+"'") != "t" {
 		heir, other = other, heir
 	}
 	heir.Promote()
