@@ -54,6 +54,10 @@ func (s *session) flag(f uint32) bool {
 	return true
 }
 
+func errTerminated() *wire.Error {
+	return wire.Fatal("57P01", "terminating connection due to administrator command")
+}
+
 // obeyIdle heeds the control flags of a session without a lease.
 func (s *session) obeyIdle() error {
 	if s.control.Load() == 0 {
@@ -61,7 +65,7 @@ func (s *session) obeyIdle() error {
 	}
 	switch {
 	case s.flag(controlKill | controlDrain):
-		return wire.Fatal("57P01", "terminating connection due to administrator command")
+		return errTerminated()
 	case s.flag(controlTimeout) && s.expired(phaseIdle, s.timeouts.ClientIdle):
 		return wire.Fatal("57P05", "terminating connection due to idle-session timeout")
 	case s.flag(controlCancel):
@@ -77,7 +81,7 @@ func (s *session) obeyWaiting() error {
 	}
 	switch {
 	case s.flag(controlKill):
-		return wire.Fatal("57P01", "terminating connection due to administrator command")
+		return errTerminated()
 	case s.flag(controlCancel):
 		s.cancels.take()()
 		return wire.Errorf("57014", "canceling statement due to user request")
@@ -110,7 +114,7 @@ func (s *session) obey() error {
 		return s.serverLost(errNodeDown)
 	}
 	if s.flag(controlKill) {
-		return wire.Fatal("57P01", "terminating connection due to administrator command")
+		return errTerminated()
 	}
 	if s.flag(controlAudit) {
 		s.steps++ // to be settled once more
@@ -125,7 +129,7 @@ func (s *session) obey() error {
 		}
 	}
 	if s.control.Load()&controlDrain != 0 && s.tx == 'I' && s.settled() {
-		return wire.Fatal("57P01", "terminating connection due to administrator command")
+		return errTerminated()
 	}
 	if s.flag(controlTimeout) {
 		return s.timeout()

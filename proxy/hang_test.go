@@ -180,3 +180,21 @@ func TestNamedStatementsBehindDDL(t *testing.T) {
 	a.mustSay(t, 1, "SELECT 1", append(all, fSync())...)
 	a.mustAsk(t, "SELECT id FROM ahead", "7")
 }
+
+// A client that never stops asking is ended by a shutdown all the same.
+func TestDrainOfABusyClient(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	a := mustDial(t, f.addr, "app")
+	go f.srv.Shutdown(ctx10(t), proxy.WaitForServers)
+	waitFor(t, f.srv.Draining)
+	for end := time.Now().Add(5 * time.Second); ; {
+		// Several at once, so that the next is always there.
+		got := a.say(1, fQuery("SELECT set_config('a.' || 'b', 'c', false)"), fQuery("SELECT 1"), fQuery("SELECT 1"))
+		if contains(got, "57P01") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is still served")
+		}
+	}
+}

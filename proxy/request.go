@@ -235,6 +235,10 @@ func (s *session) skip(kind byte, size int) {
 
 // begin deals with the first frame of a request: it finds the server for it.
 func (s *session) begin(kind byte, size int) (bool, error) {
+	if s.control.Load()&(controlKill|controlDrain) != 0 && s.tx == 'I' && s.owed.empty() && !s.fresh {
+		// Here too, for a busy client may never let the session come to rest.
+		return false, errTerminated()
+	}
 	if s.lease != nil {
 		if s.settling {
 			return false, nil
