@@ -26,8 +26,10 @@ type endpoint struct {
 	// "prepared", where the pooler cannot share servers then.
 	preparedDatabase string
 	// plain is set for the sides that all parts measure; the others are in the
-	// comparison of statements only.
-	plain bool
+	// comparison of statements or of features only.
+	plain   bool
+	sslmode string // of pgbench; "" for disable
+	scraped bool   // its metrics page is read each second of a run of statements
 }
 
 // start starts the endpoint's program and returns when it listens.
@@ -69,33 +71,16 @@ func (e *endpoint) restart(ctx context.Context) error {
 	return e.start(ctx)
 }
 
-// proxyEndpoint writes a configuration of a build of the proxy for some nodes.
-func (s *stage) proxyEndpoint(name, program, file string, nodes []string, split, plain bool) (*endpoint, error) {
+// proxyEndpoint writes a configuration of a build of the proxy; file is the
+// name of its files.
+func (s *stage) proxyEndpoint(name, program, file string, c settings) (*endpoint, error) {
 	ports, err := freePorts(2)
 	if err != nil {
 		return nil, err
 	}
-	e := &endpoint{name: name, port: ports[0], admin: address(ports[1]), log: filepath.Join(s.dir, file+".log"), login: s.login, plain: plain}
-	var quoted []string
-	for _, n := range nodes {
-		quoted = append(quoted, strconv.Quote(n))
-	}
-	var users strings.Builder
-	for _, u := range s.users {
-		fmt.Fprintf(&users, "  - {name: %s, verifier: '%s', server_password: %s}\n", u.name, u.verifier, password)
-	}
-	config := fmt.Sprintf(`listen: {address: %q}
-admin: {address: %q}
-users:
-%sdatabases:
-  %s:
-    shards: [{name: s0, nodes: [%s]}]
-    reads: {split: %t}
-    pool: {mode: transaction, size: %d}
-log: {level: warn}
-`, address(e.port), e.admin, users.String(), database, strings.Join(quoted, ", "), split, s.options.serverConns)
+	e := &endpoint{name: name, port: ports[0], admin: address(ports[1]), log: filepath.Join(s.dir, file+".log"), login: s.login}
 	path := filepath.Join(s.dir, file+".yaml")
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(c.document(address(e.port), e.admin, s.users)), 0o600); err != nil {
 		return nil, err
 	}
 	e.command = func() *exec.Cmd { return exec.Command(program, "run", "--config", path) }
@@ -129,6 +114,7 @@ listen_backlog = 4096
 unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = %s/users
+server_tls_sslmode = disable
 pool_mode = transaction
 default_pool_size = %d
 max_client_conn = 10000

@@ -54,6 +54,9 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		run  func(context.Context) error
 	}{
 		{"statements", m.measureStatements},
+		{"features", m.measureFeatures},
+		{"rate", m.measureRate},
+		{"storm", m.measureStorm},
 		{"bulk", m.measureBulk},
 		{"cold", m.measureCold},
 		{"idle", m.measureIdle},

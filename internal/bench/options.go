@@ -22,11 +22,16 @@ type options struct {
 	clients     []int
 	idle        []int // numbers of idle clients
 	cold        int   // clients that come at once
-	settle      time.Duration
-	parts       []string
-	serverConns int
-	replicas    int // of the side that splits reads; without any there is no such side
-	serve       bool
+	rateClients []int // numbers of clients at the fixed rate
+	storm       int   // logins a second
+	features    []string
+	// featureClients are numbers of clients.
+	featureClients []int
+	settle         time.Duration
+	parts          []string
+	serverConns    int
+	replicas       int // of the side that splits reads; without any there is no such side
+	serve          bool
 }
 
 // parseOptions reads the command line; usage goes to w.
@@ -38,15 +43,19 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	f.StringVar(&o.before, "before", "", "an earlier build of the program, measured in the same rounds; none when empty")
 	f.StringVar(&o.out, "out", "", "document whose table is replaced; none when empty")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds; medians are taken over them")
-	f.DurationVar(&o.each, "each", 2*time.Second, "length of one run of one side")
+	f.DurationVar(&o.each, "each", 2*time.Second, "length of one run of one side; from 1s on whole seconds where pgbench runs")
 	f.IntVar(&o.scale, "scale", 10, "scale of pgbench's tables")
 	f.IntVar(&o.cold, "cold", 1000, "clients that come at once")
+	f.IntVar(&o.storm, "storm", 300, "logins a second while established sessions are watched")
 	f.DurationVar(&o.settle, "settle", 2*time.Second, "wait before resident memory is read")
 	f.IntVar(&o.replicas, "replicas", 2, "replicas of the side that splits reads; 0 for no such side")
 	f.BoolVar(&o.serve, "serve", false, "start everything and measure nothing, until Ctrl-C")
 	modes := f.String("modes", "simple,extended,prepared", "pgbench's query modes")
-	clients := f.String("clients", "1,8,64", "numbers of clients")
+	clients := f.String("clients", "1,8,32,64", "numbers of clients")
 	idle := f.String("idle", "1000,5000", "numbers of idle clients")
+	rateClients := f.String("rate-clients", "8,32", "numbers of clients at the fixed rate")
+	features := f.String("features", strings.Join(featureNames(), ","), "features whose cost is measured; those that split reads need replicas")
+	featureClients := f.String("feature-clients", "8", "numbers of clients of the features")
 	parts := f.String("parts", strings.Join(allParts(), ","), "what is measured")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -61,6 +70,15 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	if o.idle, err = numbers(*idle); err != nil {
 		return o, fmt.Errorf("-idle: %w", err)
 	}
+	if o.rateClients, err = numbers(*rateClients); err != nil {
+		return o, fmt.Errorf("-rate-clients: %w", err)
+	}
+	if o.featureClients, err = numbers(*featureClients); err != nil {
+		return o, fmt.Errorf("-feature-clients: %w", err)
+	}
+	if o.features, err = words(*features, featureNames()); err != nil {
+		return o, fmt.Errorf("-features: %w", err)
+	}
 	if o.modes, err = words(*modes, []string{"simple", "extended", "prepared"}); err != nil {
 		return o, fmt.Errorf("-modes: %w", err)
 	}
@@ -71,13 +89,15 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 }
 
 // allParts names what can be measured.
-func allParts() []string { return []string{"statements", "bulk", "cold", "idle"} }
+func allParts() []string {
+	return []string{"statements", "features", "rate", "storm", "bulk", "cold", "idle"}
+}
 
 func (o options) check() error {
 	for _, c := range []struct {
 		name  string
 		value int
-	}{{"rounds", o.rounds}, {"scale", o.scale}, {"cold", o.cold}} {
+	}{{"rounds", o.rounds}, {"scale", o.scale}, {"cold", o.cold}, {"storm", o.storm}} {
 		if c.value < 1 {
 			return fmt.Errorf("-%s must be at least 1", c.name)
 		}

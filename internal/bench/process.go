@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,18 +180,8 @@ func statusNumber(status, name string) (int64, error) {
 
 // mallocs asks a Go program's metrics page how many objects it has allocated.
 func mallocs(ctx context.Context, admin string) (float64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	request.Close = true
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close()
 	var page bytes.Buffer
-	if _, err := page.ReadFrom(response.Body); err != nil {
+	if err := readMetrics(ctx, admin, &page); err != nil {
 		return 0, err
 	}
 	const family = "go_memstats_mallocs_total "

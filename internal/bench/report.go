@@ -46,6 +46,15 @@ func (m *measurement) report() string {
 			b.WriteString("\n" + note)
 		}
 	}
+	if m.features != nil {
+		fmt.Fprintf(&b, "\n### What features cost\n\n%s", m.featureTable().markdown())
+	}
+	if m.rate != nil {
+		fmt.Fprintf(&b, "\n### Latency at a fixed rate\n\n%s", m.rateTable().markdown())
+	}
+	if m.storm != nil {
+		fmt.Fprintf(&b, "\n### Sessions under logins\n\n%s", m.stormTable().markdown())
+	}
 	if m.bulk != nil {
 		fmt.Fprintf(&b, "\n### Large results and COPY\n\n%s", m.bulkTable().markdown())
 	}
@@ -57,6 +66,9 @@ func (m *measurement) report() string {
 	}
 	if m.stage.options.before != "" && (m.statements != nil || m.bulk != nil) {
 		fmt.Fprintf(&b, "\n### Against the earlier build\n\n%s", m.beforeTable().markdown())
+	}
+	if goals := m.goalTable(); len(goals) > 1 {
+		fmt.Fprintf(&b, "\n### Goals\n\n%s", goals.markdown())
 	}
 	return b.String()
 }
@@ -85,7 +97,7 @@ func (m *measurement) statementTable() table {
 		"CPU ms per 1,000", "CPU / PgB (range)", "switches", "allocations")
 	for _, mode := range m.stage.options.modes {
 		for _, clients := range m.stage.options.clients {
-			row := fmt.Sprintf("%s %d", mode, clients)
+			row := statementRow(mode, clients)
 			for _, e := range m.stage.endpoints {
 				ratio := func(figure string) series { return m.statements.against(row, e.name, pgbouncerName, figure) }
 				t.row(mode, fmt.Sprint(clients), e.name, m.statements.against(row, e.name, directName, "tps").text(2),
@@ -157,7 +169,7 @@ func (m *measurement) beforeTable() table {
 	if m.statements != nil {
 		for _, mode := range m.stage.options.modes {
 			for _, clients := range m.stage.options.clients {
-				line(m.statements, fmt.Sprintf("%s %d", mode, clients), "tps")
+				line(m.statements, statementRow(mode, clients), "tps")
 			}
 		}
 	}

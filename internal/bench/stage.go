@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,7 +36,11 @@ const (
 	beforeName    = "shardproxy, before"
 )
 
-// maxServers is each server's max_connections.
+// splitName is the side that splits reads over so many replicas.
+func splitName(replicas int) string { return fmt.Sprintf("%s, %d replicas", proxyName, replicas) }
+
+// maxServers is what each server's max_connections leaves to the sides that
+// are there all the time.
 const maxServers = 300
 
 // stage is everything that runs during a measurement.
@@ -98,8 +103,15 @@ func (s *stage) open(ctx context.Context) error {
 	if s.login, err = newLogin(); err != nil {
 		return err
 	}
+	// Each feature's side has connections of its own, and some for its probes.
+	features := s.options.chosenFeatures()
+	spare := 0
+	if len(features) > 0 {
+		spare = len(features) * (s.options.featureServers() + s.options.serverConns)
+	}
 	s.cluster = pgcluster.New(pgcluster.Options{
-		Replicas: s.options.replicas, MaxConnections: maxServers,
+		Replicas: s.options.replicas, MaxConnections: maxServers + spare,
+		TLS:      slices.ContainsFunc(features, func(f feature) bool { return f.tls }),
 		Settings: map[string]string{"shared_buffers": "512MB"},
 	})
 	if err := s.cluster.Open(ctx); err != nil {
@@ -121,27 +133,25 @@ func (s *stage) openEndpoints(ctx context.Context, program string) error {
 	if err != nil {
 		return err
 	}
-	primary := []string{s.cluster.Primary().Addr()}
-	proxy, err := s.proxyEndpoint(proxyName, s.options.proxy, "proxy", primary, false, true)
+	proxy, err := s.proxyEndpoint(proxyName, s.options.proxy, "proxy", s.defaults())
 	if err != nil {
 		return err
 	}
+	proxy.plain = true
 	direct := &endpoint{name: directName, port: s.cluster.Primary().Port(), plain: true}
 	s.endpoints = []*endpoint{direct, bouncer, proxy}
 	if s.options.before != "" {
-		before, err := s.proxyEndpoint(beforeName, s.options.before, "before", primary, false, true)
+		before, err := s.proxyEndpoint(beforeName, s.options.before, "before", s.defaults())
 		if err != nil {
 			return err
 		}
+		before.plain = true
 		s.endpoints = append(s.endpoints, before)
 	}
 	if s.options.replicas > 0 {
-		var nodes []string
-		for _, n := range s.cluster.Nodes() {
-			nodes = append(nodes, n.Addr())
-		}
-		name := fmt.Sprintf("%s, %d replicas", proxyName, s.options.replicas)
-		split, err := s.proxyEndpoint(name, s.options.proxy, "split", nodes, true, false)
+		c := s.defaults()
+		s.overReplicas(&c)
+		split, err := s.proxyEndpoint(splitName(s.options.replicas), s.options.proxy, "split", c)
 		if err != nil {
 			return err
 		}

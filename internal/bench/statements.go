@@ -21,12 +21,17 @@ type measurement struct {
 	begun      time.Time
 	stage      *stage
 	progress   func(format string, args ...any)
-	statements rounds // rows are "mode clients"
+	statements rounds // rows are those of statementRow
+	features   rounds // the same
+	rate       rounds // rows are numbers of clients
+	storm      rounds // rows are quietRow and stormRow
 	bulk       rounds
 	cold       rounds
-	idle       rounds  // rows are numbers of clients
-	loadBefore float64 // load average of the last minute, before anything began
-	loads      series  // and at the beginning of each round
+	idle       rounds // rows are numbers of clients
+	// saturations holds, by numbers of clients, what the server itself can do.
+	saturations map[int]float64
+	loadBefore  float64 // load average of the last minute, before anything began
+	loads       series  // and at the beginning of each round
 }
 
 // inTurns runs one round after the other, each over all rows and, in a row,
@@ -65,39 +70,81 @@ func (m *measurement) sides(want func(*endpoint) bool) []*endpoint {
 	return sides
 }
 
+// load is what pgbench is to do.
+type load struct {
+	mode    string
+	clients int
+	rate    float64 // statements a second of all clients; 0 for as many as it can
+}
+
+// statementRow names a row of a table of statements.
+func statementRow(mode string, clients int) string { return fmt.Sprintf("%s %d", mode, clients) }
+
+// statementRows names them all.
+func statementRows(modes []string, clients []int) []string {
+	var rows []string
+	for _, mode := range modes {
+		for _, n := range clients {
+			rows = append(rows, statementRow(mode, n))
+		}
+	}
+	return rows
+}
+
+// loadOf is what a row of a table of statements asks for.
+func loadOf(row string) (load, error) {
+	mode, number, _ := strings.Cut(row, " ")
+	clients, err := strconv.Atoi(number)
+	return load{mode: mode, clients: clients}, err
+}
+
 // measureStatements runs pgbench's select-only script.
 func (m *measurement) measureStatements(ctx context.Context) error {
 	m.statements = rounds{}
-	var rows []string
-	for _, mode := range m.stage.options.modes {
-		for _, n := range m.stage.options.clients {
-			rows = append(rows, fmt.Sprintf("%s %d", mode, n))
-		}
-	}
+	rows := statementRows(m.stage.options.modes, m.stage.options.clients)
 	sides := m.sides(func(*endpoint) bool { return true })
 	return m.inTurns(ctx, m.stage.options.rounds, "statements", rows, sides, func(row string, e *endpoint) error {
-		mode, clients, _ := strings.Cut(row, " ")
-		var r pgbenchResult
-		used, err := e.during(ctx, func() (err error) {
-			r, err = m.stage.pgbench(ctx, e, mode, clients)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		m.noteStatements(row, e, r, used)
-		return nil
+		return m.runStatements(ctx, m.statements, row, e)
 	})
 }
 
-func (m *measurement) noteStatements(row string, e *endpoint, r pgbenchResult, used usage) {
+// runStatements measures a row of a table of statements for one side.
+func (m *measurement) runStatements(ctx context.Context, into rounds, row string, e *endpoint) error {
+	l, err := loadOf(row)
+	if err != nil {
+		return err
+	}
+	r, used, err := m.loaded(ctx, e, l)
+	if err != nil {
+		return err
+	}
+	noteStatements(into, row, e, r, used)
+	return nil
+}
+
+// loaded runs pgbench and returns what the side's program used meanwhile.
+func (m *measurement) loaded(ctx context.Context, e *endpoint, l load) (r pgbenchResult, used usage, err error) {
+	work := func() (err error) {
+		r, err = m.stage.pgbench(ctx, e, l)
+		return err
+	}
+	used, err = e.during(ctx, func() error {
+		if e.scraped {
+			return scraping(ctx, e.admin, work)
+		}
+		return work()
+	})
+	return r, used, err
+}
+
+func noteStatements(into rounds, row string, e *endpoint, r pgbenchResult, used usage) {
 	each := func(total float64) float64 {
 		if e.process == nil {
 			return math.NaN()
 		}
 		return total / float64(r.statements)
 	}
-	add := func(figure string, v float64) { m.statements.add(row, e.name, figure, v) }
+	add := func(figure string, v float64) { into.add(row, e.name, figure, v) }
 	add("tps", r.tps)
 	add("p50", r.p50)
 	add("p99", r.p99)
@@ -147,6 +194,25 @@ func (e *endpoint) during(ctx context.Context, work func() error) (usage, error)
 	return used, nil
 }
 
+// args says the load to pgbench. It counts whole seconds: for less there is a
+// number of statements, a thousand a second for each client where the load has
+// no rate.
+func (l load) args(each time.Duration) []string {
+	args := []string{"-n", "-S", "-j", "1", "-M", l.mode, "-c", strconv.Itoa(l.clients)}
+	count := each.Seconds() * 1000
+	if l.rate > 0 {
+		args = append(args, "-R", strconv.FormatFloat(l.rate, 'f', 3, 64))
+		count = each.Seconds() * l.rate / float64(l.clients)
+	} else {
+		// At a fixed rate there are few enough to log them all.
+		args = append(args, "--sampling-rate=0.2")
+	}
+	if each < time.Second {
+		return append(args, "-t", strconv.Itoa(max(1, int(count))))
+	}
+	return append(args, "-T", strconv.Itoa(int(math.Ceil(each.Seconds()))))
+}
+
 // pgbenchResult is what one run of pgbench says.
 type pgbenchResult struct {
 	statements int
@@ -155,20 +221,22 @@ type pgbenchResult struct {
 }
 
 // pgbench runs the built-in select-only script against an endpoint.
-func (s *stage) pgbench(ctx context.Context, e *endpoint, mode, clients string) (pgbenchResult, error) {
-	name := database
-	if mode == "prepared" && e.preparedDatabase != "" {
+func (s *stage) pgbench(ctx context.Context, e *endpoint, l load) (pgbenchResult, error) {
+	name, sslmode := database, "disable"
+	if l.mode == "prepared" && e.preparedDatabase != "" {
 		name = e.preparedDatabase
+	}
+	if e.sslmode != "" {
+		sslmode = e.sslmode
 	}
 	dir, err := os.MkdirTemp(s.dir, "pgbench-")
 	if err != nil {
 		return pgbenchResult{}, err
 	}
 	defer os.RemoveAll(dir)
-	seconds := int(math.Ceil(s.options.each.Seconds()))
-	cmd := exec.CommandContext(ctx, s.cluster.Binaries().Path("pgbench"), "-n", "-S", "-M", mode, "-c", clients, "-j", "1",
-		"-T", strconv.Itoa(seconds), "-l", "--sampling-rate=0.2", "--log-prefix="+filepath.Join(dir, "log"),
-		fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=%s sslmode=disable", e.port, pgbenchUser, name))
+	args := append(l.args(s.options.each), "-l", "--log-prefix="+filepath.Join(dir, "log"),
+		fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=%s sslmode=%s", e.port, pgbenchUser, name, sslmode))
+	cmd := exec.CommandContext(ctx, s.cluster.Binaries().Path("pgbench"), args...)
 	cmd.Env = append(os.Environ(), "PGPASSWORD="+password, "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

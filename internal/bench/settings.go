@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// settings is what sides of the proxy differ in.
+type settings struct {
+	nodes     []string // host:port
+	listenTLS string   // what stands in listen.tls; "" for no such section
+	serverTLS string   // mode
+	reads     string   // what stands in the section
+	poolMode  string
+	poolSize  int
+	runtime   string // what stands in the section; "" for no such section
+	logLevel  string
+}
+
+// defaults are the settings of the side that all parts measure: one server,
+// and else what the program does when nothing is said, but for start-up lines
+// in its log.
+func (s *stage) defaults() settings {
+	return settings{
+		nodes: []string{s.cluster.Primary().Addr()}, serverTLS: "disable", reads: "split: false",
+		poolMode: "transaction", poolSize: s.options.serverConns, logLevel: "warn",
+	}
+}
+
+// overReplicas lets the settings name the replicas too, and split reads.
+func (s *stage) overReplicas(c *settings) {
+	c.nodes = nil
+	for _, n := range s.cluster.Nodes() {
+		c.nodes = append(c.nodes, n.Addr())
+	}
+	c.reads = "split: true"
+}
+
+// document writes the proxy's configuration.
+func (c settings) document(listen, admin string, users []poolUser) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "listen: {address: %q", listen)
+	if c.listenTLS != "" {
+		fmt.Fprintf(&b, ", tls: {%s}", c.listenTLS)
+	}
+	fmt.Fprintf(&b, "}\nadmin: {address: %q}\nusers:\n", admin)
+	for _, u := range users {
+		fmt.Fprintf(&b, "  - {name: %s, verifier: '%s', server_password: %s}\n", u.name, u.verifier, password)
+	}
+	var nodes []string
+	for _, n := range c.nodes {
+		nodes = append(nodes, strconv.Quote(n))
+	}
+	fmt.Fprintf(&b, `databases:
+  %s:
+    shards: [{name: s0, nodes: [%s]}]
+    server: {tls: {mode: %s}}
+    reads: {%s}
+    pool: {mode: %s, size: %d}
+log: {level: %s}
+`, database, strings.Join(nodes, ", "), c.serverTLS, c.reads, c.poolMode, c.poolSize, c.logLevel)
+	if c.runtime != "" {
+		fmt.Fprintf(&b, "runtime: {%s}\n", c.runtime)
+	}
+	return b.String()
+}
