@@ -37,6 +37,11 @@ func Analyze(sql string, opts Options) *Statement {
 
 // Analyze is like the function Analyze and scans with the buffers of n.
 func (n *Normal) Analyze(sql string, opts Options) *Statement {
+	return n.analyze(sql, opts, nil)
+}
+
+// analyze shows the tree to also, when that is set and the text was understood.
+func (n *Normal) analyze(sql string, opts Options, also func(*pg.ParseResult, []Command)) *Statement {
 	limit := opts.MaxBytes
 	if limit <= 0 {
 		limit = DefaultMaxBytes
@@ -49,8 +54,13 @@ func (n *Normal) Analyze(sql string, opts Options) *Statement {
 	if n.refuses(sql, opts) {
 		return st
 	}
-	if commands, ok := parse(sql, opts); ok {
-		st.Commands, st.Opaque = commands, false
+	tree, commands, ok := parse(sql, opts)
+	if !ok {
+		return st
+	}
+	st.Commands, st.Opaque = commands, false
+	if also != nil {
+		also(tree, commands)
 	}
 	return st
 }
@@ -84,23 +94,23 @@ func slowComments(sql string) bool {
 
 // parse runs PostgreSQL's grammar and reads the tree; false when the text is
 // not valid or the tree not as expected.
-func parse(sql string, opts Options) (commands []Command, ok bool) {
+func parse(sql string, opts Options) (tree *pg.ParseResult, commands []Command, ok bool) {
 	tree, err := grammar(sql, opts.Slots)
 	if err != nil {
-		return nil, false
+		return nil, nil, false
 	}
 	src := []byte(sql)
 	for _, raw := range tree.Stmts {
 		start, end := commandSpan(src, int(raw.StmtLocation), int(raw.StmtLen))
 		if start < 0 {
-			return nil, false
+			return nil, nil, false
 		}
 		c := Command{Start: start, End: end}
 		b := builder{src: src, c: &c}
 		b.command(message(raw.Stmt))
 		commands = append(commands, c)
 	}
-	return commands, true
+	return tree, commands, true
 }
 
 func grammar(sql string, slots chan struct{}) (*pg.ParseResult, error) {

@@ -52,6 +52,8 @@ type Normal struct {
 	Hint Route
 
 	depth depthCounter
+	// starts is the buffer of Locate.
+	starts [][2]int32
 	// broken is set when a token is not one that PostgreSQL's lexer accepts.
 	broken bool
 }

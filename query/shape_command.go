@@ -1,0 +1,233 @@
+package query
+
+import (
+	"strconv"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+)
+
+// shape reads one command.
+func (sh *shaper) shape(n *pg.Node, r region) *Shape {
+	s := &Shape{Span: sh.text.spanOf(r)}
+	switch x := n.GetNode().(type) {
+	case *pg.Node_SelectStmt, *pg.Node_InsertStmt, *pg.Node_UpdateStmt, *pg.Node_DeleteStmt, *pg.Node_MergeStmt:
+		s.Kind = ShapeQuery
+		s.Scope = sh.query(n, r, nil)
+	case *pg.Node_ExplainStmt:
+		s.Kind, s.Analyze = ShapeExplain, sh.analyzes(x.ExplainStmt.Options)
+		s.Inner = sh.shape(x.ExplainStmt.Query, sh.text.behindExplain(r, len(x.ExplainStmt.Options) > 0))
+	case *pg.Node_PrepareStmt:
+		s.Kind = ShapePrepare
+		s.Inner = sh.shape(x.PrepareStmt.Query, sh.text.behindWord(r, "as"))
+	case *pg.Node_DeclareCursorStmt:
+		s.Kind = ShapeDeclare
+		s.Inner = sh.shape(x.DeclareCursorStmt.Query, sh.text.behindWord(r, "for"))
+	case *pg.Node_CreateTableAsStmt:
+		sh.createAs(s, x.CreateTableAsStmt, r)
+	case *pg.Node_ViewStmt:
+		sh.createView(s, x.ViewStmt, r)
+	case *pg.Node_RefreshMatViewStmt:
+		s.Kind, s.Tables = ShapeRefresh, []*Reference{sh.written(x.RefreshMatViewStmt.Relation)}
+	case *pg.Node_CopyStmt:
+		sh.copy(s, x.CopyStmt, r)
+	case *pg.Node_TruncateStmt:
+		s.Kind = ShapeTruncate
+		for _, rel := range x.TruncateStmt.Relations {
+			s.Tables = append(s.Tables, sh.written(rel.GetRangeVar()))
+		}
+	case *pg.Node_ExecuteStmt:
+		s.Kind = ShapeExecute
+		c := sh.loose()
+		c.clause = ClauseOther
+		s.Arguments = c.values(x.ExecuteStmt.Params)
+		s.take(c)
+	default:
+		sh.other(s, n)
+	}
+	return s
+}
+
+// analyzes says whether EXPLAIN may run its command. An option whose value is
+// a literal counts as yes: other texts of the form may have another one.
+func (sh *shaper) analyzes(options []*pg.Node) bool {
+	for _, o := range options {
+		d := o.GetDefElem()
+		if i := sh.text.at(d.GetLocation()); d.GetDefname() == "analyze" && sh.text.literal(i+1) >= 0 {
+			return true
+		}
+	}
+	return analyzes(options)
+}
+
+// other takes the commands that have no shape of their own.
+func (sh *shaper) other(s *Shape, n *pg.Node) {
+	switch n.GetNode().(type) {
+	case *pg.Node_TransactionStmt, *pg.Node_VariableSetStmt, *pg.Node_VariableShowStmt, *pg.Node_DiscardStmt,
+		*pg.Node_DeallocateStmt, *pg.Node_FetchStmt, *pg.Node_ClosePortalStmt, *pg.Node_ListenStmt,
+		*pg.Node_UnlistenStmt, *pg.Node_NotifyStmt, *pg.Node_ConstraintsSetStmt, *pg.Node_CheckPointStmt:
+		s.Kind = ShapeTransaction
+	default:
+		m := message(n)
+		if m == nil {
+			s.Unknown = append(s.Unknown, "an empty command")
+			return
+		}
+		s.Unknown = append(s.Unknown, "the command "+string(m.ProtoReflect().Descriptor().Name()))
+		s.Tables = append(sh.tables(m), dropped(n.GetDropStmt())...)
+	}
+}
+
+// dropped lists what DROP TABLE and its like drop.
+func dropped(x *pg.DropStmt) []*Reference {
+	switch x.GetRemoveType() {
+	case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_MATVIEW,
+		pg.ObjectType_OBJECT_FOREIGN_TABLE, pg.ObjectType_OBJECT_SEQUENCE:
+	default:
+		return nil
+	}
+	var out []*Reference
+	for _, o := range x.Objects {
+		name := qualified(o.GetList().GetItems(), 0)
+		out = append(out, &Reference{Kind: ReferenceTable, Schema: name.Schema, Name: name.Name, Written: true})
+	}
+	return out
+}
+
+// loose is a scoper for expressions of a command that is no query.
+func (sh *shaper) loose() *scoper { return &scoper{sh: sh, s: &Scope{}} }
+
+// take keeps what a loose scope has besides its values.
+func (s *Shape) take(c *scoper) {
+	s.Sublinks = append(s.Sublinks, c.s.Sublinks...)
+	s.Tables = append(s.Tables, c.s.From...)
+	s.Unknown = append(s.Unknown, c.s.Unknown...)
+	if c.s.Select != nil || c.s.CurrentOf != "" {
+		s.Unknown = append(s.Unknown, "an aggregate or a cursor where there is none")
+	}
+}
+
+func (sh *shaper) written(x *pg.RangeVar) *Reference {
+	r := sh.tableNamed(x)
+	r.Written = true
+	return r
+}
+
+// behindExplain returns the command that EXPLAIN is of.
+func (t *shapeText) behindExplain(r region, options bool) region {
+	if !r.known() || !t.is(r.lo, "explain") {
+		return nowhere
+	}
+	i := r.lo + 1
+	if options {
+		if t.opens(i) {
+			i = t.skip(i)
+		}
+		for t.is(i, "analyze", "analyse", "verbose") {
+			i++
+		}
+	}
+	return region{i, r.hi}
+}
+
+// behindWord returns what follows a word.
+func (t *shapeText) behindWord(r region, word string) region {
+	if i := t.find(r, word); i >= 0 {
+		return region{i + 1, r.hi}
+	}
+	return nowhere
+}
+
+// createAs reads CREATE TABLE AS and CREATE MATERIALIZED VIEW.
+func (sh *shaper) createAs(s *Shape, x *pg.CreateTableAsStmt, r region) {
+	t := sh.text
+	s.Kind = ShapeCreateAs
+	s.Tables = []*Reference{sh.made(x.Into)}
+	body := t.behindWord(r, "as")
+	if body.known() && t.is(body.hi-1, "data") { // WITH [NO] DATA
+		switch {
+		case t.is(body.hi-2, "with"):
+			body.hi -= 2
+		case t.is(body.hi-2, "no") && t.is(body.hi-3, "with"):
+			body.hi -= 3
+		}
+	}
+	s.Inner = sh.shape(x.Query, body)
+}
+
+// createView reads CREATE VIEW. A recursive one is another query than its text says.
+func (sh *shaper) createView(s *Shape, x *pg.ViewStmt, r region) {
+	t := sh.text
+	s.Kind = ShapeCreateView
+	view := sh.written(x.View)
+	view.Columns = names(x.Aliases)
+	s.Tables = []*Reference{view}
+	body := t.behindWord(r, "as")
+	if body.known() && t.find(region{r.lo, body.lo}, "recursive") >= 0 {
+		body = nowhere
+	}
+	if body.known() && t.is(body.hi-1, "option") { // WITH [LOCAL | CASCADED] CHECK OPTION
+		switch {
+		case t.is(body.hi-3, "with"):
+			body.hi -= 3
+		case t.is(body.hi-4, "with"):
+			body.hi -= 4
+		}
+	}
+	s.Inner = sh.shape(x.Query, body)
+}
+
+// copy reads COPY.
+func (sh *shaper) copy(s *Shape, x *pg.CopyStmt, r region) {
+	t := sh.text
+	s.Kind = ShapeCopy
+	k := &Copy{
+		From: x.IsFrom, File: x.Filename != "" || x.IsProgram,
+		Columns: names(x.Attlist), HasColumns: len(x.Attlist) > 0,
+	}
+	s.Copy = k
+	if x.Relation != nil {
+		k.Table = sh.tableNamed(x.Relation)
+		k.Table.Written = x.IsFrom
+	}
+	if x.Query != nil {
+		body := nowhere
+		if r.known() {
+			body = t.group(r.lo + 1)
+		}
+		k.Query = sh.query(x.Query, body, nil)
+	}
+	for _, o := range x.Options {
+		k.Options = append(k.Options, sh.copyOption(s, o.GetDefElem()))
+	}
+	c := sh.loose()
+	where := t.clauses(r, "where").behind(t, "where")
+	k.Where = c.condition(x.WhereClause, ClauseWhere, where)
+	s.take(c)
+}
+
+// copyOption reads one option of COPY.
+func (sh *shaper) copyOption(s *Shape, d *pg.DefElem) CopyOption {
+	o := CopyOption{Name: d.GetDefname(), HasValue: d.GetArg() != nil, Literal: -1}
+	t := sh.text
+	switch v := d.GetArg().GetNode().(type) {
+	case nil:
+	case *pg.Node_String_:
+		o.Value = v.String_.Sval
+	case *pg.Node_Integer:
+		o.Value = strconv.Itoa(int(v.Integer.Ival))
+	case *pg.Node_Float:
+		o.Value = v.Float.Fval
+	case *pg.Node_Boolean:
+		o.Value = strconv.FormatBool(v.Boolean.Boolval)
+	case *pg.Node_AStar:
+		o.Star = true
+	case *pg.Node_List:
+		o.List = names(v.List.Items)
+	default:
+		s.Unknown = append(s.Unknown, "an option of COPY")
+	}
+	if i := t.at(d.GetLocation()); i >= 0 && t.literal(i+1) >= 0 {
+		o.Literal = t.literal(i + 1)
+	}
+	return o
+}
