@@ -514,17 +514,29 @@ func (s *session) fillServer() error {
 // flush offers what both sides have to send.
 func (s *session) flush() error {
 	if s.lease != nil && s.lease.Pending() > 0 {
+		full := s.lease.Pending() > highWater
 		if err := s.lease.Flush(); err != nil {
 			// What the server said before it went may still be there to read.
 			return s.serverLost(err)
 		}
+		s.makesRoom(full, s.lease)
 	}
 	if s.client.Pending() > 0 {
+		full := s.client.Pending() > highWater
 		if err := s.client.Flush(); err != nil {
 			return s.clientError(err)
 		}
+		s.makesRoom(full, s.client)
 	}
 	return nil
+}
+
+// makesRoom counts it as progress when a side is full no more: what is buffered of
+// the other goes on, for which nothing more need come.
+func (s *session) makesRoom(full bool, side interface{ Pending() int }) {
+	if full && side.Pending() <= highWater {
+		s.steps++
+	}
 }
 
 // clientError turns a failed read or write of the client's socket into the
