@@ -65,6 +65,8 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 			continue
 		}
 		if err := part.run(ctx); err != nil {
+			// What was measured before it is not lost, but is no whole run either.
+			fmt.Fprintf(out, "\n%s", m.report())
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
