@@ -1,6 +1,9 @@
 package query
 
-import "bytes"
+import (
+	"bytes"
+	"strconv"
+)
 
 // stringToken reads a quoted literal whose first quote is at quote, with every
 // continuation of it on later lines.
@@ -194,4 +197,61 @@ func junkChecked(s []byte, t token) token {
 		t.kind = tokBad
 	}
 	return t
+}
+
+// LiteralText appends what a literal of sql stands for, as the type's input function
+// would read it, to dst. ok is false for what depends on settings, or is not read
+// here: escapes, continued strings, national and bit strings.
+func LiteralText(dst, sql []byte, l Literal) (text []byte, ok bool) {
+	if l.Start < 0 || l.End > len(sql) || l.Start >= l.End {
+		return dst, false
+	}
+	b := sql[l.Start:l.End]
+	switch l.Kind {
+	case LiteralInt, LiteralFloat:
+		if bytes.ContainsAny(b, "_xXoObB") {
+			return dst, false // of newer versions
+		}
+		return append(dst, b...), true
+	case LiteralString:
+	default:
+		return dst, false
+	}
+	switch {
+	case b[0] == '$':
+		tag := bytes.IndexByte(b[1:], '$') + 2
+		if tag < 2 || len(b) < 2*tag {
+			return dst, false
+		}
+		return append(dst, b[tag:len(b)-tag]...), true
+	case b[0] != '\'':
+		return dst, false
+	}
+	b = b[1:]
+	for {
+		i := bytes.IndexAny(b, `'\`)
+		switch {
+		case i < 0 || b[i] == '\\':
+			return dst, false
+		case i == len(b)-1:
+			return append(dst, b[:i]...), true
+		case b[i+1] != '\'':
+			return dst, false // continued on another line
+		}
+		dst = append(dst, b[:i+1]...)
+		b = b[i+2:]
+	}
+}
+
+// CountParams returns how often a text names each parameter ($1).
+func CountParams(sql []byte) map[int32]int {
+	uses := map[int32]int{}
+	for t := nextToken(sql, 0); t.kind != tokEnd && t.kind != tokBad; t = nextToken(sql, t.end) {
+		if t.kind == tokParam {
+			if n, err := strconv.ParseInt(string(sql[t.start+1:t.end]), 10, 32); err == nil {
+				uses[int32(n)]++
+			}
+		}
+	}
+	return uses
 }

@@ -33,6 +33,12 @@ type Plan struct {
 	// Simple is set when the statement neither touches transaction state nor
 	// has effects: the relay need not look at it further.
 	Simple bool
+	// Where says on which shards the statement runs; Anywhere in a database of one.
+	Where Where
+	// Refusal is why it runs nowhere, nil unless Where is Refused.
+	Refusal *Refusal
+	// groups are the uses of sharded tables, which must meet on one shard.
+	groups []Group
 	// Why says in a few words why Intent is Write for a statement that looks
 	// like a read ("calls volatile function f"); for EXPLAIN ROUTE and logs.
 	Why string

@@ -1,0 +1,172 @@
+package router
+
+import (
+	"strings"
+
+	"shardproxy/query"
+)
+
+// route finds out where a statement runs whose commands have these shapes. literals
+// are those of its text.
+func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string, literals []query.Literal) routed {
+	p := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}}
+	if st.Opaque || len(shapes) != len(st.Commands) {
+		p.refuse(reasonUnknown, "the text is not understood")
+	}
+	for i, sh := range shapes {
+		p.shape(sh, &text{literals: literals})
+		p.functions(&st.Commands[i])
+	}
+	var out routed
+	out.where, out.refusal = p.decide()
+	if out.where == Keyed {
+		out.groups = p.groups
+		p.settle(sql)
+	}
+	return out
+}
+
+// routed is where a statement runs.
+type routed struct {
+	where   Where
+	refusal *Refusal
+	groups  []Group
+}
+
+// shape proves one command.
+func (p *prover) shape(sh *query.Shape, t *text) {
+	switch sh.Kind {
+	case query.ShapeQuery:
+		p.command(sh.Scope, t)
+	case query.ShapeExplain, query.ShapeDeclare:
+		p.shape(sh.Inner, t)
+	case query.ShapePrepare:
+		p.shape(sh.Inner, t)
+		if p.uses[kindSharded] != "" {
+			p.refuse(reasonCommand, "PREPARE of a statement on the sharded table "+p.uses[kindSharded])
+		}
+	case query.ShapeExecute:
+		p.uses[kindSystem] = "a prepared statement" // see ShapePrepare
+	case query.ShapeTransaction:
+	case query.ShapeCopy:
+		p.copy(sh, t)
+	default:
+		p.other(sh, t)
+	}
+	for _, l := range sh.Sublinks {
+		p.command(l.Scope, t)
+	}
+}
+
+// copy proves a COPY.
+func (p *prover) copy(sh *query.Shape, t *text) {
+	c := sh.Copy
+	if c.Query != nil {
+		p.command(c.Query, t)
+		return
+	}
+	r := p.mention(c.Table)
+	if r == kindSharded {
+		p.refuse(reasonCommand, "COPY of the sharded table "+p.uses[kindSharded])
+	}
+}
+
+// other deals with the commands that are no queries: on tables of the home shard they
+// run there.
+func (p *prover) other(sh *query.Shape, t *text) {
+	if sh.Inner != nil {
+		p.shape(sh.Inner, t)
+	}
+	p.uses[kindSystem] = "the command"
+	for _, r := range sh.Tables {
+		switch k := p.mention(r); k {
+		case kindSharded, kindReference:
+			p.refuse(reasonCommand, "a command on "+p.uses[k]+", which is on several shards")
+		}
+	}
+}
+
+// mention notes a table that a command names.
+func (p *prover) mention(r *query.Reference) kind {
+	l := &leaf{ref: r, rel: p.relations.find(r.Schema, r.Name)}
+	if l.rel == nil {
+		l.rel = &relation{kind: kindSingle, schema: r.Schema, name: r.Name}
+	}
+	p.note(l)
+	return l.rel.kind
+}
+
+// functions notes what the command calls, and what it does besides its tables.
+func (p *prover) functions(c *query.Command) {
+	switch c.Kind {
+	case query.KindListen, query.KindUnlisten, query.KindNotify, query.KindPrepareTx:
+		p.uses[kindSystem] = "the command"
+	}
+	for _, f := range c.Functions {
+		if ofOneServer(f.Name) {
+			p.uses[kindSystem] = "what " + f.Name + " is about"
+			continue
+		}
+		if why := p.relations.reaches(f); why != "" {
+			p.refuse(reasonFunction, why)
+		}
+	}
+}
+
+// ofOneServer reports whether a function of PostgreSQL's own is about what all
+// sessions must find in one place: locks, sequences, large objects, transactions,
+// channels, the catalog.
+func ofOneServer(name string) bool {
+	for _, prefix := range [...]string{"pg_advisory_", "pg_try_advisory_", "lo_", "txid_", "pg_current_xact_id", "pg_stat_", "pg_logical_", "pg_replication_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	switch name {
+	case "nextval", "currval", "setval", "lastval", "pg_notify", "loread", "lowrite", "pg_export_snapshot", "pg_xact_status",
+		"pg_sequence_last_value", "pg_get_serial_sequence":
+		return true
+	}
+	return strings.HasSuffix(name, "_to_xml") || strings.HasSuffix(name, "_to_xmlschema") || strings.HasSuffix(name, "_to_xml_and_xmlschema")
+}
+
+// settle marks the parameters whose type the comparisons with keys decide.
+func (p *prover) settle(sql string) {
+	if len(p.params) == 0 {
+		return
+	}
+	uses := query.CountParams([]byte(sql))
+	for i := range p.groups {
+		for _, column := range p.groups[i].columns {
+			for j := range column {
+				v := &column[j]
+				if v.source == fromParam {
+					u := p.params[v.index]
+					v.sure = !u.mixed && u.n == uses[v.index]
+				}
+			}
+		}
+	}
+}
+
+// paramUse counts the comparisons that a parameter is in.
+type paramUse struct {
+	n     int
+	of    value
+	mixed bool
+}
+
+// used counts a comparison.
+func (p *prover) used(v value) {
+	t := v.as
+	if v.cast != 0 {
+		t = v.cast
+	}
+	u := p.params[v.index]
+	if u.n == 0 {
+		u.of.as = t
+	}
+	u.n++
+	u.mixed = u.mixed || !u.of.as.Colocates(t)
+	p.params[v.index] = u
+}

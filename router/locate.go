@@ -1,0 +1,176 @@
+package router
+
+import (
+	"errors"
+
+	"shardproxy/shardmap"
+	"shardproxy/wire"
+)
+
+// AnyShard is in the place of a shard's number when any will do.
+const AnyShard = -1
+
+// Shard returns the shard on which the plan runs with these values: its place in the
+// configuration, or AnyShard. The error is a *wire.Error: the statement is refused, or
+// a value is one that PostgreSQL refuses. It allocates only to say no.
+func (p *Plan) Shard(o *Owners, v *Values) (int, error) {
+	switch p.Where {
+	case Anywhere:
+		return AnyShard, nil
+	case Home:
+		return 0, nil
+	case Refused:
+		return AnyShard, p.Refusal.Error()
+	}
+	l := locator{owners: o, values: v, shard: AnyShard}
+	for i := range p.groups {
+		if err := l.group(&p.groups[i]); err != nil {
+			return AnyShard, err
+		}
+	}
+	return l.shard, nil
+}
+
+// Error returns what the client is told.
+func (r *Refusal) Error() *wire.Error {
+	hint := r.Hint
+	if hint == "" {
+		hint = r.Reason.hint()
+	}
+	e := wire.Errorf("0A000", "this statement cannot be run over several shards: %s", r.Why)
+	if hint != "" {
+		e = e.WithHint("%s", hint)
+	}
+	return e
+}
+
+// locator finds the one shard that all groups lie on.
+type locator struct {
+	owners *Owners
+	values *Values
+	shard  int
+	first  *Group // that was found there
+	combos int
+}
+
+// maxCombinations bounds the keys of one group that are made from lists of values for
+// several columns.
+const maxCombinations = 100_000
+
+func (l *locator) group(g *Group) error {
+	if len(g.columns) == 0 {
+		return l.found(g, g.placement.fixedShard(l.owners))
+	}
+	l.combos = 0
+	return l.column(g, 0, 0)
+}
+
+// column goes through the values of one column of the key, those before it given.
+func (l *locator) column(g *Group, i int, row shardmap.RowHash) error {
+	for j := range g.columns[i] {
+		val := &g.columns[i][j]
+		r, err := l.values.read(val)
+		if err != nil {
+			return err
+		}
+		switch {
+		case r.null && val.assigned:
+			return errNullKey(g)
+		case r.null:
+			continue
+		case val.array:
+			err = l.elements(g, i, row, val, r)
+		default:
+			err = l.value(g, i, row, val, r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func errNullKey(g *Group) *wire.Error {
+	return wire.Errorf("23502", "the key of table %s is NULL", g.table).
+		WithHint("A row is placed by its key, which must have a value.")
+}
+
+// value goes on with one value of one column.
+func (l *locator) value(g *Group, i int, row shardmap.RowHash, val *value, r read) error {
+	if l.combos++; l.combos > maxCombinations {
+		return unproven("there are too many values")
+	}
+	if err := l.values.check(val, &r); err != nil {
+		return keyError(err)
+	}
+	k := g.placement.types[i]
+	v := shardmap.Value{Type: r.typed, Data: r.data, Format: r.f}
+	if g.placement.list != nil || g.placement.ranges != nil {
+		return l.placed(g, v)
+	}
+	h, err := v.HashFor(k)
+	if err != nil {
+		return keyError(err)
+	}
+	if len(g.columns) > 1 {
+		row = row.Add(h)
+		if i+1 < len(g.columns) {
+			return l.column(g, i+1, row)
+		}
+		h = row.Sum()
+	}
+	return l.found(g, l.owners.Of(h))
+}
+
+// placed looks a value up in a list or in ranges.
+func (l *locator) placed(g *Group, v shardmap.Value) error {
+	var shard string
+	var err error
+	if g.placement.list != nil {
+		shard, err = g.placement.list.Place(v)
+	} else {
+		shard, err = g.placement.ranges.Place(v)
+	}
+	if err != nil {
+		return keyError(err)
+	}
+	return l.found(g, l.owners.named(shard))
+}
+
+// found notes a shard that the group needs.
+func (l *locator) found(g *Group, shard int) error {
+	if l.shard == AnyShard {
+		l.shard, l.first = shard, g
+		return nil
+	}
+	if l.shard == shard {
+		return nil
+	}
+	r := Refusal{Reason: reasonSeveral, Why: "its keys lie on several shards, of " + l.first.table}
+	if g.table != l.first.table {
+		r.Why += " and " + g.table
+	}
+	return r.Error()
+}
+
+// keyError turns the error of a value into what the client is told.
+func keyError(err error) error {
+	if e := new(shardmap.ValueError); errors.As(err, &e) {
+		return wire.Errorf(e.Code, "%s", e.Message)
+	}
+	if e := new(shardmap.UnplacedError); errors.As(err, &e) {
+		return wire.Errorf("0A000", "%s", e.Error()).WithHint("Name the value, or a default, in the table's rule.")
+	}
+	if errors.Is(err, shardmap.ErrUnproven) {
+		return unproven("what it means depends on settings or on rules of its own")
+	}
+	return err
+}
+
+// fixedShard is the shard of a schema.
+func (p *Placement) fixedShard(o *Owners) int {
+	if p.fixed != "" {
+		return o.named(p.fixed)
+	}
+	return o.Of(p.schema)
+}

@@ -1,0 +1,63 @@
+package router
+
+import (
+	"slices"
+
+	"shardproxy/shardmap"
+)
+
+// Placement says how the rows of a sharded table, or of all tables of a schema, are
+// placed. It is immutable.
+type Placement struct {
+	// types are those of the key's columns, in order; none for a schema's.
+	types []shardmap.KeyType
+	// list and ranges are nil for tables that are placed by hash.
+	list   *shardmap.List
+	ranges *shardmap.Ranges
+	// fixed is the schema's shard, "" when its name decides.
+	fixed string
+	// schema is the hash of the schema's name.
+	schema uint64
+}
+
+// Owners says which shard owns which slot. It is immutable.
+type Owners struct {
+	slots  *shardmap.Map
+	index  []int // of the map's shards in the configuration
+	shards []string
+}
+
+// NewOwners returns the owners by a slot map; shards are those of the configuration,
+// in its order. ok is false when the map names another one.
+func NewOwners(m *shardmap.Map, shards []string) (o *Owners, ok bool) {
+	o = &Owners{slots: m, shards: shards}
+	for _, name := range m.Shards() {
+		i := slices.Index(shards, name)
+		if i < 0 {
+			return nil, false
+		}
+		o.index = append(o.index, i)
+	}
+	return o, true
+}
+
+// Epoch is the slot map's.
+func (o *Owners) Epoch() int64 { return o.slots.Epoch() }
+
+// Of returns the place in the configuration of the shard that owns a hash.
+func (o *Owners) Of(hash uint64) int { return o.index[o.slots.OwnerIndex(o.slots.SlotOf(hash))] }
+
+// named returns the place of a shard by its name, -1 when there is none.
+func (o *Owners) named(shard string) int { return slices.Index(o.shards, shard) }
+
+// Group is one use of a sharded table: its key's columns, and the values that each
+// is one of. It is immutable.
+type Group struct {
+	table     string
+	placement *Placement
+	columns   [][]value
+}
+
+func (g *Group) same(o *Group) bool {
+	return g.placement == o.placement && slices.EqualFunc(g.columns, o.columns, slices.Equal[[]value])
+}

@@ -1,0 +1,152 @@
+package router
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"shardproxy/query"
+	"shardproxy/shardmap"
+)
+
+// fakeRelations is a schema of the tests' own.
+type fakeRelations map[string]*relation
+
+func (f fakeRelations) find(schema, name string) *relation {
+	if schema != "" && schema != "public" {
+		name = schema + "." + name
+	}
+	return f[name]
+}
+
+func (f fakeRelations) keyType(t *query.Type) shardmap.KeyType {
+	if len(t.Modifiers) > 0 || t.Dimensions > 0 || t.Odd {
+		return 0
+	}
+	return map[string]shardmap.KeyType{"int2": shardmap.Int2, "int4": shardmap.Int4, "int8": shardmap.Int8, "text": shardmap.Text,
+		"varchar": shardmap.Text, "uuid": shardmap.UUID, "date": shardmap.Date, "bool": shardmap.Bool,
+		"numeric": shardmap.Numeric}[t.Name.Name]
+}
+
+func (f fakeRelations) equal(op query.Name, left, right shardmap.KeyType) bool {
+	return op.Name == "=" && (op.Schema == "" || op.Schema == "pg_catalog") && left.Colocates(right)
+}
+
+func (f fakeRelations) returnsSet(n query.Name) bool {
+	return n.Name == "unnest" || n.Name == "generate_series"
+}
+
+func (f fakeRelations) reaches(n query.Name) string {
+	if strings.HasPrefix(n.Name, "f_") {
+		return "function " + n.Name + " may read any table"
+	}
+	return ""
+}
+
+// testSchema reads lines such as "orders sharded id:int8 customer_id:int8*".
+func testSchema(t *testing.T, text string) fakeRelations {
+	f := fakeRelations{}
+	kinds := map[string]kind{"single": kindSingle, "system": kindSystem, "reference": kindReference, "sharded": kindSharded, "view": kindView}
+	shared := &Placement{types: []shardmap.KeyType{shardmap.Int8}}
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		word, rest, _ := strings.Cut(rest, " ")
+		r := &relation{kind: kinds[word], schema: "public", name: name}
+		if r.kind == kindView {
+			names, sql, _ := strings.Cut(rest, " AS ")
+			for n := range strings.FieldsSeq(names) {
+				r.columns = append(r.columns, relationColumn{name: n})
+			}
+			var n query.Normal
+			if !n.Scan([]byte(sql)) {
+				t.Fatal(sql)
+			}
+			_, shapes := n.AnalyzeShapes(sql, query.Options{})
+			r.query, r.view = shapes[0].Scope, &viewText{[]byte(sql), slices.Clone(n.Literals)}
+			f[name] = r
+			continue
+		}
+		for c := range strings.FieldsSeq(rest) {
+			name, typ, _ := strings.Cut(c, ":")
+			if strings.HasSuffix(typ, "*") {
+				r.key = append(r.key, len(r.columns))
+				typ = strings.TrimSuffix(typ, "*")
+			}
+			r.columns = append(r.columns, relationColumn{name: name, typmod: -1,
+				key: f.keyType(&query.Type{Name: query.Name{Name: typ}})})
+		}
+		r.placement = shared
+		if r.kind == kindSharded && (len(r.key) != 1 || r.columns[r.key[0]].key != shardmap.Int8) {
+			r.placement = &Placement{}
+			for _, k := range r.key {
+				r.placement.types = append(r.placement.types, r.columns[k].key)
+			}
+		}
+		f[name] = r
+	}
+	return f
+}
+
+// TestProof shows where statements run. Each must be right or refused.
+func TestProof(t *testing.T) {
+	datadriven.Walk(t, "testdata/proof", func(t *testing.T, path string) {
+		var rel fakeRelations
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			if d.Cmd == "schema" {
+				rel = testSchema(t, d.Input)
+				return ""
+			}
+			var out strings.Builder
+			for line := range strings.Lines(d.Input) {
+				line = strings.TrimRight(line, "\n")
+				fmt.Fprintf(&out, "%s\n  %s\n", line, describeRoute(rel, line))
+			}
+			return out.String()
+		})
+	})
+}
+
+func describeRoute(rel relations, sql string) string {
+	var n query.Normal
+	n.Scan([]byte(sql))
+	st, shapes := n.AnalyzeShapes(sql, query.Options{})
+	r := route(rel, st, shapes, sql, n.Literals)
+	if r.where == Refused {
+		return fmt.Sprintf("refused %s: %s", r.refusal.Reason, r.refusal.Why)
+	}
+	var out strings.Builder
+	out.WriteString(r.where.String())
+	for i := range r.groups {
+		fmt.Fprintf(&out, " %s", describeGroup(&r.groups[i], rel, sql, n.Literals))
+	}
+	return out.String()
+}
+
+func describeGroup(g *Group, rel relations, sql string, literals []query.Literal) string {
+	var columns []string
+	r := rel.find("", strings.TrimPrefix(g.table, "public."))
+	for i, column := range g.columns {
+		var values []string
+		for _, v := range column {
+			s := map[source]string{fromNull: "NULL", fromParam: fmt.Sprintf("$%d", v.index), fromPlan: "=" + v.fixed}[v.source]
+			if v.source == fromLiteral {
+				s = sql[literals[v.index].Start:literals[v.index].End]
+			}
+			if v.negative {
+				s = "-" + s
+			}
+			if v.array {
+				s = "any(" + s + ")"
+			}
+			if v.source == fromParam && !v.sure {
+				s += "?"
+			}
+			values = append(values, s)
+		}
+		columns = append(columns, r.columns[r.key[i]].name+": "+strings.Join(values, " "))
+	}
+	return r.name + "(" + strings.Join(columns, ", ") + ")"
+}

@@ -1,0 +1,73 @@
+package router
+
+import (
+	"shardproxy/query"
+	"shardproxy/shardmap"
+)
+
+// kind says where the rows of a relation are.
+type kind uint8
+
+const (
+	kindSingle    kind = iota // on the home shard: every table that nobody declared
+	kindSystem                // each server has its own: the system catalogs
+	kindReference             // the same rows on every shard
+	kindSharded               // placed by a key
+	kindView                  // those of what its query reads
+	kindUnknown               // there may be several of the name, or nobody knows what it reads
+)
+
+// relation is a table, a view or the like as far as the proof must know it. It is
+// immutable.
+type relation struct {
+	kind         kind
+	schema, name string
+	columns      []relationColumn
+	// key holds the places of the key's columns in columns, of a sharded table.
+	key       []int
+	placement *Placement
+	// query is a view's.
+	query *query.Scope
+	// literals are the values of query's literals, whose text is the view's own.
+	view *viewText
+	// why says what makes it kindUnknown.
+	why string
+}
+
+// relationColumn is one column. key is 0 when its type, or its collation, cannot be
+// that of a key.
+type relationColumn struct {
+	name   string
+	key    shardmap.KeyType
+	typmod int32
+}
+
+// viewText is the text that a view's scope belongs to.
+type viewText struct {
+	sql      []byte
+	literals []query.Literal
+}
+
+// relations finds what names mean.
+type relations interface {
+	// find returns the relation that a name in FROM or behind a command refers to;
+	// nil when there is none.
+	find(schema, name string) *relation
+	// keyType returns the key type that a type's name in a cast means; 0 for others.
+	keyType(t *query.Type) shardmap.KeyType
+	// equal reports whether the operator surely is the equality of both key types.
+	equal(op query.Name, left, right shardmap.KeyType) bool
+	// returnsSet reports whether a call may return a set of rows.
+	returnsSet(f query.Name) bool
+	// reaches says why a function cannot be called in a database of several shards;
+	// "" when it can.
+	reaches(f query.Name) string
+}
+
+// String names the relation as messages do.
+func (r *relation) String() string {
+	if r.schema == "" {
+		return r.name
+	}
+	return r.schema + "." + r.name
+}

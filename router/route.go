@@ -1,0 +1,102 @@
+package router
+
+import "fmt"
+
+// Where says on which shards a statement runs.
+type Where uint8
+
+const (
+	// Anywhere: on whatever shard; the statement needs none, or what is on all.
+	Anywhere Where = iota
+	// Home: on the first shard.
+	Home
+	// Keyed: on the shard where the plan's groups meet; see Plan.Shard.
+	Keyed
+	// Refused: nowhere; see Plan.Refusal.
+	Refused
+)
+
+// String returns the word for the place, as EXPLAIN and the console show it.
+func (w Where) String() string {
+	switch w {
+	case Anywhere:
+		return "any"
+	case Home:
+		return "home"
+	case Keyed:
+		return "keyed"
+	}
+	return "refused"
+}
+
+// Reason is the class of a refusal, a word for metrics.
+type Reason string
+
+// The reasons.
+const (
+	reasonUnbound   Reason = "unbound_key"    // rows of all shards would be needed
+	reasonSeveral   Reason = "several_shards" // the keys lie on more than one
+	reasonMixed     Reason = "mixed_kinds"    // sharded and single tables
+	reasonNoKey     Reason = "no_key"         // an INSERT without its key
+	reasonKeyChange Reason = "key_change"     // an UPDATE of the key
+	reasonValue     Reason = "value"          // a key's value that is not understood
+	reasonReference Reason = "reference"      // a write to a reference table
+	reasonFunction  Reason = "function"       // a function that may read sharded tables
+	reasonView      Reason = "view"           // a write through a view
+	reasonCommand   Reason = "command"        // a command that is not built for shards
+	reasonUnknown   Reason = "not_understood" // a part of the text, or a name
+)
+
+// Refusal is why a statement is not run.
+type Refusal struct {
+	Reason Reason
+	// Why says it in words; Hint what may help, "" when nothing is known to.
+	Why, Hint string
+}
+
+// hint is what a refusal is told with when nothing better is known.
+func (r Reason) hint() string {
+	switch r {
+	case reasonUnbound:
+		return "Give the key of every sharded table: key = value, or equality with a column that is."
+	case reasonSeveral:
+		return "Send one statement for each key."
+	case reasonMixed:
+		return "Tables on the home shard and sharded tables cannot meet in a statement; a reference table is on every shard."
+	case reasonNoKey:
+		return "Name the key's columns and give their values."
+	case reasonKeyChange:
+		return "Delete the row and insert it anew."
+	case reasonValue:
+		return "Give the key as a constant or as a parameter of the column's type."
+	}
+	return ""
+}
+
+// decide turns what the prover found of a command into where it runs.
+func (p *prover) decide() (Where, *Refusal) {
+	single, system := p.uses[kindSingle], p.uses[kindSystem]
+	sharded, reference := p.uses[kindSharded], p.uses[kindReference]
+	home := single
+	if home == "" {
+		home = system
+	}
+	switch {
+	case p.refusal != nil:
+		return Refused, p.refusal
+	case sharded != "" && home != "":
+		p.refuse(reasonMixed, fmt.Sprintf("%s is on the home shard, and %s is sharded", home, sharded))
+		return Refused, p.refusal
+	case p.written[kindReference] != "":
+		p.refuse(reasonReference, p.written[kindReference]+" is on every shard")
+		return Refused, p.refusal
+	case reference != "" && p.locks && sharded != "":
+		p.refuse(reasonReference, "rows of "+reference+", which is on every shard, are locked")
+		return Refused, p.refusal
+	case sharded != "":
+		return Keyed, nil
+	case home != "" || reference != "" && p.locks:
+		return Home, nil
+	}
+	return Anywhere, nil
+}
