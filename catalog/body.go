@@ -18,25 +18,33 @@ func (g *graph) readBodies() {
 			continue
 		}
 		b, ok := scanBody(*n.body)
+		for _, w := range b.words {
+			n.mentions = append(n.mentions, g.typesByName[w]...)
+		}
+		named := g.named(b)
 		if n.verdict.Fitness != Unsafe {
-			for _, w := range b.words {
-				n.mentions = append(n.mentions, g.byName[w]...)
-			}
+			n.mentions = append(n.mentions, named...)
 			continue
 		}
 		if !ok {
 			continue
 		}
 		n.judge(Writes, n.verdict.Why)
-		for _, w := range b.words {
-			n.uses = append(n.uses, g.byName[w]...)
-		}
-		for _, id := range g.userOperators {
-			if slices.ContainsFunc(b.signs, func(s string) bool { return strings.Contains(s, g.nodes[id].name) }) {
-				n.uses = append(n.uses, id)
-			}
+		n.uses = append(n.uses, named...)
+	}
+}
+
+// named returns the functions, relations and operators that a body may mean.
+func (g *graph) named(b body) (ids []nodeID) {
+	for _, w := range b.words {
+		ids = append(ids, g.byName[w]...)
+	}
+	for _, id := range g.userOperators {
+		if slices.ContainsFunc(b.signs, func(s string) bool { return strings.Contains(s, g.nodes[id].name) }) {
+			ids = append(ids, id)
 		}
 	}
+	return ids
 }
 
 // asks says what a function asks for itself: one of PostgreSQL's own by its name,

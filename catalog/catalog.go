@@ -19,6 +19,25 @@ type Catalog struct {
 	// customNames and customDynamic are what CustomSettings tells.
 	customNames   []string
 	customDynamic bool
+
+	// What follows is only there when tables were loaded; see HasTables.
+
+	tables      map[string][]*Table
+	others      map[string][]otherRelation
+	tablesByOID map[uint32]*Table
+	userTables  []*Table
+	usage       map[string]schemaUsage
+	collations  map[uint32]*Collation
+	namedTypes  map[string][]*NamedType
+	typesByOID  map[uint32]*NamedType
+	calls       map[string][]*Callable
+	callsByOID  map[uint32]*Callable
+	comparing   comparing
+	reach       reachGraph
+	// members belong to extensions or range types; extensions says which there
+	// are, in words.
+	members    map[nodeID]bool
+	extensions map[string]string
 }
 
 // function is one overload of a function as it is called.
@@ -146,7 +165,10 @@ func (c *Catalog) Attribute(name string) Verdict {
 // an unknown path: every schema is in reach.
 type Path struct {
 	known   bool
-	schemas []string
+	schemas []string // in any order
+	// steps are the schemas in order; role is the session's, "" when not known.
+	steps []pathStep
+	role  string
 }
 
 // Path reads the value of search_path as SHOW gives it. $user stands for every
@@ -165,6 +187,7 @@ func (c *Catalog) Path(value string) Path {
 		}
 		p.schemas = append(p.schemas, n)
 	}
+	p.steps = pathSteps(names, c.userSteps())
 	return p
 }
 

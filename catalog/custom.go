@@ -21,14 +21,14 @@ func (c *Catalog) CustomSettings() (names []string, complete bool) {
 // customNamesMax bounds how many names are kept; with more the list is not complete.
 const customNamesMax = 500
 
-// customSettingsSQL returns the bodies of functions that may set something:
+// customSettingsSQL, with NEWBODY as in tableFunctionsSQL, returns the bodies of functions that may set something:
 // only these are read for names.
 const customSettingsSQL = `
-SELECT coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
+SELECT coalesce(NEWBODY, p.prosrc),
        EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 WHERE p.oid >= 16384 AND l.lanname NOT IN ('c', 'internal')
-  AND coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) ~* '(set_config|\mset\M)'`
+  AND coalesce(NEWBODY, p.prosrc) ~* '(set_config|\mset\M)'`
 
 func (c *Catalog) customRow(r pgx.CollectableRow) (struct{}, error) {
 	var body string

@@ -49,6 +49,8 @@ type graph struct {
 	nodes map[nodeID]*node
 	// byName finds functions and relations by name, for function bodies.
 	byName map[string][]nodeID
+	// typesByName finds the types in typeRow's query.
+	typesByName map[string][]nodeID
 	// userOperators are the operators made after initdb.
 	userOperators []nodeID
 }
@@ -58,7 +60,8 @@ type graph struct {
 var commandNode = nodeID{nodeWrite, 0}
 
 func newGraph() *graph {
-	g := &graph{nodes: make(map[nodeID]*node, 8192), byName: make(map[string][]nodeID, 8192)}
+	g := &graph{nodes: make(map[nodeID]*node, 8192), byName: make(map[string][]nodeID, 8192),
+		typesByName: map[string][]nodeID{}}
 	g.nodes[commandNode] = &node{what: "fires an event trigger"}
 	g.nodes[commandNode].judge(Writes, "changes the catalog")
 	return g
@@ -165,6 +168,7 @@ func (g *graph) typeRow(r pgx.CollectableRow) (struct{}, error) {
 	err := r.Scan(&oid, &n.schema, &n.name)
 	n.what = "uses type " + n.name
 	g.nodes[nodeID{nodeType, oid}] = n
+	g.typesByName[n.name] = append(g.typesByName[n.name], nodeID{nodeType, oid})
 	return struct{}{}, err
 }
 

@@ -18,7 +18,7 @@ type Querier interface {
 func Load(ctx context.Context, q Querier) (*Catalog, error) {
 	var c *Catalog
 	err := inSnapshot(ctx, q, func(tx pgx.Tx) (err error) {
-		c, err = loadIn(ctx, tx)
+		c, _, err = loadGraph(ctx, tx)
 		return err
 	})
 	if err != nil {
@@ -56,10 +56,21 @@ func inSnapshot(ctx context.Context, q Querier, f func(pgx.Tx) error) error {
 // initdb (FirstNormalObjectId).
 const firstUserOID = 16384
 
-// loadIn reads everything and draws the conclusions.
-func loadIn(ctx context.Context, tx pgx.Tx) (*Catalog, error) {
+// serverVersion returns the server's version as a number: 150004.
+func serverVersion(ctx context.Context, tx pgx.Tx) (version int, err error) {
+	err = tx.QueryRow(ctx, "SELECT current_setting('server_version_num')::int4").Scan(&version)
+	return version, err
+}
+
+// loadGraph reads what the judgements need and draws the conclusions. It
+// returns the settled graph too.
+func loadGraph(ctx context.Context, tx pgx.Tx) (*Catalog, *graph, error) {
 	g := newGraph()
 	c := &Catalog{}
+	version, err := serverVersion(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, step := range []struct {
 		sql string
 		row func(pgx.CollectableRow) (struct{}, error)
@@ -76,19 +87,19 @@ func loadIn(ctx context.Context, tx pgx.Tx) (*Catalog, error) {
 		{typesSQL, g.typeRow},
 		{edgesSQL, g.edgeRow},
 		{typeEdgesSQL, g.edgeRow},
-		{customSettingsSQL, c.customRow},
+		{withBodies(customSettingsSQL, version), c.customRow},
 	} {
 		rows, err := tx.Query(ctx, step.sql)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if _, err := pgx.CollectRows(rows, step.row); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	g.readBodies()
 	g.settle()
 	g.fill(c)
 	c.settleCustom()
-	return c, nil
+	return c, g, nil
 }

@@ -17,6 +17,8 @@ type Options struct {
 	// Source is asked for the catalog; required. It must be safe for use by
 	// the Refresher's goroutine.
 	Source Querier
+	// Tables is set to load with LoadTables.
+	Tables bool
 	// Interval between two checks, DefaultInterval when 0. After a failure the
 	// next attempt comes sooner, from a second on.
 	Interval time.Duration
@@ -65,10 +67,14 @@ func NewRefresher(opts Options) *Refresher {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
+	load, check := Load, fingerprint
+	if opts.Tables {
+		load, check = LoadTables, tablesFingerprint
+	}
 	return &Refresher{
 		opts:  opts,
-		load:  func(ctx context.Context) (*Catalog, error) { return Load(ctx, opts.Source) },
-		check: func(ctx context.Context) (string, error) { return fingerprint(ctx, opts.Source) },
+		load:  func(ctx context.Context) (*Catalog, error) { return load(ctx, opts.Source) },
+		check: func(ctx context.Context) (string, error) { return check(ctx, opts.Source) },
 		poke:  make(chan struct{}, 1),
 	}
 }

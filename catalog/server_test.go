@@ -8,6 +8,39 @@ import (
 	"shardproxy/internal/pgtest"
 )
 
+// TestRefresherWithTables notices a change of a column, which only LoadTables reads.
+func TestRefresherWithTables(t *testing.T) {
+	db := pgtest.Shared(t)
+	other := connect(t, db.DSN("postgres"))
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := other.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("CREATE TABLE t (a int)")
+	changed := make(chan *Catalog, 8)
+	r := NewRefresher(Options{Source: connect(t, db.DSN("postgres")), Tables: true, Changed: func(c *Catalog) { changed <- c }})
+	if err := r.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, column := range []string{"a", "b"} {
+		select {
+		case c := <-changed:
+			if table, resolution := c.Table("public", "t", Path{}); resolution != Resolved || table.Column(column) == nil {
+				t.Errorf("%s: %s %+v", column, resolution, table)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("no catalog was loaded")
+		}
+		if column == "a" {
+			exec("ALTER TABLE t RENAME a TO b")
+			r.Poke()
+		}
+	}
+}
+
 // TestRefresherOnServer pokes a Refresher after a change.
 func TestRefresherOnServer(t *testing.T) {
 	db := pgtest.Shared(t)

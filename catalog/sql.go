@@ -124,21 +124,29 @@ SELECT 'f', a.aggfnoid::oid, 'f', s.fn::oid FROM pg_aggregate a,
 WHERE s.fn::oid <> 0`
 
 // fingerprintSQL condenses the versions of all rows that the other queries read.
+// Temporary tables come and go all the time: what is theirs is left out.
 const fingerprintSQL = `
+WITH temporary (oid) AS MATERIALIZED (SELECT oid FROM pg_class WHERE relpersistence = 't')
 SELECT string_agg(n || ':' || s, ' ' ORDER BY k) FROM (
     SELECT 1 AS k, count(*) AS n, coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) AS s FROM pg_proc
     UNION ALL SELECT 2, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_operator
     UNION ALL SELECT 3, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_class
               WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
     UNION ALL SELECT 4, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_rewrite
+              WHERE ev_class NOT IN (SELECT oid FROM temporary)
     UNION ALL SELECT 5, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_policy
+              WHERE polrelid NOT IN (SELECT oid FROM temporary)
     UNION ALL SELECT 6, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_trigger
+              WHERE tgrelid NOT IN (SELECT oid FROM temporary)
     UNION ALL SELECT 7, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_namespace
               WHERE nspname !~ '^pg_(toast_)?temp_'
     UNION ALL SELECT 8, count(*), coalesce(sum(hashint8extended(xmin::text::int8, aggfnoid::oid::int8)), 0) FROM pg_aggregate
     UNION ALL SELECT 9, count(*), coalesce(sum(hashint8extended(xmin::text::int8, inhrelid::int8)), 0) FROM pg_inherits
+              WHERE inhrelid NOT IN (SELECT oid FROM temporary)
     UNION ALL SELECT 10, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_constraint
+              WHERE conrelid NOT IN (SELECT oid FROM temporary)
     UNION ALL SELECT 11, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_attrdef
+              WHERE adrelid NOT IN (SELECT oid FROM temporary)
     UNION ALL SELECT 12, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_extension
     UNION ALL SELECT 15, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_cast
     UNION ALL SELECT 16, count(*), coalesce(sum(hashint8extended(xmin::text::int8, oid::int8)), 0) FROM pg_type

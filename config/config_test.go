@@ -193,7 +193,7 @@ func TestRoundTrip(t *testing.T) {
 users:
   - {name: "true", password_file: files/password, server_user: "$${PASSWORD}", certificate_names: ["$${x}", "#", "1"]}
 databases:
-  "a.b ${LEVEL}": {shards: [{name: "null", nodes: a}], tables: {'"x.y"."~"': {key: "0"}}}
+  "a.b ${LEVEL}": {shards: [{name: "null", nodes: a}], tables: {'"x.y"."~"': {key: ['"0"', "ID", '"I""D"']}, t: {key: a, list: {"null": ["", "$${x}", 0x1, "~", "- a"]}}, u: {key: a, range: [{shard: "null", from: "", to: "1"}]}}, schemas: {'"<<"*': "null", z*: hash}}
 listen: {address: [], unix_socket_directory: /run}
 admin: {address: ""}
 auth: {rules: [{addresses: [all, 10.0.0.1], method: trust}]}

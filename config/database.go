@@ -11,9 +11,21 @@ type Database struct {
 	Shards []Shard `yaml:"shards" required:"true" apply:"restart"`
 	// Server says how to connect to the nodes.
 	Server Server `yaml:"server"`
-	// Tables are the sharded and reference tables, in the order of the file,
-	// where they are a map from their names. A table that is not named is single.
+	// Slots is how many buckets keys hash to, a power of two that is fixed when
+	// the cluster is made. Default: 4096.
+	Slots int `yaml:"slots" default:"4096" min:"1" max:"65536" apply:"restart"`
+	// Tables are rules for tables, in the order of the file, where they are a
+	// map from their names. A table that no rule is for is single.
 	Tables []Table `yaml:"tables" form:"map" apply:"restart"`
+	// Keys are columns that shard every table which has one of them and no rule
+	// of its own, by the first that it has. Default: none.
+	Keys []Identifier `yaml:"keys" form:"one" apply:"restart"`
+	// Schemas are placed as a whole, in the order of the file, where they are a
+	// map from their names. Default: none.
+	Schemas []Schema `yaml:"schemas" form:"map" apply:"restart"`
+	// Functions run where a row lies that their arguments name, in the order of
+	// the file, where they are a map from their names. Default: none.
+	Functions []Function `yaml:"functions" form:"map" apply:"restart"`
 	// Reads says which reads go to replicas.
 	Reads Reads `yaml:"reads"`
 	// Pool sizes the pools of server connections.
@@ -22,6 +34,8 @@ type Database struct {
 	Failover Failover `yaml:"failover"`
 	// Catalog says how the database's schema is followed.
 	Catalog Catalog `yaml:"catalog"`
+
+	index ruleIndex // of Tables, Schemas and Functions; made by Load
 }
 
 // Shard is one PostgreSQL primary with its replicas.
@@ -77,16 +91,6 @@ type ClientTLS struct {
 	Certificate string `yaml:"certificate" path:"true" apply:"restart"`
 	// Key is the PEM file of the certificate's key, not encrypted.
 	Key string `yaml:"key" path:"true" apply:"restart"`
-}
-
-// Table places the rows of one table. Either Key is set or Reference.
-type Table struct {
-	// Name is the table's, with or without its schema; its key in the file.
-	Name string `yaml:"-"`
-	// Key is the column that places a row of a sharded table.
-	Key string `yaml:"key" apply:"restart"`
-	// Reference is set for a table that has the same rows on every shard.
-	Reference bool `yaml:"reference" default:"false" apply:"restart"`
 }
 
 // Consistency of reads on replicas.

@@ -105,6 +105,10 @@ func kindName(n *yaml.Node) string {
 
 // section fills the struct v, which has its defaults, from the mapping n.
 func (d *decoder) section(n *yaml.Node, v reflect.Value, path string) {
+	if f := itself(v.Type()); f != nil {
+		d.value(n, v.Field(f.index), f, path)
+		return
+	}
 	n, ok := d.step(n)
 	if !ok || isNull(n) {
 		d.requireAll(n, v, path, nil)
@@ -233,7 +237,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, f *field, path string) {
 	switch {
 	case n.Kind == yaml.ScalarNode && f.one && !isNull(n):
 		items = []*yaml.Node{n}
-		if n.Value == "" {
+		if n.Value == "" && !f.blank {
 			items = nil
 		}
 	case n.Kind == yaml.SequenceNode:
@@ -266,11 +270,15 @@ func (d *decoder) item(n *yaml.Node, v reflect.Value, f *field, path string) {
 		}
 		return
 	}
+	if f.blank && isNull(n) {
+		d.problem(n, path, "is NULL, which no shard can hold as a key", "quote the word where it is a text")
+		return
+	}
 	e := reflect.New(v.Type().Elem()).Elem()
 	if !d.scalar(n, e, f, path) {
 		return
 	}
-	if e.Kind() == reflect.String && e.String() == "" {
+	if e.Kind() == reflect.String && e.Len() == 0 && !f.blank {
 		d.problem(n, path, "is empty", "")
 		return
 	}

@@ -27,6 +27,13 @@ auth:
     - {users: bob, method: md5}
 `
 
+// rulesBefore are rules of the shop that change.
+var rulesBefore = map[string]string{
+	"schema moved": "    schemas: {a: s0}\n",
+	"values":       "    tables: {t: {key: id, list: {s0: x}}}\n",
+	"ranges":       "    tables: {t: {key: id, range: [{shard: s0, from: 1}]}}\n",
+}
+
 func TestDiff(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -58,6 +65,18 @@ func TestDiff(t *testing.T) {
 			[]Change{{"databases.other", "(set)", "", false}, {"databases.more", "", "(set)", false}}},
 		{"table", "    pool: {size: 10}", "    pool: {size: 10}\n    tables: {a.b: {key: c}}",
 			[]Change{{`databases.shop.tables["a.b"]`, "", "(set)", true}}},
+		{"key", "    pool: {size: 10}", "    pool: {size: 10}\n    slots: 64\n    keys: [A, '\"A\"']",
+			[]Change{{"databases.shop.slots", "4096", "64", true}, {"databases.shop.keys", "[]", `[a, "A"]`, true}}},
+		{"schema", "    pool: {size: 10}", "    pool: {size: 10}\n    schemas: {a*: hash}",
+			[]Change{{`databases.shop.schemas["a*"]`, "", "(set)", true}}},
+		{"function", "    pool: {size: 10}", "    pool: {size: 10}\n    keys: id\n    functions: {f: {argument: 1, table: t}}",
+			[]Change{{"databases.shop.keys", "[]", "[id]", true}, {"databases.shop.functions.f", "", "(set)", true}}},
+		{"schema moved", "  other:\n", "    schemas: {a: hash}\n  other:\n",
+			[]Change{{"databases.shop.schemas.a", "s0", "hash", true}}},
+		{"values", "  other:\n", "    tables: {t: {key: id, list: {s0: [x, y]}, range: []}}\n  other:\n",
+			[]Change{{"databases.shop.tables.t.list.s0", "[x]", "[x, y]", true}}},
+		{"ranges", "  other:\n", "    tables: {t: {key: id, range: [{shard: s0, from: 2}]}}\n  other:\n",
+			[]Change{{"databases.shop.tables.t.range", "1 entry", "1 entry", true}}},
 		{"rules", "    - {users: bob, method: md5}\n", "    - {users: bob, method: md5}\n    - {method: reject}\n",
 			[]Change{{"auth.rules", "2 entries", "3 entries", false}}},
 		{"section added", "auth:\n", "auth:\n  auth_query: {user: q}\n", []Change{{"auth.auth_query", "", "(set)", false}}},
@@ -77,6 +96,9 @@ func TestDiff(t *testing.T) {
 				changed = strings.Replace(changed, "users: app,", "users: app2,", 1)
 			}
 			base := diffBase
+			if before, ok := rulesBefore[c.name]; ok {
+				base = strings.Replace(base, "  other:\n", before+"  other:\n", 1)
+			}
 			if c.name == "tls off" || c.name == "tls mode" {
 				const pair = ", certificate: files/server.crt, key: files/server.key}"
 				base = strings.Replace(base, "6432}", "6432, tls: {mode: require"+pair+"}", 1)
@@ -122,8 +144,13 @@ func TestDiffSeesEverything(t *testing.T) {
 			was.Set(fv)
 			alter(t, fv, p)
 			diff := Diff(mustLoad(t, "testdata/good.yaml"), base)
-			inRules := strings.HasPrefix(p, "auth.rules[") && len(diff) == 1 && diff[0].Path == "auth.rules"
-			if len(diff) != 1 || !inRules && diff[0].Path != p || diff[0].Restart != f.restart {
+			list, inList := "", false // whose elements have no name
+			for _, key := range []string{"auth.rules[", ".range["} {
+				if i := strings.Index(p, key); i >= 0 {
+					list, inList = p[:i+len(key)-1], true
+				}
+			}
+			if len(diff) != 1 || diff[0].Path != p && (!inList || diff[0].Path != list) || diff[0].Restart != f.restart {
 				t.Errorf("%s changed, and Diff says %v", p, diff)
 			}
 			fv.Set(was)

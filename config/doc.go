@@ -9,7 +9,8 @@
 // The settings are the structs of this package. Each field's tags say its key
 // in the file, its default, its bounds and whether a reload can change it:
 //
-//	yaml      the key; "-" for the name that a map gives its elements
+//	yaml      the key; "-" for the name that a map gives its elements, "." for
+//	          what stands behind that name when it is no section of keys
 //	default   the value without the key, as it would be written in the file
 //	min, max  the bounds, both included, as they would be written in the file
 //	enum      the words allowed, separated by |
@@ -17,6 +18,7 @@
 //	path      "true": a file name, relative to the folder of the configuration file
 //	form      "map": a list that is written as a map from names;
 //	          "one": a list that may be written as its only element
+//	blank     "true": a list whose elements may be empty
 //	apply     "restart": a reload cannot change it
 //
 // The package decides nothing at run time, opens no connection and keeps no

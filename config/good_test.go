@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +16,7 @@ import (
 
 // sameConfig compares what users of the package can see.
 var sameConfig = cmp.Options{
-	cmpopts.IgnoreUnexported(Config{}),
+	cmpopts.IgnoreUnexported(Config{}, Database{}),
 	cmp.Comparer(func(a, b Secret) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
@@ -69,13 +68,7 @@ func TestGoodIsComplete(t *testing.T) {
 	}
 	same := map[string]bool{}
 	for _, s := range mustLoad(t, "testdata/good.yaml").Settings() {
-		generic := regexp.MustCompile(`\[[^]]*\]`).ReplaceAllString(s.Path, "[]")
-		generic = regexp.MustCompile(`^databases\.[a-z]+\.(tables(\.[a-z]+|\[\])\.)?`).ReplaceAllStringFunc(generic, func(m string) string {
-			if strings.Contains(m, "tables") {
-				return "databases.<name>.tables.<name>."
-			}
-			return "databases.<name>."
-		})
+		generic := schemaPath(s.Path)
 		was, known := same[generic]
 		same[generic] = s.Value == s.Default && (was || !known)
 	}
@@ -97,14 +90,19 @@ func seenKeys(t *testing.T, data []byte, name string) map[string]bool {
 	}
 	seen := map[string]bool{}
 	for p := range d.positions {
-		for _, name := range []string{"shop", "ledger"} {
-			p = strings.Replace(p, "databases."+name, "databases.<name>", 1)
-		}
-		p = strings.ReplaceAll(p, ".tables.customers", ".tables.<name>")
-		p = strings.ReplaceAll(p, `.tables["public.products"]`, ".tables.<name>")
-		seen[regexp.MustCompile(`\[\d+\]`).ReplaceAllString(p, "[]")] = true
+		seen[schemaPath(p)] = true
 	}
 	return seen
+}
+
+var (
+	mapElement  = regexp.MustCompile(`\b(databases|tables|schemas|functions|list)(\.[A-Za-z0-9_-]+|\["(\\.|[^"\\])*"\])`)
+	listElement = regexp.MustCompile(`\[[^]]*\]`)
+)
+
+// schemaPath returns the path of a setting with <name> and [] for elements.
+func schemaPath(path string) string {
+	return listElement.ReplaceAllString(mapElement.ReplaceAllString(path, "$1.<name>"), "[]")
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -140,7 +138,7 @@ func goodConfig(t *testing.T) *Config {
 		Databases: []Database{
 			goodShop(t),
 			{
-				Name: "ledger", Shards: []Shard{{Name: "only", Nodes: []string{"10.0.2.1:5432"}}},
+				Name: "ledger", Shards: []Shard{{Name: "only", Nodes: []string{"10.0.2.1:5432"}}}, Slots: 4096,
 				Server: Server{
 					Database: "ledger", User: "ledger", Password: NewSecret("server file"), PasswordFile: testFile(t, "files/password5"),
 					Control: Login{User: "c", Password: NewSecret("pa$$word")},
@@ -195,7 +193,25 @@ func goodShop(t *testing.T) Database {
 			},
 			ConnectTimeout: 1500 * time.Millisecond,
 		},
-		Tables: []Table{{Name: "customers", Key: "id"}, {Name: "public.products", Reference: true}},
+		Slots: 1024,
+		Tables: []Table{
+			{Name: "customers", Key: []Identifier{"id", "Tenant"}, PerShardConstraints: true},
+			{Name: "public.products", Reference: true},
+			{Name: "audit", Single: true},
+			{
+				Name: "regions", Key: []Identifier{"code"}, Default: "s1",
+				List: []ListEntry{{"s0", []string{"north", "007", ""}}, {"s1", []string{"south"}}},
+			},
+			{Name: "events", Key: []Identifier{"at"}, Range: []RangeEntry{
+				{Shard: "s0", To: ptr("2026-01-01")}, {Shard: "s1", From: ptr("2026-01-01"), To: ptr("null")},
+			}},
+		},
+		Keys:    []Identifier{"tenant_id", "customer_id"},
+		Schemas: []Schema{{"tenant_a", "s1"}, {`"Tenant "*`, SchemaByHash}},
+		Functions: []Function{
+			{Name: "get_customer", Arguments: []int{2, 1}, Table: "customers"},
+			{Name: "audit.get_region", Arguments: []int{1}, Table: "public.regions"},
+		},
 		Reads: Reads{
 			MaxLag: 250 * time.Millisecond, MaxLagBytes: 16 << 20, Consistency: ConsistencyEventual,
 			ReadOnlyFunctions: []string{"audit.peek", `"Odd name"`},

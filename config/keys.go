@@ -161,7 +161,10 @@ func keysOf(t reflect.Type, path string) []keyOf {
 	var list []keyOf
 	for _, f := range fieldsOf(t) {
 		p := f.key
-		if path != "" {
+		switch {
+		case f.key == "":
+			p = path
+		case path != "":
 			p = path + "." + f.key
 		}
 		list = append(list, keyOf{p, f})
@@ -186,8 +189,12 @@ func keysOf(t reflect.Type, path string) []keyOf {
 
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// joinPath returns the path of the key in the section.
+// joinPath returns the path of the key in the section; without a key it is the
+// section's own.
 func joinPath(section, key string) string {
+	if key == "" {
+		return section
+	}
 	if !plainKey.MatchString(key) {
 		return section + "[" + strconv.Quote(key) + "]"
 	}

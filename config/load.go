@@ -25,7 +25,7 @@ type Options struct {
 	// Now is the time that certificates are checked at; time.Now when nil.
 	Now func() time.Time
 	// OneShard says that the program serves databases of one shard only: more
-	// are a problem, and tables bring a warning.
+	// are a problem, and rules for tables bring a warning.
 	OneShard bool
 }
 

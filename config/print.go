@@ -25,6 +25,9 @@ func (c *Config) String() string {
 // sectionNode returns the mapping of a section; empty strings, whose keys the
 // file would leave out, are left out.
 func sectionNode(v reflect.Value) *yaml.Node {
+	if f := itself(v.Type()); f != nil {
+		return fieldNode(v.Field(f.index), f)
+	}
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for _, f := range fieldsOf(v.Type()) {
 		fv := v.Field(f.index)
@@ -74,7 +77,7 @@ func fieldNode(v reflect.Value, f *field) *yaml.Node {
 		}
 		return n
 	}
-	if v.Kind() == reflect.String || f.typ == secretType {
+	if reflect.Indirect(v).Kind() == reflect.String || f.typ == secretType {
 		return stringNode(escape(text(v)))
 	}
 	return &yaml.Node{Kind: yaml.ScalarNode, Value: text(v)}

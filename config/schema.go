@@ -13,7 +13,7 @@ import (
 
 // field is one key of a section, as the tags of a struct field say it.
 type field struct {
-	key      string
+	key      string // empty for what stands behind an element's name itself
 	index    int
 	typ      reflect.Type
 	def      string // as in the file; of a list its only element
@@ -25,6 +25,7 @@ type field struct {
 	isMap    bool // a list of structs written as a map from names
 	one      bool // a list that may be written as its only element
 	restart  bool
+	blank    bool // a list whose elements may be empty
 }
 
 // nature says how a field is written in the file.
@@ -52,11 +53,12 @@ func (f *field) nature() nature {
 }
 
 var (
-	durationType = reflect.TypeFor[time.Duration]()
-	sizeType     = reflect.TypeFor[Size]()
-	secretType   = reflect.TypeFor[Secret]()
-	fileModeType = reflect.TypeFor[FileMode]()
-	prefixType   = reflect.TypeFor[netip.Prefix]()
+	durationType   = reflect.TypeFor[time.Duration]()
+	sizeType       = reflect.TypeFor[Size]()
+	secretType     = reflect.TypeFor[Secret]()
+	fileModeType   = reflect.TypeFor[FileMode]()
+	prefixType     = reflect.TypeFor[netip.Prefix]()
+	identifierType = reflect.TypeFor[Identifier]()
 )
 
 func isSection(t reflect.Type) bool {
@@ -80,6 +82,10 @@ func fieldsOf(t reflect.Type) []field {
 			isMap:    sf.Tag.Get("form") == "map",
 			one:      sf.Tag.Get("form") == "one",
 			restart:  sf.Tag.Get("apply") == "restart",
+			blank:    sf.Tag.Get("blank") == "true",
+		}
+		if key == "." {
+			f.key = ""
 		}
 		f.def, f.hasDef = sf.Tag.Lookup("default")
 		if e := sf.Tag.Get("enum"); e != "" {
@@ -88,6 +94,15 @@ func fieldsOf(t reflect.Type) []field {
 		list = append(list, f)
 	}
 	return list
+}
+
+// itself returns the field of an element of the type t that is written without a
+// key, right behind the element's name; nil when t is a section of keys.
+func itself(t reflect.Type) *field {
+	if fields := fieldsOf(t); len(fields) == 1 && fields[0].key == "" {
+		return &fields[0]
+	}
+	return nil
 }
 
 // setDefaults gives every field of the section v its default; sections behind
@@ -144,6 +159,8 @@ func (f *field) read(t reflect.Type, text string) (any, error) {
 		return NewSecret(text), nil
 	case prefixType:
 		return parsePrefix(text)
+	case identifierType:
+		return parseIdentifier(text)
 	}
 	switch t.Kind() {
 	case reflect.Bool:
@@ -235,6 +252,10 @@ func (f *field) wants(text string, err error) string {
 		return "a whole number with its unit, such as 64kB, 16MB or 1GB"
 	case t == fileModeType:
 		return "permission bits in octal, such as 0770"
+	case errors.Is(err, errNameLong):
+		return namesCut
+	case t == identifierType:
+		return `such as tenant_id, or '"Tenant ID"' with its quotes`
 	}
 	return ""
 }

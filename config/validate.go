@@ -61,13 +61,15 @@ func (v *validator) clean(path string) bool {
 // maxNameBytes is the longest name that PostgreSQL does not cut off.
 const maxNameBytes = 63
 
+const namesCut = "PostgreSQL cuts longer names off"
+
 // name checks a name of a database, user or shard.
 func (v *validator) name(path, name string) {
 	switch {
 	case name == "":
 		v.add(path, "is empty", "")
 	case len(name) > maxNameBytes:
-		v.add(path, fmt.Sprintf("is longer than %d bytes", maxNameBytes), "PostgreSQL cuts longer names off")
+		v.add(path, errNameLong.Error(), namesCut)
 	case strings.ContainsFunc(name, unicode.IsControl):
 		v.add(path, "holds a control character", "")
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -22,10 +21,7 @@ func (v *validator) database(db *Database, path string) {
 	}
 	v.shards(db, path+".shards")
 	v.server(db, path+".server")
-	v.tables(db, path+".tables")
-	if v.opts.OneShard {
-		v.oneShard(db, path)
-	}
+	v.sharding(db, path)
 	v.pool(&db.Pool, path+".pool")
 	for i, f := range db.Reads.ReadOnlyFunctions {
 		if !qualifiedName.MatchString(f) {
@@ -34,11 +30,6 @@ func (v *validator) database(db *Database, path string) {
 		}
 	}
 }
-
-// qualifiedName is an SQL name with or without a schema, each part perhaps quoted.
-var qualifiedName = regexp.MustCompile(`^(?:` + sqlName + `\.)?` + sqlName + `$`)
-
-const sqlName = `(?:[\pL_][\pL\pN_$]*|"(?:[^"]|"")+")`
 
 // shards checks the shards and their nodes, and completes the nodes' ports.
 func (v *validator) shards(db *Database, path string) {
@@ -139,33 +130,6 @@ func (v *validator) login(path, user string, password *Secret, file string) {
 	v.password(path, "password", password, file)
 	if user == "" && !password.Empty() {
 		v.add(path, "there is a password and no user", "")
-	}
-}
-
-// oneShard refuses what a program without sharding cannot do, and warns of what
-// it does not look at.
-func (v *validator) oneShard(db *Database, path string) {
-	if n := len(db.Shards); n > 1 {
-		v.add(path+".shards[1]", fmt.Sprintf("the database has %d shards, and this version serves databases of one shard", n),
-			"one shard with all its nodes; a database for each of the others")
-	}
-	if len(db.Tables) > 0 && len(db.Shards) <= 1 {
-		v.warn(path+".tables", "nothing is sharded in this version: every row is on the one shard", "leave the section out")
-	}
-}
-
-// tables checks the table rules.
-func (v *validator) tables(db *Database, path string) {
-	for _, t := range db.Tables {
-		at := joinPath(path, t.Name)
-		switch {
-		case !qualifiedName.MatchString(t.Name):
-			v.add(at, "is not a table's name", "the name alone or schema.name")
-		case t.Key == "" && !t.Reference:
-			v.add(at, "has neither a key nor reference: true", "leave a table out that lives on the home shard only")
-		case t.Key != "" && t.Reference:
-			v.add(at, "has a key and is a reference table", "a table is either sharded by a key or the same on every shard")
-		}
 	}
 }
 

@@ -97,6 +97,11 @@ func (p *nodePool) open(ctx context.Context) (*Server, error) {
 		_ = pc.Close(ctx)
 		return nil, err
 	}
+	path, err := p.askSearchPath(ctx, pc)
+	if err != nil {
+		_ = pc.Close(ctx)
+		return nil, err
+	}
 	h, err := pc.Hijack()
 	if err != nil {
 		return nil, err
@@ -107,9 +112,22 @@ func (p *nodePool) open(ctx context.Context) (*Server, error) {
 		return nil, err
 	}
 	c := wire.NewConn(socket, tlsConn, p.pools.opt.Buffers)
-	reported := p.pools.intern(h.ParameterStatuses)
+	reported := p.pools.intern(h.ParameterStatuses, path)
 	p.reported.Store(reported)
 	return p.newServer(c, h.PID, h.SecretKey, reported), nil
+}
+
+// askSearchPath returns what names are looked up by when no session has set it: the
+// server's, the database's or the role's default. "" when nobody wants to know.
+func (p *nodePool) askSearchPath(ctx context.Context, pc *pgconn.PgConn) (string, error) {
+	if !p.pools.opt.AskSearchPath {
+		return "", nil
+	}
+	results, err := pc.Exec(ctx, "SHOW search_path").ReadAll()
+	if err != nil {
+		return "", err
+	}
+	return string(results[0].Rows[0][0]), nil
 }
 
 // discardAll rolls back whatever is open and discards the session's state. It

@@ -38,7 +38,11 @@ type Options struct {
 	OnDialError func(node int, err error)
 	// MaxServers bounds the connections of all users to all nodes; 0: no limit.
 	MaxServers int
-	Now        func() time.Time
+	// AskSearchPath has each new connection asked for its search_path; see Reported.
+	AskSearchPath bool
+	// IDs numbers the connections of several Pools; nil: each numbers its own.
+	IDs *atomic.Uint64
+	Now func() time.Time
 }
 
 // Pools holds the server connections of one database: one pool for each user and node.
@@ -52,7 +56,7 @@ type Pools struct {
 	// pausing is nil unless Pause is in force.
 	pausing  atomic.Pointer[pausing]
 	returned signal // something came back while paused
-	lastID   atomic.Uint64
+	lastID   *atomic.Uint64
 	stats    counters
 
 	// mu guards users and reported. It is taken before a nodePool's mu,
@@ -83,9 +87,15 @@ func New(opt Options) *Pools {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	if opt.IDs == nil {
+		opt.IDs = new(atomic.Uint64)
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Pools{opt: opt, ctx: ctx, stop: stop, users: map[identity]*User{}, room: newRoom(opt.MaxServers)}
+	return &Pools{opt: opt, ctx: ctx, stop: stop, users: map[identity]*User{}, room: newRoom(opt.MaxServers), lastID: opt.IDs}
 }
+
+// Owns reports whether a connection is one of these pools.
+func (p *Pools) Owns(s *Server) bool { return s.pool.pools == p }
 
 // Open starts the maintenance loop.
 func (p *Pools) Open() {
@@ -228,18 +238,18 @@ func (p *Pools) Lent() int {
 }
 
 // intern returns a Reported that all connections with equal values share.
-func (p *Pools) intern(values map[string]string) *Reported {
+func (p *Pools) intern(values map[string]string, searchPath string) *Reported {
 	// Differs between primary and replica without meaning anything to a client
 	// of the proxy.
 	delete(values, "in_hot_standby")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.reported {
-		if maps.Equal(r.Values, values) {
+		if r.SearchPath == searchPath && maps.Equal(r.Values, values) {
 			return r
 		}
 	}
-	r := &Reported{Values: values}
+	r := &Reported{Values: values, SearchPath: searchPath}
 	// Servers report one of very few sets; the cap only guards against one
 	// that never repeats itself.
 	if len(p.reported) < 64 {

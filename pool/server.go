@@ -46,8 +46,14 @@ type Server struct {
 	id        uint64
 }
 
-// Reported is a set of ParameterStatus values.
-type Reported struct{ Values map[string]string }
+// Reported is what a server says of itself at login.
+type Reported struct {
+	// Values are those of ParameterStatus.
+	Values map[string]string
+	// SearchPath is the connection's default search_path; "" unless
+	// Options.AskSearchPath is set.
+	SearchPath string
+}
 
 // Fate is what a borrower says of a connection that it gives back.
 type Fate uint8
@@ -97,7 +103,7 @@ func (s *Server) ForgetAll() {
 // PreparedCount returns how many statements the connection has prepared.
 func (s *Server) PreparedCount() int { return s.prepared.Len() }
 
-// ID returns a number unique among the server connections of this process.
+// ID returns a number unique among the server connections of Pools that share their IDs.
 func (s *Server) ID() uint64 { return s.id }
 
 // Address returns the node's address.

@@ -21,6 +21,15 @@ type Totals struct {
 	WaitNanos  int64 // time that borrowers waited, in nanoseconds
 }
 
+// Plus adds up the counters of several Pools.
+func (t Totals) Plus(o Totals) Totals {
+	return Totals{
+		Assigned: t.Assigned + o.Assigned, Opened: t.Opened + o.Opened, Closed: t.Closed + o.Closed,
+		DialErrors: t.DialErrors + o.DialErrors, Resets: t.Resets + o.Resets, Cancels: t.Cancels + o.Cancels,
+		Shed: t.Shed + o.Shed, WaitNanos: t.WaitNanos + o.WaitNanos,
+	}
+}
+
 // Totals returns the counters of all pools.
 func (p *Pools) Totals() Totals {
 	c := &p.stats

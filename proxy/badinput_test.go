@@ -45,7 +45,7 @@ func lastWords(t *testing.T, c *rawClient) (code string) {
 // waitFree waits until no server connection is on loan and no client is left.
 func (f *fixture) waitFree() {
 	f.t.Helper()
-	waitFor(f.t, func() bool { return f.db.Pools.Lent() == 0 && f.db.Clients() == 0 })
+	waitFor(f.t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 && f.db.Clients() == 0 })
 }
 
 // alive checks that a new client is served.
@@ -358,7 +358,7 @@ func TestStalledReader(t *testing.T) {
 	if now := heapBytes(); now > before+16<<20 {
 		t.Errorf("heap grew from %d to %d bytes", before, now)
 	}
-	if f.db.Pools.Lent() == 0 {
+	if f.db.Shards[0].Pools.Lent() == 0 {
 		t.Error("the result was read to its end")
 	}
 	busy.Close()
@@ -418,7 +418,7 @@ func TestVanishingClients(t *testing.T) {
 					}
 				}
 				if strings.Contains(stage.name, "in a statement") {
-					waitFor(t, func() bool { return f.db.Pools.Lent() == 1 })
+					waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 1 })
 				}
 				if abrupt {
 					if err := c.Conn.(*net.TCPConn).SetLinger(0); err != nil {
@@ -452,7 +452,7 @@ func TestVanishingWhileQueued(t *testing.T) {
 		t.Fatal(err)
 	}
 	waiting := func() (n int) {
-		for _, s := range f.db.Pools.Stats() {
+		for _, s := range f.db.Shards[0].Pools.Stats() {
 			n += s.Waiting
 		}
 		return n
@@ -670,7 +670,7 @@ func TestQueueLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool {
-		return f.db.Pools.Stats()[0].Waiting == 1
+		return f.db.Shards[0].Pools.Stats()[0].Waiting == 1
 	})
 	for _, c := range []*rawClient{shed, waits} {
 		if c == shed {

@@ -73,7 +73,7 @@ func (n countingNodes) Mark() uint64 { return uint64(n.marks.Add(1)) }
 func TestEveryCommitIsMarked(t *testing.T) {
 	f := start(t, fixtureOptions{size: 1})
 	var marks atomic.Int64
-	f.db.Nodes = countingNodes{fixedNodes{0}, &marks}
+	f.db.Shards[0].Nodes = countingNodes{fixedNodes{0}, &marks}
 	a := mustDial(t, f.addr, "app")
 	a.do(t, "CREATE TABLE w9 (i int)")
 	before := marks.Load()
@@ -98,7 +98,7 @@ func TestEveryCommitIsMarked(t *testing.T) {
 func TestUnknownCommitIsMarked(t *testing.T) {
 	f, fp := behindFaults(t)
 	var marks atomic.Int64
-	f.db.Nodes = countingNodes{fixedNodes{0}, &marks}
+	f.db.Shards[0].Nodes = countingNodes{fixedNodes{0}, &marks}
 	a := mustDial(t, f.addr, "app")
 	a.do(t, "SELECT 1")
 	fp.On(faultproxy.Rule{From: faultproxy.FromServer, Kind: 'C', Text: "INSERT", Do: faultproxy.Kill()})
@@ -114,7 +114,7 @@ func TestChainInALostTransaction(t *testing.T) {
 	a := mustDial(t, f.addr, "app")
 	a.do(t, "BEGIN")
 	fp.KillAll()
-	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 	a.mustAsk(t, "SELECT 1", "E ERROR")
 	a.mustAsk(t, "ROLLBACK AND CHAIN", "25P02")
 	a.mustAsk(t, "INSERT INTO lost VALUES (5)", "25P02")

@@ -68,6 +68,8 @@ func (s *session) obeyIdle() error {
 		return errTerminated()
 	case s.flag(controlTimeout) && s.expired(phaseIdle, s.timeouts.ClientIdle):
 		return wire.Fatal("57P05", "terminating connection due to idle-session timeout")
+	case s.begun != nil && s.expired(phaseIdleInTx, s.timeouts.IdleInTransaction):
+		return wire.Fatal("25P03", "terminating connection due to idle-in-transaction timeout")
 	case s.flag(controlCancel):
 		s.cancels.take()() // nothing runs: as PostgreSQL, ignore it
 	}
@@ -96,9 +98,9 @@ var errNodeDown = errors.New("the node does not answer or is not the primary any
 // answer, or has lost its role, as if the connections had broken: held reads
 // start anew elsewhere, other clients are told. Without it a server that was
 // stopped, not killed, would keep them for ever.
-func (srv *Server) Abandon(db *Database, node int) {
+func (srv *Server) Abandon(db *Database, shard *Shard, node int) {
 	srv.each(func(s *session) {
-		if l := s.leased.Load(); s.db == db && l != nil && l.Node == node {
+		if l := s.leased.Load(); s.db == db && l != nil && l.Node == node && shard.Pools.Owns(l) {
 			s.abandoned.Store(l.ID())
 			s.signal(controlNode)
 		}

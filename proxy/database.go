@@ -70,15 +70,24 @@ type DatabasePolicy struct {
 	SessionStatementBytes int
 }
 
+// Shard is one shard of a database as sessions use it.
+type Shard struct {
+	Name  string
+	Pools *pool.Pools
+	Nodes Nodes
+	Gate  *gate.Gate
+}
+
 // Database is one logical database as sessions use it.
 type Database struct {
-	Name       string
-	Shard      string
-	Pools      *pool.Pools
+	Name string
+	// Shards are in the order of the configuration; the first is the home shard.
+	Shards     []*Shard
 	Statements *pool.Statements
-	Nodes      Nodes
-	Gate       *gate.Gate
 	Planner    Planner
+	// Owners returns who owns which slot now, nil while that is not known. It is
+	// nil in a database of one shard.
+	Owners func() *router.Owners
 	// Refresh is poked after a statement that changed the catalog; may be nil.
 	Refresh func()
 

@@ -487,7 +487,7 @@ func TestResetAllElsewhere(t *testing.T) {
 		told := cutNUL(a.parameters["TimeZone"])
 		su := mustDial(t, f.addr, "app")
 		su.do(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(), 'Asia/Tokyo'); END $$")
-		f.db.Pools.Retire(0)
+		f.db.Shards[0].Pools.Retire(0)
 		a.mustAsk(t, "SHOW timezone", told)
 		a.do(t, text)
 		a.mustAsk(t, "SHOW timezone", told)

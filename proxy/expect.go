@@ -94,6 +94,7 @@ const (
 	forPrivate
 	forOwn
 	forShape // see compare
+	forBegin // see enlist
 	forRetry // the rest of an answer that is not wanted any more
 )
 

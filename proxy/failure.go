@@ -130,7 +130,7 @@ func (s *session) internalError(front *expect, e *wire.Error) bool {
 	case front.purpose == forOwn && s.aheadOfSync():
 		s.owed.failSegment(s.undo)
 		return true
-	case front.purpose == forOwn && front.kind == expectQuery:
+	case front.purpose == forOwn && front.kind == expectQuery, front.purpose == forBegin:
 		return true
 	case front.purpose == forAudit:
 		s.audit.err = e
@@ -196,7 +196,7 @@ func (s *session) roleMayHaveChanged() bool {
 // retry leaves the rest of the answer to be read and dropped; the request then
 // goes out again.
 func (s *session) retry(e *wire.Error) {
-	s.db.Nodes.Suspect(s.lease.Node, e)
+	s.shard.Nodes.Suspect(s.lease.Node, e)
 	front := s.owed.front()
 	extended := front != nil && !front.ends()
 	if synced := s.owed.failSegment(s.undo); extended && !synced {
@@ -248,7 +248,7 @@ func (s *session) serverLost(cause error) error {
 	s.settling, s.settingsErr, s.forgetting, s.fresh, s.failed = false, nil, false, false, false
 	s.uploadVoid = s.upload > 0
 	e := s.lostError(cause, l)
-	s.db.Nodes.Suspect(l.Node, cause)
+	s.shard.Nodes.Suspect(l.Node, cause)
 	s.server.opt.Logger.Info("server connection lost", "session", s.id, "node", l.Address(), "error", cause)
 	s.giveBack(pool.Dead)
 	switch {
@@ -270,7 +270,7 @@ func (s *session) serverLost(cause error) error {
 // lostError says to the client what happened to its server connection.
 func (s *session) lostError(cause error, l *pool.Server) *wire.Error {
 	var we *wire.Error
-	detail := "Shard " + s.db.Shard + ", node " + l.Address() + "."
+	detail := "Shard " + s.shard.Name + ", node " + l.Address() + "."
 	if errors.As(cause, &we) && we.Code != "" {
 		e := *we
 		e.Severity = "ERROR"
@@ -311,7 +311,7 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 		if unknown {
 			s.tx, s.lost, inTx = 'I', false, false
 			// It may have taken effect, and the client must then see it.
-			s.mark, s.wrote = s.db.Nodes.Mark(), false
+			s.mark, s.wrote = s.shard.Nodes.Mark(), false
 			s.spreadDDL()
 		}
 		if ended {

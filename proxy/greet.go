@@ -38,7 +38,7 @@ func (s *session) greet() error {
 		if w, err = s.ask(); err != nil {
 			return err
 		}
-		w.base, w.appName = s.base, s.appName.Load()
+		w.base, w.appName = s.withSearchPath(w.server.SearchPath), s.appName.Load()
 		s.greeted = w
 		s.setScope()
 		w.scope = s.scope
@@ -51,6 +51,9 @@ func (s *session) greet() error {
 	}
 	s.greeted = w
 	s.share()
+	if s.places != nil {
+		s.adoptSettings(s.settings) // which say now where names are found
+	}
 	s.dateStyle = w.values["DateStyle"]
 	s.setScope()
 	out := s.client.Output()
@@ -64,6 +67,16 @@ func (s *session) greet() error {
 		return errEnded
 	}
 	return nil
+}
+
+// withSearchPath returns the start-up packet's settings with the search_path that
+// servers would have, in a database of several shards: there names must mean the
+// same on every connection, and it must be known what.
+func (s *session) withSearchPath(byDefault string) *pool.Settings {
+	if _, set := s.base.Get("search_path"); s.places == nil || set || byDefault == "" {
+		return s.base
+	}
+	return s.base.With(pool.Setting{Name: "search_path", Text: byDefault, Literal: true})
 }
 
 // share replaces what is equal in sessions of one kind by one copy.

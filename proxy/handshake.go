@@ -338,8 +338,9 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: peer(c.socket.RemoteAddr()),
 		localAddr: unique.Make(ownEnd(c.socket.LocalAddr())), tlsName: unique.Make(tlsName(c.tls)),
 		started: time.Now(), protocol: start.Protocol, timeouts: pol.Timeouts, tx: 'I', resting: true,
-		base: base, user: db.Pools.For(id.User, id.ServerUser, id.ServerPassword.Reveal(), pol.Pool),
+		base: base,
 	}
+	s.settleIn(id, pol.Pool)
 	s.userName = s.user.Name // the string is shared
 	driver := srv.driver(s)
 	s.wake = s.task.wake

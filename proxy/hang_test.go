@@ -32,8 +32,8 @@ func (noPrimary) Primary() (int, bool) { return 0, false }
 
 func TestSessionModeNeverOnAReplica(t *testing.T) {
 	f := start(t, fixtureOptions{replicas: 1, mode: proxy.ModeSession})
-	f.db.Nodes = noPrimary{fixedNodes{1}}
-	f.db.Gate.Close("none")
+	f.db.Shards[0].Nodes = noPrimary{fixedNodes{1}}
+	f.db.Shards[0].Gate.Close("none")
 	got := make(chan string, 1)
 	go func() {
 		c, err := dialRaw(f.addr, "postgres", "app")
@@ -44,9 +44,9 @@ func TestSessionModeNeverOnAReplica(t *testing.T) {
 		defer c.Close()
 		got <- c.ask("SELECT pg_is_in_recovery()")
 	}()
-	waitFor(t, func() bool { return f.db.Gate.Stats().HeldNow > 0 })
-	f.db.Nodes = fixedNodes{1}
-	f.db.Gate.Open()
+	waitFor(t, func() bool { return f.db.Shards[0].Gate.Stats().HeldNow > 0 })
+	f.db.Shards[0].Nodes = fixedNodes{1}
+	f.db.Shards[0].Gate.Open()
 	if s := <-got; !strings.Contains(s, `\x01f`) {
 		t.Error(s)
 	}
@@ -137,7 +137,7 @@ func TestReadOnlyServerAndLongText(t *testing.T) {
 	su := mustDial(t, f.addr, "app")
 	su.do(t, "CREATE TABLE w10 (i int, t text)")
 	su.do(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$")
-	f.db.Pools.Retire(0)
+	f.db.Shards[0].Pools.Retire(0)
 	b := mustDial(t, f.addr, "app")
 	b.mustAsk(t, "INSERT INTO w10 VALUES (1, '"+strings.Repeat("x", 8000)+"')", "25006")
 	// What failed may have left a lock behind; its connection is not lent as it is.

@@ -183,7 +183,7 @@ func TestPanicOnALoop(t *testing.T) {
 			other.mustAsk(t, "SELECT 'alive'", "alive")
 		}
 	}
-	waitFor(t, func() bool { return f.db.Clients() == 2 && f.db.Pools.Lent() == 0 }) // other, and who made the table
+	waitFor(t, func() bool { return f.db.Clients() == 2 && f.db.Shards[0].Pools.Lent() == 0 }) // other, and who made the table
 }
 
 // TestLongTextsAside shows that nobody waits while a long text is parsed, and that
@@ -255,7 +255,7 @@ func TestWaitersOnALoop(t *testing.T) {
 			t.Error(got)
 		}
 	}
-	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 	// What held their stacks is kept for the next, within bounds.
 	if _, spares, err := f.srv.LoopCalls(); err != nil || spares == 0 || spares > 64 {
 		t.Errorf("%d spare workers, %v", spares, err)
@@ -327,7 +327,7 @@ func TestSeveralLoops(t *testing.T) {
 				}
 			})
 			wg.Wait()
-			waitFor(t, func() bool { return f.db.Clients() == 1 && f.db.Pools.Lent() == 0 })
+			waitFor(t, func() bool { return f.db.Clients() == 1 && f.db.Shards[0].Pools.Lent() == 0 })
 		})
 	}
 }

@@ -27,7 +27,7 @@ func TestLostInTransaction(t *testing.T) {
 			exec(t, a, "BEGIN")
 			exec(t, a, "INSERT INTO lost VALUES (1)")
 			fp.KillAll()
-			waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+			waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 			_, err := a.Exec(ctx10(t), "INSERT INTO lost VALUES (2)")
 			if codeOf(err) != "08006" {
 				t.Fatalf("first statement after the loss: %v", err)

@@ -64,7 +64,7 @@ func TestCopyAndRowsInPieces(t *testing.T) {
 					t.Fatalf("row %d differs", i)
 				}
 			}
-			waitFor(t, func() bool { return f.db.Pools.Lent() == 0 }) // nothing is still to come
+			waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 }) // nothing is still to come
 		})
 	}
 }
@@ -167,7 +167,7 @@ func TestErrorsReachASilentClient(t *testing.T) {
 	if got := c.ask("SELECT pg_backend_pid()"); strings.Contains(got, "E ") {
 		t.Fatal(got)
 	}
-	lent := func() int { return f.db.Pools.Lent() }
+	lent := func() int { return f.db.Shards[0].Pools.Lent() }
 	before := lent()
 	other.do(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()")
 	waitFor(t, func() bool { return lent() < before })

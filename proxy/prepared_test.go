@@ -90,12 +90,12 @@ func TestStatementsTooLargeToKeep(t *testing.T) {
 	a.mustSay(t, 1, "n8000", segment(big)...)
 	// Parsed in one request, run in another: the session keeps the connection meanwhile.
 	a.mustSay(t, 1, `1 ""`, fParse("", big), fSync())
-	if f.db.Pools.Lent() != 1 {
+	if f.db.Shards[0].Pools.Lent() != 1 {
 		t.Error("the connection that has the statement was given away")
 	}
 	a.mustSay(t, 1, "n8000", fBind("", ""), fExecute("", 0), fSync())
 	a.do(t, "SELECT 1")
-	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 	a.mustSay(t, 1, "26000", fBind("", ""), fExecute("", 0), fSync())
 	a.mustSay(t, 1, `1 ""`, fParse("named", big), fSync())
 	a.mustSay(t, 1, "n8000", fBind("", "named"), fExecute("", 0), fSync())
@@ -103,7 +103,7 @@ func TestStatementsTooLargeToKeep(t *testing.T) {
 	a.mustSay(t, 1, `3 ""`, fClose('S', "named"), fSync())
 	a.mustSay(t, 1, `1 ""`, fParse("named", "SELECT 'small'"), fBind("", "named"), fExecute("", 0), fSync())
 	a.do(t, "DISCARD ALL")
-	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 }
 
 func TestCustomSettingsInLargeTexts(t *testing.T) {
@@ -123,7 +123,7 @@ func TestCustomSettingsInLargeTexts(t *testing.T) {
 	c := mustDial(t, f.addr, "app")
 	before := f.db.Totals().Pins
 	c.do(t, "SELECT length('the set of all "+pad+"')")
-	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 	if f.db.Totals().Pins != before {
 		t.Error("a harmless text ties its session")
 	}
@@ -244,7 +244,7 @@ func TestLoginOnAUsedConnection(t *testing.T) {
 	a := login()
 	a.do(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET cursor_tuple_fraction = 0.3', current_database()); END $$")
 	a.do(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(), 'Asia/Tokyo'); END $$")
-	f.db.Pools.Retire(0)
+	f.db.Shards[0].Pools.Retire(0)
 	a.do(t, "SELECT 1") // on a new connection, which reports another time zone, and now has the settings
 	login()
 	login().mustAsk(t, "SELECT 'x'::text, date '2020-01-02'", "01-02-2020")
@@ -276,7 +276,7 @@ func TestCancelBehindWhatIsOurs(t *testing.T) {
 	f := start(t, fixtureOptions{size: 1})
 	a := mustDial(t, f.addr, "app")
 	a.say(1, fParse("s", "SELECT pg_sleep(60)"), fSync())
-	f.db.Pools.Retire(0) // the next connection does not have it
+	f.db.Shards[0].Pools.Retire(0) // the next connection does not have it
 	got := make(chan []string, 1)
 	go func() { got <- a.say(1, fBind("", "s"), fExecute("", 0), fSync()) }()
 	watch := mustDial(t, f.nodes[0], f.database)

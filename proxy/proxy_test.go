@@ -138,8 +138,8 @@ func start(t testing.TB, o fixtureOptions) *fixture {
 	planner := &anyPlanner{}
 	planner.Store(newRouter(t, nodes[0], database))
 	db := &proxy.Database{
-		Name: "app", Shard: "s0", Pools: pools, Statements: pool.NewStatements(),
-		Nodes: fixedNodes{o.replicas}, Gate: gate.New(gate.Options{}), Planner: planner,
+		Name: "app", Statements: pool.NewStatements(), Planner: planner,
+		Shards: []*proxy.Shard{{Name: "s0", Pools: pools, Nodes: fixedNodes{o.replicas}, Gate: gate.New(gate.Options{})}},
 	}
 	dp := proxy.DatabasePolicy{Consistent: true, Split: true, WaitTimeout: 10 * time.Second, ParsedMax: 1 << 20, MessageMax: 1 << 30}
 	if o.policy != nil {

@@ -258,7 +258,13 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		if s.failed && !s.owed.empty() || s.discarded || s.readyOwed {
 			return false, nil // what the session has set is known with the end of the last one
 		}
-		s.forgetPlans()
+		if s.places != nil {
+			if v := s.staysHere(kind, size); v != goesOn {
+				return v == isRefused, nil
+			}
+		} else {
+			s.forgetPlans()
+		}
 		// With a second request under way the first cannot be taken back.
 		s.read = false
 		s.commitHold()
@@ -276,6 +282,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	need, ok := s.scan()
 	if !ok {
 		return false, nil
+	}
+	if s.answersHere(&need) {
+		return true, nil
 	}
 	if e := s.refusal(need); e != nil {
 		s.refuse(kind, size, e)
@@ -306,6 +315,7 @@ func (s *session) refuse(kind byte, size int, e *wire.Error) {
 	s.endHold()
 	s.forgetPlans()
 	s.noReplica, s.exclude = false, 0
+	s.abort()
 	s.client.SetOutput(e.Append(s.client.Output()))
 	s.steps++
 	if kind == wire.MsgQuery || kind == wire.MsgFunctionCall {
@@ -328,6 +338,8 @@ type need struct {
 	replica  bool // the client insists on a replica
 	primary  bool // the client insists on the primary
 	opaque   bool
+	shard    int         // the place of the shard, router.AnyShard
+	err      *wire.Error // why it is not sent anywhere
 }
 
 // scan looks ahead over the whole request, up to its Sync, and plans its
@@ -335,12 +347,13 @@ type need struct {
 func (s *session) scan() (n need, ok bool) {
 	s.forgetPlans()
 	buf := s.client.Buffered()
+	n.shard, s.ahead = router.AnyShard, ahead{}
 	var unnamed, named *router.Plan
 	var name []byte
 	intent, bound, parsed := true, 0, 0
 	for off := 0; ; {
 		if off > scanMax {
-			return need{opaque: true}, true
+			return s.unread(n), true
 		}
 		if off > len(buf) {
 			return need{}, false
@@ -355,26 +368,29 @@ func (s *session) scan() (n need, ok bool) {
 		switch kind {
 		case wire.MsgQuery:
 			if off > 0 || size > s.db.Policy().ParsedMax {
-				return need{opaque: true}, true
+				return s.unread(n), true
 			}
 			if !whole {
 				return need{}, false
 			}
 			p := s.planInto(trimNUL(body))
-			return s.needOf(p), true
+			n := s.needOf(p)
+			s.locate(&n, p, trimNUL(body), nil, nil)
+			return n, true
 		case wire.MsgParse:
 			if size > s.db.Policy().ParsedMax || off > 0 && off+size > scanMax {
-				return need{opaque: true}, true
+				return s.unread(n), true
 			}
 			if !whole {
 				return need{}, false
 			}
 			nm, text, good := wire.CString(body)
 			if !good {
-				return need{opaque: true}, true
+				return s.unread(n), true
 			}
 			p := s.planInto(cut(text))
 			parsed++
+			s.parsed(&n, p, nm, text)
 			n.primary = n.primary || s.routeFor(p) == query.RoutePrimary
 			if len(nm) == 0 {
 				unnamed = p
@@ -390,12 +406,13 @@ func (s *session) scan() (n need, ok bool) {
 			}
 			if !good || size > scanMax {
 				if whole || size > scanMax {
-					return need{opaque: true}, true
+					return s.unread(n), true
 				}
 				return need{}, false
 			}
 			p := s.planOf(nm, unnamed, name, named)
 			bound++
+			s.bindsTo(&n, p, nm, after)
 			if p == nil {
 				intent, n.replica = false, false
 			} else {
@@ -414,7 +431,7 @@ func (s *session) scan() (n need, ok bool) {
 			n.readOnly = n.readOnly && bound == 1
 			return n, true
 		default:
-			return need{opaque: true}, true
+			return s.unread(n), true
 		}
 		off += size
 	}
@@ -451,7 +468,7 @@ func (s *session) replan(st *preparedStatement) *router.Plan {
 
 // needOf says what one simple query asks for.
 func (s *session) needOf(p *router.Plan) need {
-	return need{read: p.Intent == router.Read, readOnly: s.beginsReadOnly(p), replica: s.wantsReplica(p),
+	return need{shard: router.AnyShard, read: p.Intent == router.Read, readOnly: s.beginsReadOnly(p), replica: s.wantsReplica(p),
 		primary: s.routeFor(p) == query.RoutePrimary}
 }
 
@@ -483,6 +500,9 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 // long and new; the text must not move meanwhile.
 func (s *session) plan(text []byte) *router.Plan {
 	ctx := router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding}
+	if s.places != nil {
+		ctx.Role = s.role
+	}
 	if s.alteredAhead || s.owed.altering > 0 {
 		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true}
 	}

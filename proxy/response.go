@@ -543,6 +543,11 @@ func (s *session) ready(body []byte, size int) error {
 		return s.auditDone()
 	case forRetry:
 		s.tryAgain()
+	case forBegin:
+		if s.tx != 'T' {
+			// What was sent behind it runs outside of a transaction.
+			return wire.Fatal("08006", "the transaction could not be begun")
+		}
 	}
 	s.answerLocal()
 	return nil
@@ -559,7 +564,7 @@ func (s *session) transaction(status byte) {
 		}
 		s.acted = false
 		if s.wrote {
-			s.mark = s.db.Nodes.Mark()
+			s.mark = s.shard.Nodes.Mark()
 			s.wrote = false
 		}
 		s.spreadDDL()

@@ -16,6 +16,9 @@ import (
 
 // refusal is the reason why a request is not sent anywhere, nil when there is none.
 func (s *session) refusal(n need) *wire.Error {
+	if n.err != nil {
+		return n.err
+	}
 	if s.mode != ModeStatement || len(s.segment) != 1 || s.segment[0].Single == nil {
 		return nil
 	}
@@ -29,6 +32,10 @@ func (s *session) refusal(n need) *wire.Error {
 // acquire finds the node for a request, waits for a connection to it within
 // bounds, and makes it the lease.
 func (s *session) acquire(n need) error {
+	s.moveTo(n.shard)
+	if b := s.begun; b != nil {
+		n.read, n.readOnly, n.replica, n.primary = false, b.readOnly, b.replica, n.primary || b.primary
+	}
 	pol := s.db.Policy()
 	var deadline time.Time // set by the first wait
 	for {
@@ -60,7 +67,7 @@ func (s *session) acquire(n need) error {
 		}
 		if time.Now().After(deadline) {
 			return wire.Errorf("08001", "could not connect to the primary").
-				WithDetail("Shard %s, node %s.", s.db.Shard, de.Address).WithCause(de)
+				WithDetail("Shard %s, node %s.", s.shard.Name, de.Address).WithCause(de)
 		}
 		// The monitor has been told and closes the gate if the node is gone.
 		if err := s.pause(50*time.Millisecond, phaseWaiting); err != nil {
@@ -89,22 +96,22 @@ func loginRefused(de *pool.DialError) *wire.Error {
 func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err error) {
 	if s.wantsSplit(n, pol) {
 		consistent := pol.Consistent && s.mark != 0 && !n.replica
-		if node, ok := s.db.Nodes.PickRead(s.mark, consistent, s.exclude); ok {
+		if node, ok := s.shard.Nodes.PickRead(s.mark, consistent, s.exclude); ok {
 			return node, true, nil
 		}
 		if consistent {
-			s.db.Nodes.Want()
+			s.shard.Nodes.Want()
 		}
 	}
 	for {
-		if !s.db.Gate.Closed() {
-			if node, ok := s.db.Nodes.Primary(); ok {
+		if !s.shard.Gate.Closed() {
+			if node, ok := s.shard.Nodes.Primary(); ok {
 				return node, false, nil
 			}
 		}
 		if n.read && s.mode != ModeSession {
 			// Reads go on without a primary, on whatever replica is within bounds.
-			if node, ok := s.db.Nodes.PickRead(s.mark, pol.Consistent && s.mark != 0, 0); ok && s.tries < 8 {
+			if node, ok := s.shard.Nodes.PickRead(s.mark, pol.Consistent && s.mark != 0, 0); ok && s.tries < 8 {
 				return node, true, nil
 			}
 		}
@@ -116,7 +123,7 @@ func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err
 
 // wantsSplit reports whether the request may run on a replica at all.
 func (s *session) wantsSplit(n need, pol *DatabasePolicy) bool {
-	if s.mode == ModeSession || s.tx != 'I' || n.opaque {
+	if s.mode == ModeSession || s.tx != 'I' && (s.begun == nil || !n.readOnly) || n.opaque {
 		return false
 	}
 	if n.replica {
@@ -143,7 +150,7 @@ func (s *session) refusedOnReplica(p *router.Plan) *wire.Error {
 		for _, f := range p.Statement.Commands[i].Functions {
 			if strings.HasPrefix(f.Name, "pg_advisory_") || strings.HasPrefix(f.Name, "pg_try_advisory_") {
 				return wire.Errorf("0A000", "advisory locks cannot be taken in a transaction that runs on a replica").
-					WithDetail("Shard %s, node %s.", s.db.Shard, s.lease.Address()).
+					WithDetail("Shard %s, node %s.", s.shard.Name, s.lease.Address()).
 					WithHint("Begin the transaction with /* shardproxy: route=primary */ BEGIN READ ONLY.")
 			}
 		}
@@ -153,10 +160,10 @@ func (s *session) refusedOnReplica(p *router.Plan) *wire.Error {
 
 // hold waits at the gate until the shard has a primary.
 func (s *session) hold() error {
-	t, err := s.db.Gate.Enter(s.wake)
+	t, err := s.shard.Gate.Enter(s.wake)
 	if err != nil {
 		return wire.Errorf("57P03", "no primary, and too many statements wait for one").
-			WithDetail("Shard %s.", s.db.Shard).WithCause(err)
+			WithDetail("Shard %s.", s.shard.Name).WithCause(err)
 	}
 	if t == nil {
 		// Open, but the new primary is not published yet.
@@ -171,7 +178,7 @@ func (s *session) hold() error {
 	if t.State() == gate.Released {
 		return nil
 	}
-	e := wire.Errorf("57P03", "no primary within the hold timeout").WithDetail("Shard %s has no primary.", s.db.Shard)
+	e := wire.Errorf("57P03", "no primary within the hold timeout").WithDetail("Shard %s has no primary.", s.shard.Name)
 	if s.greeted == nil {
 		return e.WithHint("A login asks a server for its parameters; it may be tried again.")
 	}
@@ -217,7 +224,7 @@ func (s *session) borrow(node int, deadline *time.Time, wait time.Duration) (*po
 
 // waitedInVain is what a statement is told that got no connection in time.
 func (s *session) waitedInVain() *wire.Error {
-	if s.db.Pools.Paused() {
+	if s.shard.Pools.Paused() {
 		return wire.Errorf("57P03", "the database is paused, and the wait timeout has passed").
 			WithHint("The statement was not executed and may be tried again after RESUME. pool.wait_timeout bounds the wait.")
 	}
@@ -302,5 +309,7 @@ func (s *session) attach(n need, replica bool) error {
 		s.client.Hold()
 		s.held = true
 	}
+	s.located = !n.opaque
+	s.enlist()
 	return nil
 }

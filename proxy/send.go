@@ -58,6 +58,10 @@ func (s *session) body(size int) ([]byte, bool) {
 
 func (s *session) sendQuery(size int) (bool, error) {
 	if size > s.db.Policy().ParsedMax {
+		if s.places != nil {
+			s.sendRefusal(size, errTooLong())
+			return true, nil
+		}
 		s.guardSequences(nil)
 		s.forwardLarge(size)
 		s.expectQuery(nil)
@@ -78,7 +82,11 @@ func (s *session) sendQuery(size int) (bool, error) {
 		return true, nil
 	}
 	s.mentions(p, text)
-	if e := s.refused(p); e != nil {
+	e := s.refused(p)
+	if e == nil {
+		e = s.misplaced(p, text, nil, nil)
+	}
+	if e != nil {
 		s.sendRefusal(size, e)
 		return true, nil
 	}
@@ -219,6 +227,9 @@ func (s *session) sendLargeParse(size int) (bool, error) {
 		}
 		return false, nil
 	}
+	if s.places != nil {
+		return false, wire.Fatal("54000", "%s", errTooLong().Message)
+	}
 	s.guardSequences(nil)
 	if len(name) > 0 {
 		s.goPrivate()
@@ -268,6 +279,9 @@ func (s *session) sendBind(size int) (bool, error) {
 		return false, nil
 	}
 	e := s.refusedBind(name, bound)
+	if e == nil {
+		e = s.misplacedBind(bound, name, after)
+	}
 	if st := s.statements[string(name)]; st != nil && !s.private && e == nil {
 		ready, err := s.bring(st, true)
 		if !ready {

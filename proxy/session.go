@@ -60,7 +60,8 @@ type preparedStatement struct {
 type session struct {
 	server             *Server
 	db                 *Database
-	user               *pool.User
+	place                      // where the lease is, or the last one was
+	places             []place // on each shard; nil in a database of one
 	userName           string
 	mode               Mode
 	id                 uint64
@@ -125,7 +126,6 @@ type session struct {
 	acted        bool // anything of the client's was
 	failed       bool // the request at hand has met an error
 	held         bool // the bytes of the request can be brought back
-	mark         uint64
 	cancelled    bool
 	timedOut     bool
 	clientLeft   bool        // it has closed its side behind a Terminate
@@ -145,6 +145,7 @@ type session struct {
 	hasTemp        bool           // the last audit found temporary objects
 	route          query.Route
 	searchPath     string
+	role           string            // in force, "" when it is not known; of a database of several shards
 	identityGoes   bool              // the request takes away the role that is set: it is not applied first
 	dateStyle      string            // as the client was told
 	toldOfRole     map[string]string // parameters that a change of role changed
@@ -162,6 +163,7 @@ type session struct {
 	unnamedShape   *shape                 // nil until it was asked for
 	portalShape    *shape                 // of what the unnamed portal runs, nil when it is not kept
 	unnamedTok     uint64                 // 0: there is none
+	begun          *begunTx               // answered, and to be sent ahead of the first statement
 	unnamedOther   bool                   // servers run another text than the client's
 	unnamedLarge   bool                   // its text is not kept: it ties the session to the lease
 	serializable   bool                   // default_transaction_isolation is, or may be, serializable
@@ -195,6 +197,10 @@ type work struct {
 	settingsErr *wire.Error
 	leaseBase   *pool.Settings // what the lease has set when it rolls back
 	savepoints  []savepoint
+	located     bool // scan has found the shard of what is sent
+	ahead       ahead
+	values      router.Values
+	normal      query.Normal
 	settlingTo  *pool.Settings // what applying makes of the settings of the lease
 	audit       auditAnswer
 	scratch     []byte
@@ -304,7 +310,7 @@ func (s *session) turn(client, server bool) (c, sv interest, err error) {
 // rest is what a session does that holds no lease and has nothing to do: it
 // looks for the client's next bytes if there may be some.
 func (s *session) rest(look bool) error {
-	s.setPhase(phaseIdle)
+	s.setPhase(s.restingPhase())
 	if err := s.obeyIdle(); err != nil {
 		return err
 	}
@@ -325,6 +331,14 @@ func (s *session) rest(look bool) error {
 		return nil
 	}
 	return s.clientError(err)
+}
+
+// restingPhase is the phase of a session that holds no lease.
+func (s *session) restingPhase() phase {
+	if s.begun != nil {
+		return phaseIdleInTx
+	}
+	return phaseIdle
 }
 
 // exchange moves requests and replies until that is all there is to move. It
@@ -363,7 +377,7 @@ func (s *session) exchange() (rest bool, err error) {
 			continue
 		}
 		if s.lease == nil {
-			s.setPhase(phaseIdle) // a piece of a frame is all there is
+			s.setPhase(s.restingPhase()) // a piece of a frame is all there is
 			if err := s.obeyIdle(); err != nil {
 				return false, err
 			}

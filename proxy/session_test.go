@@ -206,7 +206,7 @@ func TestPinnedStateWorks(t *testing.T) {
 	exec(t, a, "DROP TABLE mine")
 	exec(t, a, "SELECT pg_advisory_unlock(7)")
 	exec(t, a, "DEALLOCATE p")
-	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 }
 
 func TestProtocolStatementsShared(t *testing.T) {
@@ -418,7 +418,7 @@ func TestCancel(t *testing.T) {
 			_, err := a.Exec(context.Background(), "SELECT pg_sleep(30)")
 			done <- err
 		}()
-		waitFor(t, func() bool { return f.db.Pools.Lent() == 1 })
+		waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 1 })
 		for {
 			if err := a.PgConn().CancelRequest(ctx10(t)); err != nil {
 				t.Fatal(err)
@@ -486,7 +486,7 @@ func TestManyClientsOnFewServers(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 }
 
 func TestSessionMode(t *testing.T) {
@@ -499,7 +499,7 @@ func TestSessionMode(t *testing.T) {
 	}
 	pid := one(t, a, "pg_backend_pid()")
 	_ = a.Close(context.Background())
-	waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+	waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 	b := f.connect("&default_query_exec_mode=simple_protocol")
 	if got := one(t, b, "pg_backend_pid()"); got != pid {
 		t.Errorf("the connection was not used again")
@@ -540,7 +540,7 @@ func TestSequenceValuesAreTheSessionsOwn(t *testing.T) {
 				t.Errorf("lastval after one's own INSERT: %d, %v", v, err)
 			}
 			exec(t, a, "DISCARD SEQUENCES")
-			waitFor(t, func() bool { return f.db.Pools.Lent() == 0 })
+			waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
 		})
 	}
 }
@@ -632,7 +632,7 @@ func TestChangedDefaultsAreTold(t *testing.T) {
 	f := start(t, fixtureOptions{size: 1})
 	a := mustDial(t, f.addr, "app")
 	a.do(t, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(), 'Asia/Tokyo'); END $$")
-	f.db.Pools.Retire(0)
+	f.db.Shards[0].Pools.Retire(0)
 	a.do(t, "SELECT 1") // opens a connection
 	b := mustDial(t, f.addr, "app")
 	if got := cutNUL(b.parameters["TimeZone"]); got != "Asia/Tokyo" {

@@ -237,6 +237,9 @@ func (s *session) adoptSettings(st *pool.Settings) {
 	if !it.Literal && it.Text != "" {
 		s.searchPath = router.UnknownPath
 	}
+	if s.places != nil {
+		s.role = s.roleIn(st)
+	}
 	it, _ = st.Get("standard_conforming_strings")
 	v := strings.Trim(strings.ToLower(it.Text), "' ")
 	s.nonStandard = v == "off" || v == "false" || v == "0" || v == "no"
@@ -251,6 +254,21 @@ func (s *session) adoptSettings(st *pool.Settings) {
 		name := strings.Trim(it.Text, "'")
 		s.appName.Store(&name)
 	}
+}
+
+// roleIn returns the role that settings make the current one, "" when it is not known.
+func (s *session) roleIn(st *pool.Settings) string {
+	for _, name := range [...]string{"role", "session_authorization"} {
+		it, ok := st.Get(name)
+		switch {
+		case !ok || name == "role" && it.Text == "none":
+		case it.Literal:
+			return it.Text
+		default:
+			return ""
+		}
+	}
+	return s.user.ServerUser()
 }
 
 // encoding names the client's encoding, "" when it is not known.

@@ -146,8 +146,16 @@ func entrySize(e *entry) int64 {
 		commandBase = 512
 		nameBase    = 40
 		settingBase = 112
+		groupBase   = 96
+		valueBase   = 64
 	)
-	n := entryBase + len(e.key) + len(e.ctx.SearchPath) + len(e.plan.Why)
+	n := entryBase + len(e.key) + len(e.ctx.SearchPath) + len(e.ctx.Role) + len(e.plan.Why)
+	for i := range e.plan.groups {
+		n += groupBase
+		for _, column := range e.plan.groups[i].columns {
+			n += len(column) * valueBase
+		}
+	}
 	for i := range e.plan.Statement.Commands {
 		c := &e.plan.Statement.Commands[i]
 		n += commandBase + len(c.Target)

@@ -174,3 +174,6 @@ func (p *Placement) fixedShard(o *Owners) int {
 	}
 	return o.Of(p.schema)
 }
+
+// Literals reports whether Shard looks at the literals of the text.
+func (p *Plan) Literals() bool { return p.literals }

@@ -39,6 +39,8 @@ type Plan struct {
 	Refusal *Refusal
 	// groups are the uses of sharded tables, which must meet on one shard.
 	groups []Group
+	// literals is set when one of them has a value from a literal of the text.
+	literals bool
 	// Why says in a few words why Intent is Write for a statement that looks
 	// like a read ("calls volatile function f"); for EXPLAIN ROUTE and logs.
 	Why string
@@ -52,6 +54,9 @@ type Context struct {
 	// SearchPath is the session's search_path as its text; "" when it is the
 	// server's default, UnknownPath when it may be anything.
 	SearchPath string
+	// Role is the session's current role, which a database of several shards must
+	// know; "" when it is not known.
+	Role string
 	// NonStandardStrings is set when standard_conforming_strings is off.
 	NonStandardStrings bool
 	// UnsafeEncoding is set when in the session's client_encoding a byte below

@@ -32,6 +32,8 @@ type relation struct {
 	view *viewText
 	// why says what makes it kindUnknown.
 	why string
+	// writes says why its rows cannot be written; "" when they can.
+	writes string
 }
 
 // relationColumn is one column. key is 0 when its type, or its collation, cannot be
@@ -40,6 +42,8 @@ type relationColumn struct {
 	name   string
 	key    shardmap.KeyType
 	typmod int32
+	// drawn is set when an INSERT that leaves the column out draws from a sequence.
+	drawn bool
 }
 
 // viewText is the text that a view's scope belongs to.

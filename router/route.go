@@ -34,17 +34,19 @@ type Reason string
 
 // The reasons.
 const (
-	reasonUnbound   Reason = "unbound_key"    // rows of all shards would be needed
-	reasonSeveral   Reason = "several_shards" // the keys lie on more than one
-	reasonMixed     Reason = "mixed_kinds"    // sharded and single tables
-	reasonNoKey     Reason = "no_key"         // an INSERT without its key
-	reasonKeyChange Reason = "key_change"     // an UPDATE of the key
-	reasonValue     Reason = "value"          // a key's value that is not understood
-	reasonReference Reason = "reference"      // a write to a reference table
-	reasonFunction  Reason = "function"       // a function that may read sharded tables
-	reasonView      Reason = "view"           // a write through a view
-	reasonCommand   Reason = "command"        // a command that is not built for shards
-	reasonUnknown   Reason = "not_understood" // a part of the text, or a name
+	reasonUnbound    Reason = "unbound_key"    // rows of all shards would be needed
+	reasonSeveral    Reason = "several_shards" // the keys lie on more than one
+	reasonMixed      Reason = "mixed_kinds"    // sharded and single tables
+	reasonNoKey      Reason = "no_key"         // an INSERT without its key
+	reasonKeyChange  Reason = "key_change"     // an UPDATE of the key
+	reasonValue      Reason = "value"          // a key's value that is not understood
+	reasonReference  Reason = "reference"      // a write to a reference table
+	reasonFunction   Reason = "function"       // a function that may read sharded tables
+	reasonConstraint Reason = "constraint"     // what one server would check or do, and shards do not
+	reasonSequence   Reason = "sequence"       // a default that each shard would draw on its own
+	reasonView       Reason = "view"           // a write through a view
+	reasonCommand    Reason = "command"        // a command that is not built for shards
+	reasonUnknown    Reason = "not_understood" // a part of the text, or a name
 )
 
 // Refusal is why a statement is not run.
@@ -67,6 +69,10 @@ func (r Reason) hint() string {
 		return "Name the key's columns and give their values."
 	case reasonKeyChange:
 		return "Delete the row and insert it anew."
+	case reasonConstraint:
+		return "per_shard_constraints in the table's rule accepts constraints that hold on each shard alone."
+	case reasonSequence:
+		return "Give a value for the column."
 	case reasonValue:
 		return "Give the key as a constant or as a parameter of the column's type."
 	}

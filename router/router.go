@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"shardproxy/catalog"
+	"shardproxy/config"
 	"shardproxy/query"
 )
 
@@ -22,6 +23,9 @@ type Options struct {
 	// and to answer alike on every node: "name" in any schema, or
 	// "schema.name" where the statement names the schema.
 	ReadOnlyFunctions []string
+	// Rules say where the tables of a database of several shards lie; nil: there is
+	// one shard. The Catalog must have tables then.
+	Rules *config.Database
 	// CacheBytes bounds the plan cache; DefaultCacheBytes when 0.
 	CacheBytes int64
 	// MaxTextBytes bounds the texts that are parsed; query.DefaultMaxBytes when 0.
@@ -41,6 +45,7 @@ type Router struct {
 	normals  sync.Pool
 	counts   [16]counts
 	opaque   atomic.Uint64
+	bound    atomic.Pointer[bound] // of the newest catalog that was planned with
 }
 
 // counts are one stripe of the counters, on a cache line of its own.
@@ -95,7 +100,9 @@ func (r *Router) Plan(sql []byte, ctx Context) *Plan {
 	}
 	if len(sql) > r.opts.MaxTextBytes {
 		r.opaque.Add(1)
-		return newJudge(c, ctx, r.readOnly).plan(query.Analyze(string(sql), r.options(sql, ctx)))
+		p := newJudge(c, ctx, r.readOnly).plan(query.Analyze(string(sql), r.options(sql, ctx)))
+		r.refuseLong(p)
+		return p
 	}
 	n := r.normals.Get().(*query.Normal)
 	defer r.release(n)
@@ -188,10 +195,16 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 	}
 	var p *Plan
 	j := newJudge(m.catalog, m.ctx, r.readOnly)
-	if m.outdated != nil {
+	switch {
+	case r.opts.Rules != nil:
+		st, shapes := n.AnalyzeShapes(string(m.sql), r.options(m.sql, m.ctx))
+		p = j.plan(st)
+		p.Exact = !m.normalises || !shareable(st)
+		r.place(p, m, shapes, n.Literals)
+	case m.outdated != nil:
 		p = j.plan(m.outdated.Statement)
 		p.Exact = m.outdated.Exact
-	} else {
+	default:
 		p = j.plan(n.Analyze(string(m.sql), r.options(m.sql, m.ctx)))
 		p.Exact = !m.normalises || !shareable(p.Statement)
 	}
@@ -233,6 +246,9 @@ func (r *Router) hash(key []byte, ctx *Context, exact bool) uint64 {
 	h := maphash.Bytes(r.seed, key)
 	if ctx.SearchPath != "" {
 		h = h*0x9e3779b97f4a7c15 ^ maphash.String(r.seed, ctx.SearchPath)
+	}
+	if ctx.Role != "" {
+		h = h*0x9e3779b97f4a7c15 ^ maphash.String(r.seed, ctx.Role)
 	}
 	if exact {
 		h ^= 0xa5a5a5a5a5a5a5a5

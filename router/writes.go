@@ -76,6 +76,7 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 	if c := s.Insert.Conflict; c != nil {
 		p.keeps(l.rel, c.Set)
 	}
+	p.draws(l.rel, s.Insert)
 	if len(l.rel.key) == 0 {
 		p.add(Group{table: l.rel.String(), placement: l.rel.placement})
 		return
@@ -90,6 +91,30 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 		}
 	default:
 		p.insertQuery(b, l.rel, given)
+	}
+}
+
+// draws refuses an INSERT whose rows get values from a sequence: each shard has one
+// of its own.
+func (p *prover) draws(r *relation, in *query.Insert) {
+	for i, c := range r.columns {
+		if !c.drawn || len(r.key) == 0 {
+			continue
+		}
+		at := i
+		if in.HasColumns {
+			at = slices.IndexFunc(in.Columns, func(t query.TargetColumn) bool { return t.Name == c.name })
+		}
+		given := at >= 0 && in.Source != nil && in.Overriding != "user"
+		if given && in.Source.Kind == query.ScopeValues {
+			given = !slices.ContainsFunc(in.Source.Rows, func(row query.Row) bool {
+				return at >= len(row.Values) || row.Values[at].Kind == query.ValueDefault
+			})
+		}
+		if !given {
+			p.refuse(reasonSequence, "column "+c.name+" of "+r.String()+" draws from a sequence, of which each shard has its own")
+			return
+		}
 	}
 }
 

@@ -212,6 +212,11 @@ func (k KeyType) String() string {
 	return "no key type"
 }
 
+// OID returns the OID of PostgreSQL's type; for Text that of text.
+func (k KeyType) OID() uint32 {
+	return [...]uint32{0, oidInt2, oidInt4, oidInt8, oidText, oidUUID, oidDate, oidTimestamp, oidTimestamptz, oidBytea, oidBool, oidNumeric}[k]
+}
+
 // Colocates reports whether equal values of the two types have equal hashes,
 // so that tables keyed by one and by the other keep equal keys together. Of
 // different types only the integers do.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,7 +15,6 @@ import (
 
 	"shardproxy/catalog"
 	"shardproxy/config"
-	"shardproxy/failover"
 	"shardproxy/gate"
 	"shardproxy/pool"
 	"shardproxy/proxy"
@@ -24,16 +25,14 @@ import (
 // database is everything that serves one logical database.
 type database struct {
 	conf    config.Database
-	pools   *pool.Pools
-	gate    *gate.Gate
-	monitor *failover.Monitor
+	shards  []*shard // in the order of the file; the first is the home shard
 	catalog *catalog.Refresher
 	router  *router.Router
 	proxy   *proxy.Database
+	cluster *cluster // nil in a database of one shard
+	control func(address string) (*pgconn.Config, error)
 	stop    context.CancelFunc
 	deps    databaseDeps
-	primary failover.NodeID // the last there was; of nodesChanged alone
-	voice   *time.Timer     // see awaitVoice; of nodesChanged alone
 }
 
 // databaseDeps are what databases share.
@@ -42,66 +41,64 @@ type databaseDeps struct {
 	registry prometheus.Registerer
 	buffers  *wire.Buffers
 	// abandon ends the leases on a node.
-	abandon func(db *proxy.Database, node int)
+	abandon func(db *proxy.Database, shard *proxy.Shard, node int)
 	// succeeded says that there is another primary than before.
 	succeeded func()
+	// serverIDs numbers the server connections of the process.
+	serverIDs *atomic.Uint64
 }
 
 // newDatabase makes the parts of a database and starts nothing.
 func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*database, error) {
-	shard := conf.Shards[0]
-	log := d.log.With("database", conf.Name)
-	target := pool.Target{
-		Database: conf.Server.Database, ConnectTimeout: conf.Server.ConnectTimeout,
-		TLS: pool.TLS{Mode: conf.Server.TLS.Mode, CA: conf.Server.TLS.CA, Certificate: conf.Server.TLS.Certificate, Key: conf.Server.TLS.Key},
-	}
 	login := cfg.ControlLogin(conf)
-	control := func(address string) (*pgconn.Config, error) {
-		t := target
+	db := &database{conf: *conf, deps: d}
+	db.control = func(address string) (*pgconn.Config, error) {
+		t := target(conf)
 		t.Address, t.User, t.Password = address, login.User, login.Password.Reveal()
 		return t.Config()
 	}
-	db := &database{conf: *conf, deps: d, primary: failover.NoNode}
-	db.gate = gate.New(gateOptions(&conf.Failover))
-	nodes := make([]failover.NodeConfig, len(shard.Nodes))
-	for i, a := range shard.Nodes {
-		nodes[i] = failover.NodeConfig{Address: a}
+	db.proxy = &proxy.Database{Name: conf.Name, Statements: pool.NewStatements()}
+	for _, sc := range conf.Shards {
+		sh, err := newShard(cfg, db, sc, d.serverIDs)
+		if err != nil {
+			return nil, err
+		}
+		db.shards = append(db.shards, sh)
+		db.proxy.Shards = append(db.proxy.Shards, sh.proxy)
 	}
-	var err error
-	db.monitor, err = failover.New(failover.Options{
-		Database: conf.Name, Shard: shard.Name, Nodes: nodes, Gate: db.gate, Logger: d.log, Registerer: d.registry,
-		Prober: plainProber{failover.NewPgProber(failover.ProberOptions{
-			Nodes:  len(nodes),
-			Config: func(n failover.NodeID) (*pgconn.Config, error) { return control(shard.Nodes[n]) },
-		}), login.User},
-		Interval: conf.Failover.ProbeInterval, ProbeTimeout: conf.Failover.ProbeTimeout,
-		Rules: failover.Rules{
-			FailAfter: conf.Failover.FailAfter, RecoverAfter: conf.Failover.RecoverAfter,
-			MaxLag: conf.Reads.MaxLag, MaxLagBytes: uint64(conf.Reads.MaxLagBytes),
-		},
-		OnChange: db.nodesChanged,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("database %s: %w", conf.Name, err)
-	}
-	db.pools = pool.New(pool.Options{
-		Nodes: shard.Nodes, Target: target, Buffers: d.buffers, Logger: log, MaxServers: conf.Pool.MaxServers,
-		OnDialError: func(node int, err error) { db.monitor.Suspect(failover.NodeID(node), err) },
-	})
 	db.catalog = catalog.NewRefresher(catalog.Options{
-		Source: catalogSource{db: db, control: control, nodes: shard.Nodes}, Interval: conf.Catalog.Refresh, Logger: log,
+		Source: catalogSource{db: db, shard: db.shards[0]}, Tables: len(conf.Shards) > 1, Interval: conf.Catalog.Refresh, Logger: d.log.With("database", conf.Name),
 		Changed: func(*catalog.Catalog) { db.proxy.SchemaChanged() },
 	})
-	db.router = router.New(router.Options{
+	opts := router.Options{
 		Catalog: db.catalog.Current, ReadOnlyFunctions: conf.Reads.ReadOnlyFunctions,
 		CacheBytes: int64(cfg.Limits.PlanCache), MaxTextBytes: int(cfg.Limits.ParsedStatement),
-	})
-	db.proxy = &proxy.Database{
-		Name: conf.Name, Shard: shard.Name, Pools: db.pools, Statements: pool.NewStatements(),
-		Nodes: nodesOf{db.monitor}, Gate: db.gate, Planner: db.router, Refresh: db.catalog.Poke,
 	}
+	if len(conf.Shards) > 1 {
+		if err := poolsTransactions(cfg, conf); err != nil {
+			return nil, err
+		}
+		db.cluster = newCluster(db)
+		db.proxy.Owners = db.cluster.owners
+		opts.Rules = &db.conf
+	}
+	db.router = router.New(opts)
+	db.proxy.Planner, db.proxy.Refresh = db.router, db.catalog.Poke
 	db.proxy.SetPolicy(databasePolicy(cfg, conf))
 	return db, nil
+}
+
+// poolsTransactions refuses pool mode session for several shards: a session there
+// has no server of its own.
+func poolsTransactions(cfg *config.Config, conf *config.Database) error {
+	refused := conf.Pool.Mode == config.PoolSession
+	for i := range cfg.Users {
+		refused = refused || userPolicy(cfg, conf.Name, cfg.Users[i].Name).Mode == proxy.ModeSession
+	}
+	if refused {
+		return fmt.Errorf("database %s: pool mode session needs a database of one shard; use transaction", conf.Name)
+	}
+	return nil
 }
 
 // gateOptions returns the bounds of the gate, for which 0 is no bound but its
@@ -131,13 +128,20 @@ func databasePolicy(cfg *config.Config, conf *config.Database) proxy.DatabasePol
 	}
 }
 
-// open starts the parts.
+// open starts the parts. The error of a database of several shards is what its
+// configuration and its servers disagree on.
 func (db *database) open(ctx context.Context) error {
 	ctx, db.stop = context.WithCancel(ctx)
-	if err := db.monitor.Open(ctx); err != nil {
-		return err
+	for _, sh := range db.shards {
+		if err := sh.open(ctx); err != nil {
+			return err
+		}
 	}
-	db.pools.Open()
+	if db.cluster != nil {
+		if err := db.cluster.open(ctx); err != nil {
+			return fmt.Errorf("database %s: %w", db.conf.Name, err)
+		}
+	}
 	return db.catalog.Open(ctx)
 }
 
@@ -147,117 +151,92 @@ func (db *database) close() {
 		db.stop()
 	}
 	_ = db.catalog.Close() // never fails
-	db.monitor.Close()
-	if db.voice != nil {
-		db.voice.Stop()
+	if db.cluster != nil {
+		db.cluster.close()
 	}
-	db.gate.Shutdown()
-	db.pools.Close()
+	for _, sh := range db.shards {
+		sh.stopWatching()
+	}
+	for _, sh := range db.shards {
+		sh.close()
+	}
 }
 
-// nodesChanged makes pool and sessions follow the monitor: connections to a
-// node that changed its role end when they come back, those to a node that is
-// down or was succeeded as primary end at once.
-func (db *database) nodesChanged(before, after *failover.Snapshot) {
-	for i, n := range after.Nodes {
-		was := before.Nodes[i]
-		if n.Role != was.Role && was.Role != failover.RoleUnknown {
-			db.pools.Retire(i)
-		}
-		switch {
-		case n.Health == was.Health:
-		case n.Health == failover.Up:
-			db.pools.Wake(i)
-		case n.Health == failover.Down:
-			db.pools.Retire(i)
-			if n.Role == failover.RoleReplica {
-				db.deps.abandon(db.proxy, i)
-			} else if !n.SilentSince.IsZero() {
-				db.awaitVoice(n)
-			}
-		}
-	}
-	if after.Primary == failover.NoNode || after.Primary == db.primary {
-		return
-	}
-	if old := db.primary; old != failover.NoNode {
-		db.pools.Retire(int(old))
-		db.deps.abandon(db.proxy, int(old))
+// succeeded notes that a shard has another primary than before.
+func (db *database) succeeded(sh *shard) {
+	if sh == db.shards[0] {
 		db.deps.succeeded()
-	}
-	db.primary = after.Primary
-}
-
-// awaitVoice gives a silent primary the hold timeout, as long as new statements
-// wait for one; then those that it was sent are given up too. One that refuses
-// to be probed, as in a shutdown that waits for its clients, may still answer
-// them.
-func (db *database) awaitVoice(n failover.NodeStatus) {
-	if db.voice != nil {
-		db.voice.Stop()
-	}
-	db.voice = time.AfterFunc(db.conf.Failover.HoldTimeout, func() {
-		now := db.monitor.Nodes()[n.ID]
-		if now.Health == failover.Down && now.SilentSince.Equal(n.SilentSince) {
-			db.deps.log.Warn("silent primary given up, who waits for it is told", "database", db.conf.Name, "node", n.Address)
-			db.deps.abandon(db.proxy, int(n.ID))
-		}
-	})
-}
-
-// someNode returns the primary, or while there is none a replica. Without
-// either it waits until ctx ends: nothing may be known yet.
-func (db *database) someNode(ctx context.Context) (failover.NodeID, error) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if n, ok := db.monitor.Primary(); ok {
-			return n, nil
-		}
-		if n, ok := db.monitor.PickRead(0, false, 0); ok {
-			return n, nil
-		}
-		select {
-		case <-ctx.Done():
-			return failover.NoNode, errors.New("no node of the database is reachable")
-		case <-tick.C:
+		if db.cluster != nil {
+			db.cluster.reconnect()
 		}
 	}
 }
 
-// nodesOf is a monitor as sessions see it.
-type nodesOf struct{ m *failover.Monitor }
-
-func (n nodesOf) Primary() (int, bool) {
-	id, ok := n.m.Primary()
-	return int(id), ok
+// pause lends no more server connections and waits until all have come back.
+func (db *database) pause(ctx context.Context) error {
+	errs := make([]error, len(db.shards))
+	var all sync.WaitGroup
+	for i, sh := range db.shards {
+		all.Go(func() { errs[i] = sh.pools.Pause(ctx) })
+	}
+	all.Wait()
+	return cmp.Or(errs...)
 }
 
-func (n nodesOf) PickRead(mark uint64, consistent bool, exclude uint64) (int, bool) {
-	id, ok := n.m.PickRead(failover.Mark(mark), consistent, failover.NodeSet(exclude))
-	return int(id), ok
+func (db *database) paused() bool {
+	for _, sh := range db.shards {
+		if !sh.pools.Paused() {
+			return false
+		}
+	}
+	return true
 }
 
-func (n nodesOf) Mark() uint64                { return uint64(n.m.Mark()) }
-func (n nodesOf) Want()                       { n.m.Want() }
-func (n nodesOf) Suspect(node int, err error) { n.m.Suspect(failover.NodeID(node), err) }
+func (db *database) resume() {
+	for _, sh := range db.shards {
+		sh.pools.Resume()
+	}
+}
+
+// reconnect makes every server connection end when it comes back.
+func (db *database) reconnect() {
+	for _, sh := range db.shards {
+		for i := range sh.conf.Nodes {
+			sh.pools.Retire(i)
+		}
+	}
+}
+
+// connect logs the control user in to a node.
+func (db *database) connect(ctx context.Context, address string) (*pgx.Conn, error) {
+	pc, err := db.control(address)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := pgx.ParseConfig("")
+	if err != nil {
+		return nil, err
+	}
+	cfg.Config = *pc
+	return pgx.ConnectConfig(ctx, cfg)
+}
 
 // catalogSource reads the catalog over a connection of its own, from the
 // primary or, without one, from whatever node answers.
 type catalogSource struct {
-	db      *database
-	control func(address string) (*pgconn.Config, error)
-	nodes   []string
+	db    *database
+	shard *shard
 }
 
 // BeginTx implements catalog.Querier.
 func (s catalogSource) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
-	order := make([]string, 0, len(s.nodes)+1)
-	if p, ok := s.db.monitor.Primary(); ok {
-		order = append(order, s.nodes[p])
+	nodes := s.shard.conf.Nodes
+	order := make([]string, 0, len(nodes)+1)
+	if p, ok := s.shard.monitor.Primary(); ok {
+		order = append(order, nodes[p])
 	}
 	var last error
-	for _, address := range append(order, s.nodes...) {
+	for _, address := range append(order, nodes...) {
 		tx, err := s.begin(ctx, address, o)
 		if err == nil {
 			return tx, nil
@@ -268,16 +247,7 @@ func (s catalogSource) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, er
 }
 
 func (s catalogSource) begin(ctx context.Context, address string, o pgx.TxOptions) (pgx.Tx, error) {
-	pc, err := s.control(address)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := pgx.ParseConfig("")
-	if err != nil {
-		return nil, err
-	}
-	cfg.Config = *pc
-	conn, err := pgx.ConnectConfig(ctx, cfg)
+	conn, err := s.db.connect(ctx, address)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-// Command shardproxy is the proxy and its tools: run, check, version,
+// Command shardproxy is the proxy and its tools: run, init, check, version,
 // hash-password, demo.
 package main
 
@@ -29,7 +29,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand())
+	root.AddCommand(runCommand(), initCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand())
 	err := root.Execute()
 	var ee *exitError
 	switch {

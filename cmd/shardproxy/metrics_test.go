@@ -109,7 +109,7 @@ func TestMetricsPage(t *testing.T) {
 		"auth: {throttle: {delay: 1ms}, auth_query: {user: postgres}}\n"
 	px := startProgram(t, cl, text)
 	eventually(t, "the primary is known", func() bool {
-		_, known := px.p.state.Load().databases["app"].monitor.Primary()
+		_, known := px.p.state.Load().databases["app"].shards[0].monitor.Primary()
 		return known
 	})
 	c := px.connect()

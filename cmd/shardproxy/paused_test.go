@@ -18,7 +18,7 @@ func TestPausedForLong(t *testing.T) {
 	c := px.connect()
 	must(t, c, "SELECT 1")
 	db := px.p.state.Load().databases["app"]
-	if err := db.pools.Pause(within(t, 10*time.Second)); err != nil {
+	if err := db.shards[0].pools.Pause(within(t, 10*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := c.Exec(within(t, 10*time.Second), "SELECT 1")
@@ -27,6 +27,6 @@ func TestPausedForLong(t *testing.T) {
 		!strings.Contains(pe.Hint, "RESUME") || strings.Contains(pe.Hint, "size") {
 		t.Errorf("%+v", pe)
 	}
-	db.pools.Resume()
+	db.shards[0].pools.Resume()
 	must(t, c, "SELECT 1")
 }

@@ -34,7 +34,7 @@ func TestNodeErrorsArePlain(t *testing.T) {
 	var words []string
 	eventually(t, "both nodes have been asked", func() bool {
 		words = nil
-		for _, n := range px.p.state.Load().databases["app"].monitor.Nodes() {
+		for _, n := range px.p.state.Load().databases["app"].shards[0].monitor.Nodes() {
 			if n.LastError == "" {
 				return false
 			}

@@ -51,6 +51,8 @@ type program struct {
 	problem  atomic.Pointer[string]
 	shutdown chan proxy.ShutdownMode
 	ready    atomic.Bool
+	// serverIDs numbers the server connections.
+	serverIDs atomic.Uint64
 }
 
 // state is the configuration in force and what was made of it. It is replaced
@@ -152,8 +154,8 @@ func drivers() map[string]proxy.Driver {
 }
 
 func (p *program) deps() databaseDeps {
-	return databaseDeps{log: p.log, registry: p.registry, buffers: p.buffers, abandon: func(db *proxy.Database, node int) {
-		p.server.Abandon(db, node)
+	return databaseDeps{log: p.log, registry: p.registry, buffers: p.buffers, serverIDs: &p.serverIDs, abandon: func(db *proxy.Database, shard *proxy.Shard, node int) {
+		p.server.Abandon(db, shard, node)
 	}, succeeded: func() {
 		// It takes leave of the old primary, which may not answer.
 		p.resets.Go(p.querier.Reset)
@@ -228,15 +230,13 @@ func (p *program) dialForAuth(ctx context.Context, name string) (*pgconn.PgConn,
 	if q == nil || db == nil {
 		return nil, fmt.Errorf("no database %q to ask", name)
 	}
-	node, err := db.someNode(ctx)
+	home := db.shards[0]
+	node, err := home.someNode(ctx)
 	if err != nil {
 		return nil, err
 	}
-	t := pool.Target{
-		Address: db.conf.Shards[0].Nodes[node], Database: db.conf.Server.Database, User: q.User, Password: q.Password.Reveal(),
-		ConnectTimeout: db.conf.Server.ConnectTimeout, TLS: pool.TLS{Mode: db.conf.Server.TLS.Mode, CA: db.conf.Server.TLS.CA,
-			Certificate: db.conf.Server.TLS.Certificate, Key: db.conf.Server.TLS.Key},
-	}
+	t := target(&db.conf)
+	t.Address, t.User, t.Password = home.conf.Nodes[node], q.User, q.Password.Reveal()
 	cfg, err := t.Config()
 	if err != nil {
 		return nil, err

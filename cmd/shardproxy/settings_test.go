@@ -80,7 +80,7 @@ func TestServersAreBounded(t *testing.T) {
 		serverPort(t, other)
 	}
 	n := 0
-	for _, st := range px.p.state.Load().databases["app"].pools.Stats() {
+	for _, st := range px.p.state.Load().databases["app"].shards[0].pools.Stats() {
 		n += st.Total
 	}
 	if n != 1 {
@@ -102,7 +102,7 @@ func TestPauseResumed(t *testing.T) {
 	s := &source{p: px.p}
 	paused := make(chan error, 1)
 	go func() { paused <- s.Pause(within(t, 20*time.Second), "app") }()
-	eventually(t, "the database is paused", px.p.state.Load().databases["app"].pools.Paused)
+	eventually(t, "the database is paused", px.p.state.Load().databases["app"].shards[0].pools.Paused)
 	if err := s.Resume("app"); err != nil {
 		t.Fatal(err)
 	}

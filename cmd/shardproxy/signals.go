@@ -98,15 +98,15 @@ func shutdownName(m proxy.ShutdownMode) string {
 // back is waited for until SIGUSR2, or the end of ctx.
 func (p *program) pauseAll(ctx context.Context) {
 	for name, db := range p.state.Load().databases {
-		if db.pools.Paused() {
+		if db.paused() {
 			continue
 		}
 		go func() {
-			if db.pools.Pause(ctx) == nil { // else resumed, or ending
+			if db.pause(ctx) == nil { // else resumed, or ending
 				p.log.Info("no server connection is open any more", "database", name)
 			}
 		}()
-		for !db.pools.Paused() { // a SIGUSR2 that comes next must not come first
+		for !db.paused() { // a SIGUSR2 that comes next must not come first
 			runtime.Gosched()
 		}
 	}
@@ -115,7 +115,7 @@ func (p *program) pauseAll(ctx context.Context) {
 
 func (p *program) resumeAll() {
 	for _, db := range p.state.Load().databases {
-		db.pools.Resume()
+		db.resume()
 	}
 	p.log.Info("resumed by signal")
 }

@@ -40,6 +40,30 @@ func (s *source) each(f func(*database, *config.Database)) {
 	}
 }
 
+// eachShard calls f for all shards of all databases.
+func (s *source) eachShard(f func(*shard, *config.Database)) {
+	s.each(func(db *database, conf *config.Database) {
+		for _, sh := range db.shards {
+			f(sh, conf)
+		}
+	})
+}
+
+func shardsOf(db *database) (all []admin.Shard) {
+	for _, sh := range db.shards {
+		all = append(all, admin.Shard{Name: sh.conf.Name, Nodes: sh.monitor.Snapshot(), Gate: sh.gate.Stats()})
+	}
+	return all
+}
+
+// poolTotals adds up the counters of the shards' pools.
+func (db *database) poolTotals() (sum pool.Totals) {
+	for _, sh := range db.shards {
+		sum = sum.Plus(sh.pools.Totals())
+	}
+	return sum
+}
+
 // Databases implements admin.Source.
 func (s *source) Databases() []admin.Database {
 	var all []admin.Database
@@ -49,8 +73,7 @@ func (s *source) Databases() []admin.Database {
 			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
-			Paused: db.pools.Paused(), Totals: db.proxy.Totals(), PoolTotals: db.pools.Totals(),
-			Shards: []admin.Shard{{Name: conf.Shards[0].Name, Nodes: db.monitor.Snapshot(), Gate: db.gate.Stats()}},
+			Paused: db.paused(), Totals: db.proxy.Totals(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
 		})
 	})
 	return all
@@ -61,11 +84,11 @@ func (s *source) Pools() []admin.Pool {
 	var all []admin.Pool
 	st := s.p.state.Load()
 	s.each(func(db *database, conf *config.Database) {
-		for _, ps := range db.pools.Stats() {
-			mode := userPolicy(st.cfg, conf.Name, ps.User).Mode
-			all = append(all, admin.Pool{
-				Database: conf.Name, Shard: conf.Shards[0].Name, Mode: modeName(mode), Stat: ps,
-			})
+		for _, sh := range db.shards {
+			for _, ps := range sh.pools.Stats() {
+				mode := userPolicy(st.cfg, conf.Name, ps.User).Mode
+				all = append(all, admin.Pool{Database: conf.Name, Shard: sh.conf.Name, Mode: modeName(mode), Stat: ps})
+			}
 		}
 	})
 	return all
@@ -104,8 +127,8 @@ func (s *source) Servers() []admin.ServerConn {
 		pool.ServerIdle: admin.ServerIdle, pool.ServerLent: admin.ServerActive, pool.ServerParked: admin.ServerParked,
 	}
 	var all []admin.ServerConn
-	s.each(func(db *database, conf *config.Database) {
-		for _, i := range db.pools.Servers() {
+	s.eachShard(func(sh *shard, conf *config.Database) {
+		for _, i := range sh.pools.Servers() {
 			sv := admin.ServerConn{
 				ID: i.ID, PID: i.PID, User: i.User, Database: conf.Name, Node: i.Address, LocalAddr: i.LocalAddr,
 				State: states[i.State], Created: i.Created, Used: i.Used, Prepared: i.Prepared,
@@ -116,7 +139,7 @@ func (s *source) Servers() []admin.ServerConn {
 			}
 			all = append(all, sv)
 		}
-		for _, st := range db.pools.Stats() {
+		for _, st := range sh.pools.Stats() {
 			for range st.Dialling {
 				all = append(all, admin.ServerConn{User: st.User, Database: conf.Name, Node: st.Address, State: admin.ServerLogin})
 			}
@@ -142,7 +165,7 @@ func (s *source) Pause(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	err = db.pools.Pause(ctx)
+	err = db.pause(ctx)
 	if errors.Is(err, pool.ErrResumed) {
 		return admin.ErrResumed
 	}
@@ -153,7 +176,7 @@ func (s *source) Pause(ctx context.Context, name string) error {
 func (s *source) Resume(name string) error {
 	db, err := s.find(name)
 	if err == nil {
-		db.pools.Resume()
+		db.resume()
 	}
 	return err
 }
@@ -166,9 +189,9 @@ func (s *source) Kill(name string) (int, error) {
 	}
 	now, cancel := context.WithDeadline(context.Background(), time.Now())
 	defer cancel()
-	_ = db.pools.Pause(now) // only stops lending: its wait ends at once
+	_ = db.pause(now) // only stops lending: its wait ends at once
 	n := s.p.server.Kill(name)
-	reconnect(db)
+	db.reconnect()
 	return n, nil
 }
 
@@ -176,15 +199,9 @@ func (s *source) Kill(name string) (int, error) {
 func (s *source) Reconnect(name string) error {
 	db, err := s.find(name)
 	if err == nil {
-		reconnect(db)
+		db.reconnect()
 	}
 	return err
-}
-
-func reconnect(db *database) {
-	for i := range db.conf.Shards[0].Nodes {
-		db.pools.Retire(i)
-	}
 }
 
 // Shutdown implements admin.Steerer.

@@ -58,7 +58,7 @@ func checkCommand() *cobra.Command {
 
 // load reads a configuration, and refuses what this version cannot do.
 func load(path string) (*config.Config, error) {
-	return config.Load(path, config.Options{OneShard: true})
+	return config.Load(path, config.Options{})
 }
 
 func versionCommand() *cobra.Command {

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardproxy/config"
+	"shardproxy/metadata"
+	"shardproxy/router"
+	"shardproxy/shardmap"
+)
+
+// cluster keeps the slot map of a database of several shards.
+type cluster struct {
+	db      *database
+	log     *slog.Logger
+	current atomic.Pointer[router.Owners]
+	tasks   sync.WaitGroup
+	stop    context.CancelFunc
+
+	mu      sync.Mutex
+	watcher *metadata.Watcher // nil until the configuration was compared
+}
+
+func newCluster(db *database) *cluster {
+	return &cluster{db: db, log: db.deps.log.With("database", db.conf.Name)}
+}
+
+// owners returns who owns which slot, nil while that is not known.
+func (c *cluster) owners() *router.Owners { return c.current.Load() }
+
+// options describe the cluster as the configuration has it.
+func clusterOptions(conf *config.Database, connect func(shard int) metadata.Connect) metadata.Options {
+	o := metadata.Options{Database: conf.Name, Slots: conf.Slots}
+	for i := range conf.Shards {
+		o.Shards = append(o.Shards, metadata.Shard{Name: conf.Shards[i].Name, Connect: connect(i)})
+	}
+	return o
+}
+
+// checkTimeout bounds one comparison of the configuration with the servers.
+const checkTimeout = 10 * time.Second
+
+// open compares the configuration with what the shards hold. What they disagree
+// on keeps the database from being served; a home shard that cannot be reached is
+// asked again until it can.
+func (c *cluster) open(ctx context.Context) error {
+	ctx, c.stop = context.WithCancel(ctx)
+	st, err := c.check(ctx)
+	switch {
+	case err == nil:
+		c.watch(ctx, st)
+		return nil
+	case !errors.Is(err, metadata.ErrUnreachable):
+		return err
+	}
+	c.log.Warn("the home shard cannot be asked for the slot map yet", "error", err)
+	c.tasks.Go(func() { c.checkLater(ctx) })
+	return nil
+}
+
+func (c *cluster) check(ctx context.Context) (*metadata.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	return metadata.Check(ctx, clusterOptions(&c.db.conf, func(i int) metadata.Connect {
+		return func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[i].connect(ctx) }
+	}))
+}
+
+// checkLater checks again until there is an answer.
+func (c *cluster) checkLater(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		st, err := c.check(ctx)
+		if err == nil {
+			c.watch(ctx, st)
+			return
+		}
+		if ctx.Err() == nil {
+			c.log.Error("the slot map is not known: keyed statements are refused", "error", err)
+		}
+	}
+}
+
+// watch follows the slot map from the one that was found.
+func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
+	for _, w := range st.Warnings {
+		c.log.Warn("cluster", "shard", w.Shard, "problem", w.Reason, "hint", w.Hint)
+	}
+	c.adopt(st.Map)
+	w := metadata.NewWatcher(metadata.WatcherOptions{
+		Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[0].connect(ctx) },
+		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Changed: c.adopt,
+	})
+	if w.Open(ctx) != nil {
+		return // it ends
+	}
+	c.mu.Lock()
+	c.watcher = w
+	c.mu.Unlock()
+}
+
+// adopt makes a map the one in force. One with a shard that the configuration does
+// not have cannot be: what is known stays.
+func (c *cluster) adopt(m *shardmap.Map) {
+	names := make([]string, len(c.db.shards))
+	for i, sh := range c.db.shards {
+		names[i] = sh.conf.Name
+	}
+	o, ok := router.NewOwners(m, names)
+	if !ok {
+		c.log.Error("the new slot map has a shard that the configuration lacks: keyed statements are refused", "epoch", m.Epoch())
+	}
+	c.current.Store(o)
+}
+
+// reconnect leaves the old primary of the home shard.
+func (c *cluster) reconnect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watcher != nil {
+		c.watcher.Reconnect()
+	}
+}
+
+func (c *cluster) close() {
+	if c.stop != nil {
+		c.stop()
+	}
+	c.tasks.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watcher != nil {
+		_ = c.watcher.Close() // never fails
+	}
+}

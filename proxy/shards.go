@@ -1,0 +1,264 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"shardproxy/auth"
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// place is where a session gets its server connections: the pools of one shard.
+type place struct {
+	shard *Shard
+	index int // of the shard in the database
+	user  *pool.User
+	mark  uint64 // the last commit of the session there
+}
+
+// settleIn finds the session's pools on every shard.
+func (s *session) settleIn(id auth.Identity, pol pool.Policy) {
+	at := func(i int) place {
+		sh := s.db.Shards[i]
+		return place{shard: sh, index: i, user: sh.Pools.For(id.User, id.ServerUser, id.ServerPassword.Reveal(), pol)}
+	}
+	s.place = at(0)
+	if len(s.db.Shards) == 1 {
+		return
+	}
+	s.places = make([]place, len(s.db.Shards))
+	for i := range s.places {
+		s.places[i] = at(i)
+	}
+}
+
+// moveTo makes a shard the one that the next lease is of. It stays where it is when
+// any will do.
+func (s *session) moveTo(shard int) {
+	if s.places == nil || shard == router.AnyShard || shard == s.index {
+		return
+	}
+	s.places[s.index] = s.place
+	s.place = s.places[shard]
+}
+
+// locate finds the shard of one statement of the request at hand. rest is the text
+// with the types behind it, as in Parse; bind what stands in Bind behind the names.
+func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
+	if s.places == nil || n.err != nil {
+		return
+	}
+	shard, err := s.shardOf(p, text, rest, bind)
+	switch {
+	case err != nil:
+		n.err = wire.AsError(err)
+	case shard == router.AnyShard || shard == n.shard:
+	case n.shard == router.AnyShard:
+		n.shard = shard
+	default:
+		n.err = wire.Errorf("0A000", "the statements of this request lie on several shards").
+			WithDetail("Shards %s and %s.", s.db.Shards[n.shard].Name, s.db.Shards[shard].Name).
+			WithHint("What is sent up to one Sync is one transaction: send the statements of one shard together.")
+	}
+}
+
+// shardOf returns the shard on which a statement runs with its values.
+func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) {
+	if p.Where != router.Keyed {
+		return p.Shard(nil, nil)
+	}
+	owners := s.db.Owners()
+	if owners == nil {
+		return router.AnyShard, wire.Errorf("57P03", "it is not known yet which shard owns which slot").
+			WithHint("The statement was not executed and may be tried again.")
+	}
+	v := &s.values
+	v.Text, v.Literals, v.Types = text, nil, v.Types[:0]
+	v.OtherEncoding = !s.serverEncoding()
+	if p.Literals() {
+		s.normal.Scan(text)
+		v.Literals = s.normal.Literals
+	}
+	if bind == nil {
+		v.Bind(nil)
+	} else if v.Bind(bind) {
+		v.Types = appendTypes(v.Types, rest)
+	}
+	return p.Shard(owners, v)
+}
+
+// serverEncoding reports whether texts reach the server as the client writes them.
+func (s *session) serverEncoding() bool {
+	return s.greeted != nil && s.encoding() == s.greeted.values["server_encoding"]
+}
+
+// appendTypes appends the parameter types that stand behind the text of a Parse.
+func appendTypes(dst []uint32, rest []byte) []uint32 {
+	i := bytes.IndexByte(rest, 0)
+	if i < 0 || len(rest) < i+3 {
+		return dst
+	}
+	b := rest[i+1:]
+	count := int(binary.BigEndian.Uint16(b))
+	for b = b[2:]; count > 0 && len(b) >= 4; count-- {
+		dst = append(dst, binary.BigEndian.Uint32(b))
+		b = b[4:]
+	}
+	return dst
+}
+
+// ahead are the texts of the request that scan looks at.
+type ahead struct {
+	unnamed, named []byte // what Parse gives, behind the name
+	name           []byte
+}
+
+// parsed notes a Parse of the request that is looked ahead at.
+func (s *session) parsed(n *need, p *router.Plan, name, rest []byte) {
+	if s.places == nil {
+		return
+	}
+	if len(name) == 0 {
+		s.ahead.unnamed = rest
+	} else {
+		s.ahead.named, s.ahead.name = rest, name
+	}
+	if p.Where == router.Refused && n.err == nil {
+		n.err = p.Refusal.Error()
+	}
+}
+
+// bindsTo finds the shard of what a Bind runs; after is its body behind the portal.
+func (s *session) bindsTo(n *need, p *router.Plan, name, after []byte) {
+	if s.places == nil || p == nil {
+		return
+	}
+	rest := s.unnamed
+	switch {
+	case len(name) == 0 && s.ahead.unnamed != nil:
+		rest = s.ahead.unnamed
+	case len(name) == 0:
+	case s.ahead.named != nil && bytes.Equal(name, s.ahead.name):
+		rest = s.ahead.named
+	default:
+		st := s.statements[string(name)]
+		if st == nil || st.shared == nil {
+			return // the server says what it is
+		}
+		rest = st.shared.Rest
+	}
+	s.locate(n, p, cut(rest), rest, after[len(name)+1:])
+}
+
+// unread is what is known of a request that is not read to its end.
+func (s *session) unread(n need) need {
+	n = need{opaque: true, shard: n.shard, err: n.err}
+	if s.places == nil || n.err != nil {
+		return n
+	}
+	switch b := s.client.Buffered(); b[0] {
+	case wire.MsgFunctionCall:
+		n.err = wire.Errorf("0A000", "functions cannot be called by number in a database of several shards").
+			WithHint("Use SELECT.")
+	case wire.MsgQuery, wire.MsgParse:
+		if frameSize(b) > s.db.Policy().ParsedMax {
+			n.err = errTooLong()
+		}
+	}
+	return n
+}
+
+func errTooLong() *wire.Error {
+	return wire.Errorf("54000", "the statement is too long to be understood, as it must be in a database of several shards").
+		WithHint("limits.parsed_statement bounds the length.")
+}
+
+// verdict says what happens to a request that comes while there is a lease.
+type verdict uint8
+
+const (
+	goesOn verdict = iota
+	waits
+	isRefused
+)
+
+// staysHere finds out whether the request that begins may run on the lease.
+func (s *session) staysHere(kind byte, size int) verdict {
+	n, ok := s.scan()
+	if !ok {
+		return waits
+	}
+	e := n.err
+	switch free := s.tx == 'I' && s.pinned == "" && s.mode != ModeSession; {
+	case e == nil && free && !s.owed.empty() && len(s.segment) > 0 && begins(s.segment[0]):
+		s.forgetPlans()
+		return waits // for where it goes is known when the next statement is
+	case e == nil && (n.shard == router.AnyShard || n.shard == s.index):
+		s.located = !n.opaque
+		return goesOn
+	case !s.owed.empty():
+		s.forgetPlans()
+		return waits // it may be free to go elsewhere then
+	case e == nil:
+		e = s.tiedTo(n.shard)
+	}
+	s.forgetPlans()
+	if kind == wire.MsgQuery || kind == wire.MsgFunctionCall {
+		s.sendRefusal(size, e)
+		return isRefused
+	}
+	s.open = true
+	s.lease.SetOutput(wire.AppendFrame(s.lease.Output(), wire.MsgBind, []byte("\x00"+noStatement+"\x00"), make([]byte, 6)))
+	s.owed.push(expect{kind: expectBind, instead: e})
+	s.steps++
+	return isRefused
+}
+
+// tiedTo is what a statement is told that belongs to another shard than the lease.
+func (s *session) tiedTo(shard int) *wire.Error {
+	e := wire.Errorf("0A000", "the transaction runs on another shard than this statement").
+		WithDetail("Shards %s and %s.", s.shard.Name, s.db.Shards[shard].Name).
+		WithHint("A transaction may use the rows of one shard.")
+	if s.tx == 'I' {
+		e = wire.Errorf("0A000", "the session is tied to another shard than that of this statement").
+			WithDetail("Shards %s and %s; what ties it: %s.", s.shard.Name, s.db.Shards[shard].Name, s.pinned).
+			WithHint("SHOW CLIENTS says what ties a session to a server connection.")
+	}
+	return e
+}
+
+// misplaced returns why a statement that scan has not seen must not run on the lease.
+func (s *session) misplaced(p *router.Plan, text, rest, bind []byte) *wire.Error {
+	if s.places == nil || s.located || p == nil {
+		return nil
+	}
+	shard, err := s.shardOf(p, text, rest, bind)
+	switch {
+	case err != nil:
+		return wire.AsError(err)
+	case shard != router.AnyShard && shard != s.index:
+		return s.tiedTo(shard)
+	}
+	return nil
+}
+
+// misplacedBind is misplaced for a Bind; after is its body behind the portal.
+func (s *session) misplacedBind(p *router.Plan, name, after []byte) *wire.Error {
+	if s.places == nil || s.located || p == nil {
+		return nil
+	}
+	rest := s.unnamed
+	if len(name) > 0 {
+		st := s.statements[string(name)]
+		if st == nil || st.shared == nil {
+			return nil
+		}
+		rest = st.shared.Rest
+	}
+	return s.misplaced(p, cut(rest), rest, after[len(name)+1:])
+}
+
+func begins(p *router.Plan) bool { return p.Single != nil && p.Single.Kind == query.KindBegin }

@@ -1,0 +1,48 @@
+package router
+
+import "shardproxy/query"
+
+// place adds to a plan where it runs. literals are those of the text it is made for.
+func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query.Literal) {
+	if m.catalog == nil || !m.catalog.HasTables() {
+		if !p.ofSession() {
+			p.Where, p.Refusal = Refused, &Refusal{Reason: reasonUnknown, Why: "the catalog is not loaded yet"}
+		}
+		return
+	}
+	b := r.bound.Load()
+	if b == nil || b.catalog != m.catalog {
+		b = newBound(r.opts.Rules, m.catalog)
+		r.bound.Store(b)
+	}
+	found := route(newSchema(b, m.ctx), p.Statement, shapes, string(m.sql), literals)
+	p.Where, p.Refusal, p.groups = found.where, found.refusal, found.groups
+	for i := range p.groups {
+		for _, column := range p.groups[i].columns {
+			for j := range column {
+				p.literals = p.literals || column[j].source == fromLiteral
+			}
+		}
+	}
+}
+
+// refuseLong refuses a text that is too long to be read, in a database of several shards.
+func (r *Router) refuseLong(p *Plan) {
+	if r.opts.Rules != nil {
+		p.Where, p.Refusal = Refused, &Refusal{Reason: reasonUnknown, Why: "the text is too long to be understood"}
+	}
+}
+
+// ofSession reports whether a statement is about nothing but its session.
+func (p *Plan) ofSession() bool {
+	if p.Statement.Opaque {
+		return false
+	}
+	for i := range p.Statement.Commands {
+		c := &p.Statement.Commands[i]
+		if !ofSession(c.Kind) || c.Kind == query.KindPrepare {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,90 @@
+package router
+
+import (
+	"shardproxy/catalog"
+	"shardproxy/query"
+	"shardproxy/shardmap"
+)
+
+// schema is what names mean in one session, under one catalog.
+type schema struct {
+	*bound
+	path catalog.Path
+	// names are the schemas of the path, in order.
+	names []string
+}
+
+// newSchema reads the search path of a session.
+func newSchema(b *bound, ctx Context) schema {
+	s := schema{bound: b}
+	names, ok := catalog.SplitNames(ctx.SearchPath)
+	if !ok || ctx.SearchPath == "" {
+		return s
+	}
+	s.path, s.names = b.catalog.PathFor(ctx.SearchPath, ctx.Role), names
+	for i, n := range names {
+		if n == "$user" {
+			names[i] = ctx.Role
+		}
+	}
+	return s
+}
+
+// find implements relations.
+func (s schema) find(name, table string) *relation {
+	t, res := s.catalog.Table(name, table, s.path)
+	switch res {
+	case catalog.Resolved:
+		return s.relation(t)
+	case catalog.Temporary:
+		return &relation{kind: kindUnknown, schema: name, name: table, why: "is a temporary table"}
+	case catalog.Ambiguous:
+		return &relation{kind: kindUnknown, schema: name, name: table, why: "may be one of several tables: the search path is not known"}
+	}
+	return s.declared(name, table)
+}
+
+// declared is what is known of a table that is not there yet: that a rule waits for
+// it. Anything else will be single.
+func (s schema) declared(name, table string) *relation {
+	in := []string{name}
+	if name == "" {
+		in = s.names
+	}
+	for _, n := range in {
+		rule, placed := s.rules.TableRule(n, table), s.rules.SchemaRule(n)
+		if placed != nil || rule != nil && !rule.Single {
+			return &relation{kind: kindUnknown, schema: n, name: table, why: "does not exist, and would be on several shards"}
+		}
+	}
+	return nil
+}
+
+// keyType implements relations.
+func (s schema) keyType(t *query.Type) shardmap.KeyType {
+	if t.Odd || t.Fields || t.Dimensions > 0 || len(t.Modifiers) > 0 {
+		return 0
+	}
+	named, res := s.catalog.TypeOf(t.Name.Schema, t.Name.Name, s.path)
+	if res != catalog.Resolved || named.Domain() {
+		return 0
+	}
+	k, err := shardmap.KeyTypeOf(named.OID, true)
+	if err != nil {
+		return 0
+	}
+	return k
+}
+
+// equal implements relations.
+func (s schema) equal(op query.Name, left, right shardmap.KeyType) bool {
+	return left.Colocates(right) && s.catalog.EqualityFor(op.Schema, op.Name, left.OID(), right.OID(), s.path)
+}
+
+// returnsSet implements relations.
+func (s schema) returnsSet(f query.Name) bool {
+	return s.catalog.ReturnsSet(f.Schema, f.Name, f.Args, s.path)
+}
+
+// reaches implements relations.
+func (s schema) reaches(f query.Name) string { return s.bound.reaches(f, s.path) }
