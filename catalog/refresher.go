@@ -46,7 +46,8 @@ type Refresher struct {
 	check   func(context.Context) (string, error)
 	current atomic.Pointer[Catalog]
 	poke    chan struct{}
-	checks  atomic.Uint64
+	checks  atomic.Uint64 // begun
+	ended   atomic.Uint64 // the last of them that succeeded
 	loads   atomic.Uint64
 	fails   atomic.Uint64
 
@@ -125,6 +126,24 @@ func (r *Refresher) Poke() {
 	}
 }
 
+// Sync asks for a check and waits until one that began after the call has ended, so
+// that Current knows of everything that was committed before it. The error is that of
+// ctx: of failures the log tells.
+func (r *Refresher) Sync(ctx context.Context) error {
+	next := r.checks.Load() + 1
+	r.Poke()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for r.ended.Load() < next {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
 // Stats returns the counters.
 func (r *Refresher) Stats() Stats {
 	s := Stats{Checks: r.checks.Load(), Loads: r.loads.Load(), Failures: r.fails.Load()}
@@ -152,6 +171,7 @@ func (r *Refresher) run(ctx context.Context, done chan struct{}) {
 			r.opts.Logger.Warn("cannot refresh the catalog", "error", err, "retry_in", wait)
 		} else {
 			seen, failures = next, 0
+			r.ended.Store(r.checks.Load())
 		}
 		if !r.pause(ctx, pokeGap) || !r.sleep(ctx, wait-pokeGap) {
 			return

@@ -1,7 +1,7 @@
 package metadata
 
 // Version is the version of the schema that this program makes and knows.
-const Version = 1
+const Version = 2
 
 // Channel is where a new epoch is announced on the home shard, with the
 // payload "<cluster> <epoch>".
@@ -21,7 +21,10 @@ type step struct {
 // steps returns the way to Version, in order. The columns of cluster that step
 // 1 makes are what every later version can read of any other: they stay.
 func steps() []step {
-	return []step{{version: 1, shard: shardTables, home: homeTables}}
+	return []step{
+		{version: 1, shard: shardTables, home: homeTables},
+		{version: 2, shard: commitTable},
+	}
 }
 
 const shardTables = `
@@ -71,9 +74,44 @@ COMMENT ON TABLE shardproxy.slots IS 'The slot map: which shard holds the rows o
 COMMENT ON COLUMN shardproxy.slots.state IS 'steady: the slot''s rows are on its shard';
 `
 
+// The decisions of transactions over several shards; package twopc says how they
+// are used. Whoever may connect may call the function, and nothing else: what
+// it writes says who called it. That is the role which owns the transaction's
+// other parts, too: the one of SET ROLE, else the session's. It names all it uses
+// by schema, for its body is run under whatever the caller has made of the rest.
+//
+// xid is what tells whether a transaction that began before a tombstone may
+// still be running (pg_snapshot_xmin).
+const commitTable = `
+CREATE TABLE shardproxy.commits (
+	gid        text PRIMARY KEY CHECK (gid <> '' AND octet_length(gid) < 200),
+	committed  boolean NOT NULL,
+	decided_by text NOT NULL,
+	decided_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	xid        xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
+REVOKE ALL ON shardproxy.commits FROM PUBLIC;
+COMMENT ON TABLE shardproxy.commits IS 'Decisions of transactions over several shards that this shard was the first to write in. Never edit it while a prepared transaction has the name.';
+COMMENT ON COLUMN shardproxy.commits.gid IS 'The transaction; its prepared parts have this name and a number';
+COMMENT ON COLUMN shardproxy.commits.committed IS 'false: it was rolled back by recovery, and can no longer commit';
+COMMENT ON COLUMN shardproxy.commits.decided_by IS 'The role that decided: that of the transaction, or the control user';
+COMMENT ON COLUMN shardproxy.commits.xid IS 'The transaction that wrote the row';
+
+CREATE FUNCTION shardproxy.decide(gid text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	INSERT INTO shardproxy.commits (gid, committed, decided_by)
+	VALUES ($1, true, CASE pg_catalog.current_setting('role') WHEN 'none' THEN session_user::pg_catalog.text ELSE pg_catalog.current_setting('role') END)
+$$;
+COMMENT ON FUNCTION shardproxy.decide(text) IS 'Called by the proxy in a transaction over several shards: its COMMIT is the decision.';
+REVOKE ALL ON FUNCTION shardproxy.decide(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION shardproxy.decide(text) TO PUBLIC;
+REVOKE ALL ON SCHEMA shardproxy FROM PUBLIC;
+GRANT USAGE ON SCHEMA shardproxy TO PUBLIC;
+`
+
 const createSchema = `
 CREATE SCHEMA shardproxy;
 REVOKE ALL ON SCHEMA shardproxy FROM PUBLIC;
 `
 
-const commentSchema = `COMMENT ON SCHEMA shardproxy IS 'State of the proxy shardproxy: cluster, slot map, epoch. Dump and restore it with the rows.'`
+const commentSchema = `COMMENT ON SCHEMA shardproxy IS 'State of the proxy shardproxy: cluster, slot map, epoch, commits. Dump and restore it with the rows.'`

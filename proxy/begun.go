@@ -156,7 +156,11 @@ func (s *session) enlist() {
 	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), s.begun.text))
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forBegin})
-	s.begun = nil
+	s.spread = &spreadTx{begin: s.begun.text}
+	if s.replica {
+		s.spread.only = "it runs on a replica"
+	}
+	s.begun, s.enlisting = nil, true
 	s.steps++
 }
 

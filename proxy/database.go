@@ -88,8 +88,13 @@ type Database struct {
 	// Owners returns who owns which slot now, nil while that is not known. It is
 	// nil in a database of one shard.
 	Owners func() *router.Owners
+	// TwoPhase commits transactions that wrote on several shards.
+	TwoPhase TwoPhase
 	// Refresh is poked after a statement that changed the catalog; may be nil.
 	Refresh func()
+	// Refreshed is called instead in a database of several shards: it returns when
+	// plans know of what was committed before, or when that takes too long.
+	Refreshed func()
 
 	policy  atomic.Pointer[DatabasePolicy]
 	clients atomic.Int64

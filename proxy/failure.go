@@ -13,7 +13,7 @@ import (
 
 // serverError deals with an ErrorResponse.
 func (s *session) serverError(body []byte, size int) error {
-	e := errorOf(body)
+	e := wire.ReadError(body)
 	if isEndOfServer(e) {
 		if e.Code == "08P01" {
 			// The client broke the protocol; PostgreSQL ends its session too.
@@ -245,6 +245,8 @@ func (s *session) serverLost(cause error) error {
 	inTx := s.tx != 'I'
 	s.download, s.copyIn, s.syncsInCopy, s.copyUnsure = 0, false, 0, false
 	s.breach = false
+	s.dropBranches()
+	s.enlisting = false
 	s.settling, s.settingsErr, s.forgetting, s.fresh, s.failed = false, nil, false, false, false
 	s.uploadVoid = s.upload > 0
 	e := s.lostError(cause, l)

@@ -63,6 +63,9 @@ func (t *loopTask) adopt(s *wire.Socket) {
 	s.SetOwner(&t.owner)
 }
 
+// release implements task.
+func (t *loopTask) release(s *wire.Socket) { t.arm(s, interest{}) }
+
 func (t *loopTask) unserved(s *wire.Socket, err error) {
 	t.session.server.opt.Logger.Error("connection not served", "session", t.session.id, "error", err)
 	_ = s.Close() // it is of no use

@@ -259,8 +259,8 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 			return false, nil // what the session has set is known with the end of the last one
 		}
 		if s.places != nil {
-			if v := s.staysHere(kind, size); v != goesOn {
-				return v == isRefused, nil
+			if v, err := s.staysHere(kind, size); v != goesOn || err != nil {
+				return v == isRefused, err
 			}
 		} else {
 			s.forgetPlans()
@@ -285,6 +285,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	}
 	if s.answersHere(&need) {
 		return true, nil
+	}
+	if need.all && need.err == nil {
+		return true, s.runAll(kind, size)
 	}
 	if e := s.refusal(need); e != nil {
 		s.refuse(kind, size, e)
@@ -339,6 +342,7 @@ type need struct {
 	primary  bool // the client insists on the primary
 	opaque   bool
 	shard    int         // the place of the shard, router.AnyShard
+	all      bool        // it runs on all shards
 	err      *wire.Error // why it is not sent anywhere
 }
 
@@ -501,7 +505,7 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 func (s *session) plan(text []byte) *router.Plan {
 	ctx := router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding}
 	if s.places != nil {
-		ctx.Role = s.role
+		ctx.Role, ctx.NewViews = s.role, s.spread != nil && s.spread.newViews
 	}
 	if s.alteredAhead || s.owed.altering > 0 {
 		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true}

@@ -515,7 +515,9 @@ func (s *session) ready(body []byte, size int) error {
 		s.since.Store(s.server.clock.Load()) // what follows has its own time
 	}
 	s.wholeDateStyle()
-	s.transaction(body[0])
+	if !s.enlisting || e.purpose == forBegin {
+		s.transaction(body[0])
+	}
 	if e.mode == relay && s.tx == 'I' {
 		s.tellOfRole()
 		if s.tellParams {
@@ -544,6 +546,7 @@ func (s *session) ready(body []byte, size int) error {
 	case forRetry:
 		s.tryAgain()
 	case forBegin:
+		s.enlisting = false
 		if s.tx != 'T' {
 			// What was sent behind it runs outside of a transaction.
 			return wire.Fatal("08006", "the transaction could not be begun")
@@ -556,6 +559,9 @@ func (s *session) ready(body []byte, size int) error {
 // transaction notes the status of the transaction after a statement.
 func (s *session) transaction(status byte) {
 	if status == 'I' {
+		if !s.spreads() {
+			s.spread = nil
+		}
 		if s.failed {
 			s.rolledBack() // also by a COMMIT that failed
 		}
@@ -583,7 +589,10 @@ func (s *session) spreadDDL() {
 	if s.catalogMade {
 		s.db.SchemaChanged()
 	}
-	if s.db.Refresh != nil {
+	switch {
+	case s.places != nil && s.db.Refreshed != nil:
+		s.task.aside(s.db.Refreshed)
+	case s.db.Refresh != nil:
 		s.db.Refresh()
 	}
 	s.catalogChanged, s.catalogMade = false, false
@@ -595,16 +604,6 @@ func (s *session) outOfStep(what string) error {
 	s.server.opt.Logger.Error("server out of step", "session", s.id, "node", s.lease.Address(), "reason", what)
 	s.giveBack(pool.Dead)
 	return wire.Fatal("08P01", "lost synchronization with the server").WithDetail("%s", what)
-}
-
-// errorOf reads an ErrorResponse.
-func errorOf(body []byte) *wire.Error {
-	sev := wire.Field(body, 'V')
-	if sev == "" {
-		sev = wire.Field(body, 'S')
-	}
-	return &wire.Error{Severity: sev, Code: wire.Field(body, 'C'), Message: wire.Field(body, 'M'),
-		Detail: wire.Field(body, 'D'), Hint: wire.Field(body, 'H')}
 }
 
 // isEndOfServer reports that an error is the last word of its connection.

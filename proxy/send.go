@@ -121,6 +121,7 @@ func (s *session) expectQuery(p *router.Plan) {
 
 // note records what running the plan (nil: an unread text) may leave behind.
 func (s *session) note(p *router.Plan) {
+	s.notesSpread(p)
 	s.db.stats.statements.Add(1)
 	if p == nil || p.Intent != router.Read {
 		s.drawsSequences()

@@ -120,6 +120,7 @@ type session struct {
 	read         bool // the lease serves one proven read, whose request is held
 	fresh        bool // the lease has not been used yet
 	settling     bool // the session's settings are being applied
+	enlisting    bool // the transaction is being begun on the lease
 	delivered    bool // a byte of its answer has reached the client
 	noReplica    bool // the read failed on a replica: the primary decides
 	wrote        bool // something that may write was answered since the last idle
@@ -164,6 +165,7 @@ type session struct {
 	portalShape    *shape                 // of what the unnamed portal runs, nil when it is not kept
 	unnamedTok     uint64                 // 0: there is none
 	begun          *begunTx               // answered, and to be sent ahead of the first statement
+	spread         *spreadTx              // the open transaction, in a database of several shards
 	unnamedOther   bool                   // servers run another text than the client's
 	unnamedLarge   bool                   // its text is not kept: it ties the session to the lease
 	serializable   bool                   // default_transaction_isolation is, or may be, serializable
@@ -582,6 +584,7 @@ func (s *session) farewell(err error) {
 // end gives everything back.
 func (s *session) end() {
 	s.setPhase(phaseEnded)
+	s.dropBranches()
 	if s.lease != nil {
 		fate := pool.Dirty
 		if !s.owed.empty() || s.upload > 0 || s.download > 0 || s.copyIn {

@@ -170,7 +170,7 @@ func (s *session) settingsApplied() error {
 		s.readyOwed = false
 		s.answerReady()
 	}
-	if s.tx == 'I' {
+	if s.tx == 'I' || s.enlisting {
 		s.leaseBase = s.lease.Settings
 	}
 	return nil
@@ -350,7 +350,9 @@ func (s *session) completed(e *expect, tag []byte) {
 	case query.KindRollbackTo:
 		if i := s.savepoint(c.Target); i >= 0 {
 			s.setSettings(s.savepoints[i].settings)
-			s.lease.Settings = s.savepoints[i].leased
+			if !s.spreads() { // where none are changed
+				s.lease.Settings = s.savepoints[i].leased
+			}
 			s.savepoints = s.savepoints[:i+1]
 		}
 	case query.KindRelease:

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"shardproxy/auth"
 	"shardproxy/pool"
@@ -51,10 +52,24 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 	if s.places == nil || n.err != nil {
 		return
 	}
+	if p.Where == router.All {
+		n.all = true
+		if n.shard != router.AnyShard {
+			n.err = errOneOnly()
+		}
+		return
+	}
 	shard, err := s.shardOf(p, text, rest, bind)
 	switch {
+	case err == errSplit:
+		n.all = true
+		if n.shard != router.AnyShard {
+			n.err = errOneOnly()
+		}
 	case err != nil:
 		n.err = wire.AsError(err)
+	case n.all:
+		n.err = errOneOnly()
 	case shard == router.AnyShard || shard == n.shard:
 	case n.shard == router.AnyShard:
 		n.shard = shard
@@ -72,8 +87,7 @@ func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 	}
 	owners := s.db.Owners()
 	if owners == nil {
-		return router.AnyShard, wire.Errorf("57P03", "it is not known yet which shard owns which slot").
-			WithHint("The statement was not executed and may be tried again.")
+		return router.AnyShard, errNoOwners()
 	}
 	v := &s.values
 	v.Text, v.Literals, v.Types = text, nil, v.Types[:0]
@@ -87,7 +101,28 @@ func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 	} else if v.Bind(bind) {
 		v.Types = appendTypes(v.Types, rest)
 	}
-	return p.Shard(owners, v)
+	if !p.Splits() {
+		return p.Shard(owners, v)
+	}
+	rows, err := p.Rows(owners, v)
+	if err != nil {
+		return router.AnyShard, err
+	}
+	for _, shard := range rows {
+		if shard != rows[0] {
+			return router.AnyShard, errSplit
+		}
+	}
+	return rows[0], nil
+}
+
+// errSplit says that the rows of an INSERT belong to several shards.
+var errSplit = wire.Errorf("0A000", "the rows of this INSERT belong to several shards").
+	WithHint("Send it alone, whole and up to its Sync.")
+
+func errNoOwners() *wire.Error {
+	return wire.Errorf("57P03", "it is not known yet which shard owns which slot").
+		WithHint("The statement was not executed and may be tried again.")
 }
 
 // serverEncoding reports whether texts reach the server as the client writes them.
@@ -186,35 +221,65 @@ const (
 )
 
 // staysHere finds out whether the request that begins may run on the lease.
-func (s *session) staysHere(kind byte, size int) verdict {
+func (s *session) staysHere(kind byte, size int) (verdict, error) {
 	n, ok := s.scan()
 	if !ok {
-		return waits
+		return waits, nil
 	}
 	e := n.err
+	if s.spreads() && n.opaque && e == nil {
+		e = errAlone() // what of it is not read may end the transaction
+	}
+	if s.owed.empty() && (e == nil || s.tx == 'E') {
+		if done, err := s.forAll(kind, size); done || err != nil {
+			return isRefused, err
+		}
+	}
+	if n.all && e == nil && s.tx != 'E' {
+		if !s.owed.empty() || s.tx == 'I' && s.pinned == "" {
+			s.forgetPlans()
+			return waits, nil
+		}
+		return isRefused, s.runAll(kind, size)
+	}
 	switch free := s.tx == 'I' && s.pinned == "" && s.mode != ModeSession; {
 	case e == nil && free && !s.owed.empty() && len(s.segment) > 0 && begins(s.segment[0]):
 		s.forgetPlans()
-		return waits // for where it goes is known when the next statement is
-	case e == nil && (n.shard == router.AnyShard || n.shard == s.index):
+		return waits, nil // for where it goes is known when the next statement is
+	case s.spreads() && !s.owed.empty() && slices.ContainsFunc(s.segment, controlsTransaction):
+		s.forgetPlans()
+		return waits, nil // for all that goes before it must be known
+	case s.tx == 'E' && s.owed.empty(), // where all fails
+		e == nil && (n.shard == router.AnyShard || n.shard == s.index):
 		s.located = !n.opaque
-		return goesOn
+		return goesOn, nil
 	case !s.owed.empty():
 		s.forgetPlans()
-		return waits // it may be free to go elsewhere then
+		return waits, nil // it may be free to go elsewhere then
 	case e == nil:
-		e = s.tiedTo(n.shard)
+		if e = s.extend(n.shard); e == nil {
+			return waits, nil // for what the new lease needs first
+		}
+	}
+	return isRefused, s.refuseHere(kind, size, e)
+}
+
+// refuseHere makes the request fail on the lease, and with it a transaction that is
+// open there.
+func (s *session) refuseHere(kind byte, size int, e *wire.Error) error {
+	if e.IsFatal() {
+		return e
 	}
 	s.forgetPlans()
 	if kind == wire.MsgQuery || kind == wire.MsgFunctionCall {
 		s.sendRefusal(size, e)
-		return isRefused
+		return nil
 	}
 	s.open = true
 	s.lease.SetOutput(wire.AppendFrame(s.lease.Output(), wire.MsgBind, []byte("\x00"+noStatement+"\x00"), make([]byte, 6)))
 	s.owed.push(expect{kind: expectBind, instead: e})
 	s.steps++
-	return isRefused
+	return nil
 }
 
 // tiedTo is what a statement is told that belongs to another shard than the lease.
@@ -234,6 +299,9 @@ func (s *session) tiedTo(shard int) *wire.Error {
 func (s *session) misplaced(p *router.Plan, text, rest, bind []byte) *wire.Error {
 	if s.places == nil || s.located || p == nil {
 		return nil
+	}
+	if p.Where == router.All {
+		return errOneOnly()
 	}
 	shard, err := s.shardOf(p, text, rest, bind)
 	switch {

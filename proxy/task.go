@@ -22,6 +22,8 @@ type task interface {
 	wake()
 	// adopt makes the readiness of a socket wake the session.
 	adopt(*wire.Socket)
+	// release ends what adopt began, for a while.
+	release(*wire.Socket)
 	// aside runs what takes long, and returns when it is done.
 	aside(f func())
 }
@@ -42,6 +44,9 @@ func newThreadTask() *threadTask {
 }
 
 func (t *threadTask) adopt(s *wire.Socket) { s.SetNotify(&t.notify) }
+
+// release has nothing to do: who waits for nothing on a socket is not told of it.
+func (t *threadTask) release(*wire.Socket) {}
 
 // aside has nobody to spare.
 func (t *threadTask) aside(f func()) { f() }

@@ -312,3 +312,11 @@ func (p *shapePrinter) outputs(list []Output) string {
 	}
 	return strings.Join(out, ", ")
 }
+
+// What names a command that has no kind of its own, in words; "" for others.
+func (s *Shape) What() string {
+	if s.Kind != ShapeOther || len(s.Unknown) == 0 {
+		return ""
+	}
+	return s.Unknown[0]
+}

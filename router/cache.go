@@ -148,8 +148,12 @@ func entrySize(e *entry) int64 {
 		settingBase = 112
 		groupBase   = 96
 		valueBase   = 64
+		rowBase     = 20
 	)
 	n := entryBase + len(e.key) + len(e.ctx.SearchPath) + len(e.ctx.Role) + len(e.plan.Why)
+	if e.plan.split != nil {
+		n += len(e.plan.split.rows) * rowBase
+	}
 	for i := range e.plan.groups {
 		n += groupBase
 		for _, column := range e.plan.groups[i].columns {

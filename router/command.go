@@ -14,13 +14,32 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 		p.refuse(reasonUnknown, "the text is not understood")
 	}
 	for i, sh := range shapes {
-		p.shape(sh, &text{literals: literals})
-		p.functions(&st.Commands[i])
+		c := &st.Commands[i]
+		p.shape(sh, &text{literals: literals}, c)
+		if c.Kind != query.KindDDL || sh.Kind != query.ShapeOther && sh.Kind != query.ShapeCreateView {
+			p.functions(c) // those of a definition are not called
+		}
+		if p.written[kindReference] != "" && p.refusal == nil {
+			if why := p.unsteady(c, sh, sql); why != "" {
+				p.refuse(reasonReference, p.written[kindReference]+" is on every shard, and "+why)
+			}
+		}
+		p.ends = p.ends || c.Kind != query.KindSelect && ofSession(c.Kind)
+	}
+	if p.all == "" && p.written[kindReference] == "" {
+		p.ends = false
+	}
+	if p.ends {
+		p.refuse(reasonCommand, "what runs on all shards cannot be sent together with commands of the session")
 	}
 	var out routed
 	out.where, out.refusal = p.decide()
+	out.makesViews = p.makesView && out.where == All
 	if out.where == Keyed {
 		out.groups = p.groups
+		if len(shapes) == 1 && shapes[0].Kind == query.ShapeQuery && p.split != nil && p.splits() {
+			out.split = p.split
+		}
 		p.settle(sql)
 	}
 	return out
@@ -28,20 +47,41 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 
 // routed is where a statement runs.
 type routed struct {
-	where   Where
-	refusal *Refusal
-	groups  []Group
+	where      Where
+	refusal    *Refusal
+	groups     []Group
+	makesViews bool
+	split      *split
+}
+
+// splits reports whether the rows of an INSERT are all that the command needs of
+// several shards, and where they stand is known.
+func (p *prover) splits() bool {
+	of := map[int32]bool{}
+	for i, g := range p.split.groups {
+		of[g] = true
+		if !p.split.rows[i].Located() {
+			return false
+		}
+	}
+	return len(of) == len(p.groups)
 }
 
 // shape proves one command.
-func (p *prover) shape(sh *query.Shape, t *text) {
+func (p *prover) shape(sh *query.Shape, t *text, c *query.Command) {
 	switch sh.Kind {
 	case query.ShapeQuery:
 		p.command(sh.Scope, t)
 	case query.ShapeExplain, query.ShapeDeclare:
-		p.shape(sh.Inner, t)
+		p.shape(sh.Inner, t, c)
+		if sh.Kind == query.ShapeExplain && sh.Analyze && p.written[kindReference] != "" {
+			p.refuse(reasonCommand, "EXPLAIN ANALYZE of a write to "+p.written[kindReference]+", which is on every shard")
+		}
 	case query.ShapePrepare:
-		p.shape(sh.Inner, t)
+		p.shape(sh.Inner, t, c)
+		if p.written[kindReference] != "" {
+			p.refuse(reasonCommand, "PREPARE of a write to "+p.written[kindReference]+", which is on every shard")
+		}
 		if p.uses[kindSharded] != "" {
 			p.refuse(reasonCommand, "PREPARE of a statement on the sharded table "+p.uses[kindSharded])
 		}
@@ -50,8 +90,10 @@ func (p *prover) shape(sh *query.Shape, t *text) {
 	case query.ShapeTransaction:
 	case query.ShapeCopy:
 		p.copy(sh, t)
+	case query.ShapeCreateAs, query.ShapeRefresh:
+		p.other(sh, t, c)
 	default:
-		p.other(sh, t)
+		p.definition(sh, c)
 	}
 	for _, l := range sh.Sublinks {
 		p.command(l.Scope, t)
@@ -66,16 +108,16 @@ func (p *prover) copy(sh *query.Shape, t *text) {
 		return
 	}
 	r := p.mention(c.Table)
-	if r == kindSharded {
-		p.refuse(reasonCommand, "COPY of the sharded table "+p.uses[kindSharded])
+	if r == kindSharded || r == kindReference && c.From {
+		p.refuse(reasonCommand, "COPY of "+p.uses[r]+", which is on several shards")
 	}
 }
 
 // other deals with the commands that are no queries: on tables of the home shard they
 // run there.
-func (p *prover) other(sh *query.Shape, t *text) {
+func (p *prover) other(sh *query.Shape, t *text, c *query.Command) {
 	if sh.Inner != nil {
-		p.shape(sh.Inner, t)
+		p.shape(sh.Inner, t, c)
 	}
 	p.uses[kindSystem] = "the command"
 	for _, r := range sh.Tables {

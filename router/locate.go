@@ -17,7 +17,7 @@ func (p *Plan) Shard(o *Owners, v *Values) (int, error) {
 	switch p.Where {
 	case Anywhere:
 		return AnyShard, nil
-	case Home:
+	case Home, All:
 		return 0, nil
 	case Refused:
 		return AnyShard, p.Refusal.Error()

@@ -37,6 +37,10 @@ type Plan struct {
 	Where Where
 	// Refusal is why it runs nowhere, nil unless Where is Refused.
 	Refusal *Refusal
+	// MakesViews is set when a view is made on all shards.
+	MakesViews bool
+	// split is set for an INSERT whose rows may go to several shards.
+	split *split
 	// groups are the uses of sharded tables, which must meet on one shard.
 	groups []Group
 	// literals is set when one of them has a value from a literal of the text.
@@ -57,6 +61,8 @@ type Context struct {
 	// Role is the session's current role, which a database of several shards must
 	// know; "" when it is not known.
 	Role string
+	// NewViews is set when views may be there that the catalog does not know yet.
+	NewViews bool
 	// NonStandardStrings is set when standard_conforming_strings is off.
 	NonStandardStrings bool
 	// UnsafeEncoding is set when in the session's client_encoding a byte below

@@ -16,6 +16,13 @@ type prover struct {
 	uses      [kindUnknown + 1]string // a relation of each kind that is used
 	written   [kindUnknown + 1]string
 	refusal   *Refusal
+	// all is what a command defines, or changes, on every shard; ends is set when one
+	// beside it is about the session.
+	all       string
+	ends      bool
+	makesView bool
+	// rows are those of an INSERT that is the whole command, each with its group.
+	split *split
 	// locks is set when rows are locked against other lockers.
 	locks bool
 }
@@ -31,6 +38,9 @@ func (p *prover) refuse(reason Reason, why string) {
 func (p *prover) command(s *query.Scope, t *text) {
 	b := p.build(s, nil, t)
 	p.block(b, nil, false)
+	if p.split != nil && (len(s.With) > 0 || len(b.links) > 0 || b.right != nil && len(b.right.links) > 0) {
+		p.split = nil // what else it reads may be on one of the shards only
+	}
 }
 
 // block proves that every sharded table in a block, and inside it, is bound to

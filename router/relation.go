@@ -32,6 +32,8 @@ type relation struct {
 	view *viewText
 	// why says what makes it kindUnknown.
 	why string
+	// declared is set for a table that does not exist, and would be on several shards.
+	declared bool
 	// writes says why its rows cannot be written; "" when they can.
 	writes string
 }
@@ -44,6 +46,8 @@ type relationColumn struct {
 	typmod int32
 	// drawn is set when an INSERT that leaves the column out draws from a sequence.
 	drawn bool
+	// unsteady is set when its default is no constant.
+	unsteady bool
 }
 
 // viewText is the text that a view's scope belongs to.
@@ -63,6 +67,9 @@ type relations interface {
 	equal(op query.Name, left, right shardmap.KeyType) bool
 	// returnsSet reports whether a call may return a set of rows.
 	returnsSet(f query.Name) bool
+	// immutable reports whether a function surely gives the same for the same arguments
+	// on every server.
+	immutable(f query.Name) bool
 	// reaches says why a function cannot be called in a database of several shards;
 	// "" when it can.
 	reaches(f query.Name) string

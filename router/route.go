@@ -12,6 +12,8 @@ const (
 	Home
 	// Keyed: on the shard where the plan's groups meet; see Plan.Shard.
 	Keyed
+	// All: on every shard, and only if it succeeds on all.
+	All
 	// Refused: nowhere; see Plan.Refusal.
 	Refused
 )
@@ -25,6 +27,8 @@ func (w Where) String() string {
 		return "home"
 	case Keyed:
 		return "keyed"
+	case All:
+		return "all"
 	}
 	return "refused"
 }
@@ -93,9 +97,18 @@ func (p *prover) decide() (Where, *Refusal) {
 	case sharded != "" && home != "":
 		p.refuse(reasonMixed, fmt.Sprintf("%s is on the home shard, and %s is sharded", home, sharded))
 		return Refused, p.refusal
-	case p.written[kindReference] != "":
-		p.refuse(reasonReference, p.written[kindReference]+" is on every shard")
+	case (p.written[kindReference] != "" || p.all != "") && (sharded != "" || home != ""):
+		where := p.all
+		if where == "" {
+			where = p.written[kindReference]
+		}
+		if sharded != "" {
+			home = sharded
+		}
+		p.refuse(reasonMixed, where+" is on every shard, and "+home+" is not")
 		return Refused, p.refusal
+	case p.written[kindReference] != "" || p.all != "":
+		return All, nil
 	case reference != "" && p.locks && sharded != "":
 		p.refuse(reasonReference, "rows of "+reference+", which is on every shard, are locked")
 		return Refused, p.refusal

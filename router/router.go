@@ -253,6 +253,9 @@ func (r *Router) hash(key []byte, ctx *Context, exact bool) uint64 {
 	if exact {
 		h ^= 0xa5a5a5a5a5a5a5a5
 	}
+	if ctx.NewViews {
+		h ^= 0x9696969696969696
+	}
 	if ctx.NonStandardStrings {
 		h ^= 0x3c3c3c3c3c3c3c3c
 	}

@@ -12,11 +12,13 @@ type schema struct {
 	path catalog.Path
 	// names are the schemas of the path, in order.
 	names []string
+	// newViews is set when a name that is not found may be that of a view.
+	newViews bool
 }
 
 // newSchema reads the search path of a session.
 func newSchema(b *bound, ctx Context) schema {
-	s := schema{bound: b}
+	s := schema{bound: b, newViews: ctx.NewViews}
 	names, ok := catalog.SplitNames(ctx.SearchPath)
 	if !ok || ctx.SearchPath == "" {
 		return s
@@ -54,8 +56,11 @@ func (s schema) declared(name, table string) *relation {
 	for _, n := range in {
 		rule, placed := s.rules.TableRule(n, table), s.rules.SchemaRule(n)
 		if placed != nil || rule != nil && !rule.Single {
-			return &relation{kind: kindUnknown, schema: n, name: table, why: "does not exist, and would be on several shards"}
+			return &relation{kind: kindUnknown, declared: true, schema: n, name: table, why: "does not exist, and would be on several shards"}
 		}
+	}
+	if s.newViews {
+		return &relation{kind: kindUnknown, schema: name, name: table, why: "may be a view that this transaction has made"}
 	}
 	return nil
 }
@@ -84,6 +89,11 @@ func (s schema) equal(op query.Name, left, right shardmap.KeyType) bool {
 // returnsSet implements relations.
 func (s schema) returnsSet(f query.Name) bool {
 	return s.catalog.ReturnsSet(f.Schema, f.Name, f.Args, s.path)
+}
+
+// immutable implements relations.
+func (s schema) immutable(f query.Name) bool {
+	return s.catalog.CallVolatility(f.Schema, f.Name, f.Args, s.path) == catalog.Immutable
 }
 
 // reaches implements relations.

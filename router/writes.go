@@ -86,8 +86,13 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 	case src == nil:
 		p.refuse(reasonNoKey, "INSERT into "+l.rel.String()+" gives no key")
 	case src.Kind == query.ScopeValues:
+		sp := &split{conflict: s.Insert.Conflict != nil}
 		for i := range src.Rows {
 			p.insertRow(b, l.rel, s.Insert.Columns, s.Insert.HasColumns, src.Rows[i].Values)
+			sp.rows, sp.groups = append(sp.rows, src.Rows[i].Span), append(sp.groups, int32(len(p.groups)-1))
+		}
+		if b.outer == nil && len(src.Rows) > 1 && src.Select == nil {
+			p.split = sp
 		}
 	default:
 		p.insertQuery(b, l.rel, given)
@@ -101,21 +106,24 @@ func (p *prover) draws(r *relation, in *query.Insert) {
 		if !c.drawn || len(r.key) == 0 {
 			continue
 		}
-		at := i
-		if in.HasColumns {
-			at = slices.IndexFunc(in.Columns, func(t query.TargetColumn) bool { return t.Name == c.name })
-		}
-		given := at >= 0 && in.Source != nil && in.Overriding != "user"
-		if given && in.Source.Kind == query.ScopeValues {
-			given = !slices.ContainsFunc(in.Source.Rows, func(row query.Row) bool {
-				return at >= len(row.Values) || row.Values[at].Kind == query.ValueDefault
-			})
-		}
-		if !given {
+		if !given(in, i, c.name) {
 			p.refuse(reasonSequence, "column "+c.name+" of "+r.String()+" draws from a sequence, of which each shard has its own")
 			return
 		}
 	}
+}
+
+// given reports whether every row of an INSERT has a value for the column at a place.
+func given(in *query.Insert, at int, name string) bool {
+	if in.HasColumns {
+		at = slices.IndexFunc(in.Columns, func(t query.TargetColumn) bool { return t.Name == name })
+	}
+	if at < 0 || in.Source == nil || in.Overriding == "user" {
+		return false
+	}
+	return in.Source.Kind != query.ScopeValues || !slices.ContainsFunc(in.Source.Rows, func(row query.Row) bool {
+		return at >= len(row.Values) || row.Values[at].Kind == query.ValueDefault
+	})
 }
 
 // keyPlaces returns where in a list of columns the key's columns are, nil when one is

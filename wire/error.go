@@ -109,3 +109,14 @@ func (e *Error) append(dst []byte, kind byte) []byte {
 	putLength(dst, start)
 	return dst
 }
+
+// ReadError reads the body of an ErrorResponse or NoticeResponse, as far as Error has
+// fields for it.
+func ReadError(body []byte) *Error {
+	sev := Field(body, 'V')
+	if sev == "" {
+		sev = Field(body, 'S')
+	}
+	return &Error{Severity: sev, Code: Field(body, 'C'), Message: Field(body, 'M'),
+		Detail: Field(body, 'D'), Hint: Field(body, 'H')}
+}

@@ -12,8 +12,11 @@ import (
 
 	"shardproxy/config"
 	"shardproxy/metadata"
+	"shardproxy/proxy"
 	"shardproxy/router"
 	"shardproxy/shardmap"
+	"shardproxy/twopc"
+	"shardproxy/wire"
 )
 
 // cluster keeps the slot map of a database of several shards.
@@ -21,11 +24,13 @@ type cluster struct {
 	db      *database
 	log     *slog.Logger
 	current atomic.Pointer[router.Owners]
+	id      atomic.Pointer[string] // of the cluster
 	tasks   sync.WaitGroup
 	stop    context.CancelFunc
 
-	mu      sync.Mutex
-	watcher *metadata.Watcher // nil until the configuration was compared
+	mu       sync.Mutex
+	watcher  *metadata.Watcher // nil until the configuration was compared
+	twoPhase atomic.Pointer[twopc.Resolver]
 }
 
 func newCluster(db *database) *cluster {
@@ -99,6 +104,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	for _, w := range st.Warnings {
 		c.log.Warn("cluster", "shard", w.Shard, "problem", w.Reason, "hint", w.Hint)
 	}
+	c.id.Store(&st.Cluster.ID)
 	c.adopt(st.Map)
 	w := metadata.NewWatcher(metadata.WatcherOptions{
 		Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[0].connect(ctx) },
@@ -110,6 +116,24 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	c.mu.Lock()
 	c.watcher = w
 	c.mu.Unlock()
+	c.resolve(st.Cluster.ID)
+}
+
+// resolve finishes transactions that their coordinators have left.
+func (c *cluster) resolve(id string) {
+	o := twopc.ResolverOptions{Database: c.db.conf.Name, Cluster: id, Logger: c.log, Registerer: c.db.deps.registry}
+	for _, sh := range c.db.shards {
+		o.Shards = append(o.Shards, twopc.Shard{Name: sh.conf.Name, Connect: sh.connect})
+	}
+	r, err := twopc.NewResolver(o)
+	if err == nil {
+		err = r.Open(context.Background())
+	}
+	if err != nil {
+		c.log.Error("transactions in doubt are not finished by this proxy", "error", err)
+		return
+	}
+	c.twoPhase.Store(r)
 }
 
 // adopt makes a map the one in force. One with a shard that the configuration does
@@ -124,6 +148,23 @@ func (c *cluster) adopt(m *shardmap.Map) {
 		c.log.Error("the new slot map has a shard that the configuration lacks: keyed statements are refused", "epoch", m.Epoch())
 	}
 	c.current.Store(o)
+}
+
+// Commit implements proxy.TwoPhase.
+func (c *cluster) Commit(ctx context.Context, parts []proxy.CommitPart) error {
+	id := c.id.Load()
+	if id == nil {
+		return wire.Errorf("57P03", "the cluster is not known yet: nothing can be committed on several shards")
+	}
+	all := make([]twopc.Part, len(parts))
+	for i, p := range parts {
+		all[i] = twopc.Part{Shard: p.Shard, Conn: p.Conn}
+	}
+	outcome, err := twopc.Commit(ctx, twopc.Options{Cluster: *id, Resolver: c.twoPhase.Load(), Logger: c.log}, all)
+	if outcome == twopc.Committed {
+		return nil
+	}
+	return err
 }
 
 // reconnect leaves the old primary of the home shard.
@@ -144,5 +185,8 @@ func (c *cluster) close() {
 	defer c.mu.Unlock()
 	if c.watcher != nil {
 		_ = c.watcher.Close() // never fails
+	}
+	if r := c.twoPhase.Load(); r != nil {
+		_ = r.Close() // what is in doubt is left to others
 	}
 }

@@ -79,14 +79,25 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 			return nil, err
 		}
 		db.cluster = newCluster(db)
-		db.proxy.Owners = db.cluster.owners
+		db.proxy.Owners, db.proxy.TwoPhase = db.cluster.owners, db.cluster
 		opts.Rules = &db.conf
+		db.proxy.Refreshed = func() {
+			ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
+			defer cancel()
+			if err := db.catalog.Sync(ctx); err != nil {
+				d.log.Warn("a change of the schema is not known yet", "database", conf.Name, "error", err)
+			}
+		}
 	}
 	db.router = router.New(opts)
 	db.proxy.Planner, db.proxy.Refresh = db.router, db.catalog.Poke
 	db.proxy.SetPolicy(databasePolicy(cfg, conf))
 	return db, nil
 }
+
+// refreshTimeout bounds how long a command that changed the schema waits until the
+// change is known.
+const refreshTimeout = 10 * time.Second
 
 // poolsTransactions refuses pool mode session for several shards: a session there
 // has no server of its own.

@@ -137,12 +137,13 @@ func TestShards(t *testing.T) {
 	}
 	fails(t, c, "SELECT count(*) FROM orders", "0A000")
 	fails(t, c, "INSERT INTO orders (id) VALUES (1)", "0A000")
-	fails(t, c, "UPDATE products SET name = 'x'", "0A000")
+	fails(t, c, "UPDATE products SET name = now()::text", "0A000")
 	fails(t, c, "SELECT * FROM orders WHERE customer_id = 'abc'", "22P02")
 	fails(t, c, "INSERT INTO customers VALUES (NULL, 'x')", "23502")
 	must(t, c, "CREATE TABLE migrations (version int)")
 	must(t, c, "INSERT INTO migrations VALUES (1)")
 	transactionsOfAShard(t, c)
+	writesOfSeveral(t, s, c)
 }
 
 // transactionsOfAShard begins where the first statement belongs.
@@ -180,14 +181,210 @@ func transactionsOfAShard(t *testing.T, c *pgx.Conn) {
 	fails(t, c, "SELECT count(*) FROM orders", "0A000")
 	fails(t, c, "SELECT 1", "25P02")
 	must(t, c, "ROLLBACK")
+	transactionsOfSeveral(t, c)
+}
+
+// onEach returns what each shard itself answers.
+func (s *shardedProgram) onEach(sql string) (all []string) {
+	s.t.Helper()
+	for _, cl := range s.shards {
+		var v string
+		if err := pgtest.Connect(s.t, cl.Primary().DSN("app", "app")).QueryRow(within(s.t, 10*time.Second), sql).Scan(&v); err != nil {
+			v = err.Error()
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+// writesOfSeveral commit on several shards, and change what all have alike.
+func writesOfSeveral(t *testing.T, s *shardedProgram, c *pgx.Conn) {
+	ctx := within(t, time.Minute)
 	must(t, c, "BEGIN")
-	must(t, c, "SELECT * FROM orders WHERE customer_id = 1")
 	for i := range 10 {
-		if _, err := c.Exec(ctx, "SELECT * FROM orders WHERE customer_id = $1", i); err != nil {
-			fails(t, c, "SELECT 1", "25P02")
-			must(t, c, "ROLLBACK")
-			return
+		must(t, c, "UPDATE orders SET note = 'two' WHERE customer_id = $1", i)
+	}
+	must(t, c, "COMMIT")
+	for i := range 10 {
+		var note string
+		if err := c.QueryRow(ctx, "SELECT note FROM orders WHERE customer_id = $1", i).Scan(&note); err != nil || note != "two" {
+			t.Errorf("order %d after two phases: %q %v", i, note, err)
 		}
 	}
-	t.Error("a transaction ran on several shards")
+	same := func(sql, want string) {
+		t.Helper()
+		for i, got := range s.onEach(sql) {
+			if got != want {
+				t.Errorf("shard %d: %s: %q, want %q", i, sql, got, want)
+			}
+		}
+	}
+	must(t, c, "UPDATE products SET name = 'everywhere' WHERE id = 1")
+	must(t, c, "UPDATE products SET name = $1 WHERE id = $2", "with parameters", 2)
+	must(t, c, "INSERT INTO products VALUES ($1, 'new')", 11)
+	same("SELECT string_agg(name, ',' ORDER BY id) FROM products WHERE id IN (1, 2, 11)", "everywhere,with parameters,new")
+	fails(t, c, "INSERT INTO products VALUES (11, 'again')", "23505")
+	var id int
+	if err := c.QueryRow(ctx, "DELETE FROM products WHERE id = 11 RETURNING id").Scan(&id); err != nil || id != 11 {
+		t.Errorf("RETURNING: %d %v", id, err)
+	}
+	must(t, c, "BEGIN")
+	must(t, c, "UPDATE products SET name = 'not for long' WHERE id = 3")
+	must(t, c, "UPDATE orders SET note = 'three' WHERE customer_id = 1")
+	fails(t, c, "INSERT INTO products VALUES (1, 'again')", "23505")
+	fails(t, c, "SELECT 1", "25P02")
+	must(t, c, "ROLLBACK")
+	same("SELECT name FROM products WHERE id = 3", "product 3")
+	must(t, c, "BEGIN")
+	must(t, c, "UPDATE products SET name = 'for long' WHERE id = 3")
+	must(t, c, "UPDATE orders SET note = 'three' WHERE customer_id = 1")
+	must(t, c, "COMMIT")
+	same("SELECT name FROM products WHERE id = 3", "for long")
+
+	insertsOfSeveral(t, s, c)
+	must(t, c, "ALTER TABLE orders ADD COLUMN extra int DEFAULT 7")
+	must(t, c, "CREATE INDEX orders_note ON orders (note)")
+	must(t, c, "CREATE TYPE mood AS ENUM ('good', 'bad')")
+	must(t, c, "CREATE VIEW few AS SELECT * FROM orders WHERE note = 'two'")
+	same("SELECT (count(extra) > 0)::text FROM orders", "true")
+	same("SELECT count(*)::text FROM pg_class WHERE relname IN ('orders_note', 'few')", "2")
+	same("SELECT count(*)::text FROM pg_type WHERE typname = 'mood'", "1")
+	same("SELECT count(*)::text FROM pg_prepared_xacts", "0")
+	fails(t, c, "ALTER TABLE orders ADD COLUMN extra int", "42701")
+	must(t, c, "BEGIN")
+	must(t, c, "DROP VIEW few")
+	must(t, c, "ALTER TABLE orders DROP COLUMN extra")
+	must(t, c, "ROLLBACK")
+	same("SELECT (count(extra) > 0)::text FROM orders", "true")
+	must(t, c, "SELECT extra FROM few WHERE customer_id = 2")
+	fails(t, c, "SELECT extra FROM few", "0A000")
+	must(t, c, "BEGIN")
+	must(t, c, "CREATE VIEW fewer AS SELECT * FROM few WHERE id < 3")
+	fails(t, c, "DROP VIEW fewer", "0A000")
+	must(t, c, "ROLLBACK")
+}
+
+// transactionsOfSeveral read and write on several shards.
+func transactionsOfSeveral(t *testing.T, c *pgx.Conn) {
+	ctx := within(t, time.Minute)
+	notes := func() (all string) {
+		t.Helper()
+		for i := range 10 {
+			var note string
+			if err := c.QueryRow(ctx, "SELECT note FROM orders WHERE customer_id = $1", i).Scan(&note); err != nil {
+				t.Fatal(err)
+			}
+			all += note + " "
+		}
+		return all
+	}
+	before := notes()
+	// Many read, one writes.
+	for _, end := range []string{"ROLLBACK", "COMMIT"} {
+		must(t, c, "BEGIN")
+		if got := notes(); got != before {
+			t.Errorf("in a transaction: %s", got)
+		}
+		must(t, c, "UPDATE orders SET note = 'z' WHERE customer_id = 3")
+		if got := notes(); got == before {
+			t.Error("a transaction does not see its own write")
+		}
+		must(t, c, end)
+		if got := notes(); (got == before) != (end == "ROLLBACK") {
+			t.Errorf("after %s: %s", end, got)
+		}
+	}
+	// Savepoints hold on all shards, also on those that are reached behind them.
+	before = notes()
+	must(t, c, "BEGIN")
+	must(t, c, "UPDATE orders SET note = 'a' WHERE customer_id = 0")
+	must(t, c, "SAVEPOINT one")
+	for i := range 10 {
+		must(t, c, "UPDATE orders SET note = 'b' WHERE customer_id = $1", i)
+	}
+	must(t, c, "ROLLBACK TO one")
+	want := "a" + before[strings.Index(before, " "):]
+	if got := notes(); got != want {
+		t.Errorf("behind ROLLBACK TO: %s, want %s", got, want)
+	}
+	must(t, c, "SAVEPOINT two")
+	fails(t, c, "SELECT 1/0", "22012")
+	fails(t, c, "SELECT * FROM orders WHERE customer_id = 5", "25P02")
+	must(t, c, "ROLLBACK TO two")
+	if got := notes(); got != want {
+		t.Errorf("behind an error: %s, want %s", got, want)
+	}
+	must(t, c, "ROLLBACK")
+	if got := notes(); got != before {
+		t.Errorf("behind ROLLBACK: %s, want %s", got, before)
+	}
+	fails(t, c, "SELECT 1/0", "22012")
+	must(t, c, "BEGIN")
+	notes()
+	fails(t, c, "SET x.y = 1", "0A000")
+	fails(t, c, "SELECT * FROM orders WHERE customer_id = 5", "25P02")
+	must(t, c, "COMMIT")
+	if got := notes(); got != before {
+		t.Errorf("at the end: %s, want %s", got, before)
+	}
+}
+
+// insertsOfSeveral inserts rows that belong to several shards by one statement.
+func insertsOfSeveral(t *testing.T, s *shardedProgram, c *pgx.Conn) {
+	ctx := within(t, time.Minute)
+	returned := func(sql string, args ...any) (ids []int) {
+		t.Helper()
+		rows, err := c.Query(ctx, sql, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[int])
+		if err != nil {
+			t.Fatal(sql, err)
+		}
+		return ids
+	}
+	const rows = "(101, 'a'), (102, 'b'), /* , */ (103, 'c (),'), (104, $$d$$), (105, 'e')"
+	if got := fmt.Sprint(returned("INSERT INTO customers (id, name) VALUES " + rows + " RETURNING id")); got != "[101 102 103 104 105]" {
+		t.Error("RETURNING:", got)
+	}
+	got := returned("INSERT INTO customers (name, id) VALUES ($3, $1), ($4, $2), ($3, $5) RETURNING id", 113, 112, "x", "y", 111)
+	if fmt.Sprint(got) != "[113 112 111]" {
+		t.Error("RETURNING with parameters:", got)
+	}
+	names := func() (all string) {
+		for i := range 20 {
+			var name string
+			err := c.QueryRow(ctx, "SELECT name FROM customers WHERE id = $1", 100+i).Scan(&name)
+			if err == nil {
+				all += fmt.Sprint(100+i, "=", name, " ")
+			}
+		}
+		return all
+	}
+	if got := names(); got != "101=a 102=b 103=c (), 104=d 105=e 111=x 112=y 113=x " {
+		t.Error("rows:", got)
+	}
+	tag, err := c.Exec(ctx, "INSERT INTO customers VALUES (105, 'again'), (106, 'new'), (107, 'new') ON CONFLICT (id) DO UPDATE SET name = excluded.name")
+	if err != nil || tag.String() != "INSERT 0 3" {
+		t.Error(tag, err)
+	}
+	before := names()
+	fails(t, c, "INSERT INTO customers VALUES (115, 'x'), (116, 'x'), (117, 'x'), (101, 'there')", "23505")
+	fails(t, c, "INSERT INTO customers VALUES (115, 'x'), (116, 'x'), (117, 'x'), (NULL, 'none')", "23502")
+	if got := names(); got != before {
+		t.Errorf("a failed INSERT left %s, want %s", got, before)
+	}
+	must(t, c, "BEGIN")
+	must(t, c, "INSERT INTO customers VALUES (115, 'x'), (116, 'x'), (117, 'x')")
+	fails(t, c, "INSERT INTO customers VALUES (118, 'x'), (119, 'x'), (101, 'there')", "23505")
+	fails(t, c, "SELECT 1", "25P02")
+	must(t, c, "ROLLBACK")
+	if got := names(); got != before {
+		t.Errorf("a rolled back INSERT left %s, want %s", got, before)
+	}
+	must(t, c, "DELETE FROM customers WHERE id = 107")
+	if s.onEach("SELECT count(*)::text FROM pg_prepared_xacts")[1] != "0" {
+		t.Error("transactions are left prepared")
+	}
 }

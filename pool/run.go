@@ -1,0 +1,150 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"shardproxy/wire"
+)
+
+// Answer is what a server said to a request.
+type Answer struct {
+	// Frames are the messages up to ReadyForQuery, without it and without what is
+	// no part of the answer; nil unless they were asked for.
+	Frames []byte
+	// Error is the body of the first ErrorResponse, nil when there was none.
+	Error []byte
+	// Tag is the last command tag.
+	Tag string
+	// Status is the transaction status behind it: 'I', 'T' or 'E'.
+	Status byte
+}
+
+// RunOptions say how a request is run.
+type RunOptions struct {
+	// Keep bounds the answer's Frames in bytes; 0: they are not kept.
+	Keep int
+	// Cancelled is asked now and then while the server works; the request is
+	// cancelled, once, when it says true. May be nil.
+	Cancelled func() bool
+}
+
+// ErrAnswerTooLarge says that an answer is larger than RunOptions.Keep.
+var ErrAnswerTooLarge = errors.New("pool: the answer is too large to be kept")
+
+// Run sends frames, a request that ends with one ReadyForQuery, and waits for its
+// end. Nothing may be owed to the connection, and nobody else may use it meanwhile; it
+// blocks. A *wire.Error of severity ERROR, and ErrAnswerTooLarge, leave the connection
+// as good as it was; after any other error it is lost.
+func (s *Server) Run(ctx context.Context, frames []byte, o RunOptions) (Answer, error) {
+	sock := s.Socket()
+	if err := sock.SetNonBlocking(false); err != nil {
+		return Answer{}, err
+	}
+	var w io.Writer = sock
+	var r io.Reader = sock
+	if t := s.TLS(); t != nil {
+		w, r = t, t
+	}
+	if b := s.Buffered(); len(b) > 0 {
+		r = io.MultiReader(bytes.NewReader(bytes.Clone(b)), r)
+		s.Discard(len(b))
+	}
+	if _, err := w.Write(frames); err != nil {
+		return Answer{}, fmt.Errorf("send: %w", err)
+	}
+	a, err := (&runner{server: s, from: r, o: o, ctx: ctx}).read()
+	var we *wire.Error
+	if err != nil && err != ErrAnswerTooLarge && (!errors.As(err, &we) || we.IsFatal()) {
+		return a, err
+	}
+	if e := sock.SetNonBlocking(true); e != nil {
+		return a, e
+	}
+	return a, err
+}
+
+// Exec runs SQL as Run does, and returns its error.
+func (s *Server) Exec(ctx context.Context, sql string) error {
+	_, err := s.Run(ctx, wire.AppendQuery(nil, sql), RunOptions{})
+	return err
+}
+
+// runner reads one answer.
+type runner struct {
+	server    *Server
+	from      io.Reader
+	o         RunOptions
+	ctx       context.Context
+	cancelled bool
+}
+
+// pollInterval is how often who waits for an answer is asked whether it is still wanted.
+const pollInterval = 100 * time.Millisecond
+
+// Read reads on until there is something, and looks now and then whether the answer is
+// still wanted.
+func (r *runner) Read(p []byte) (int, error) {
+	for {
+		if err := r.server.Socket().SetReadDeadline(time.Now().Add(pollInterval)); err != nil {
+			return 0, err
+		}
+		n, err := r.from.Read(p)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if r.ctx.Err() != nil {
+			return 0, r.ctx.Err()
+		}
+		if !r.cancelled && r.o.Cancelled != nil && r.o.Cancelled() {
+			r.cancelled = true
+			r.server.Cancel(nil)
+		}
+	}
+}
+
+// messageMax bounds one message of an answer, in bytes.
+const messageMax = 1 << 30
+
+func (r *runner) read() (a Answer, failed error) {
+	for {
+		kind, body, err := wire.ReadMessage(r, messageMax)
+		if err != nil {
+			return a, err
+		}
+		switch kind {
+		case wire.MsgErrorResponse:
+			e := wire.ReadError(body)
+			if failed == nil || e.IsFatal() {
+				failed, a.Error = e, body
+			}
+			if e.IsFatal() {
+				return a, failed
+			}
+			continue
+		case wire.MsgReadyForQuery:
+			if len(body) == 1 {
+				a.Status = body[0]
+			}
+			return a, failed
+		case wire.MsgNoticeResponse, wire.MsgParameterStatus, wire.MsgNotificationResponse:
+			continue
+		case wire.MsgCommandComplete:
+			a.Tag = string(bytes.TrimRight(body, "\x00"))
+		case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
+			return a, errors.New("the server asks for copy data")
+		}
+		if r.o.Keep > 0 && failed == nil {
+			if len(a.Frames)+len(body)+5 > r.o.Keep {
+				failed = ErrAnswerTooLarge
+				continue
+			}
+			a.Frames = wire.AppendFrame(a.Frames, kind, body)
+		}
+	}
+}

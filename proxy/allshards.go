@@ -1,0 +1,413 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// What all shards must have alike (rows of reference tables, definitions) is run on
+// each of them, on the home shard first: writers of the same rows then meet there, and
+// not in a circle. An INSERT whose rows belong to several shards is cut into one for
+// each. Both are one transaction: the client's, or one of its own.
+
+// answerMax bounds the answer of what runs on all shards, in bytes.
+const answerMax = 16 << 20
+
+// runAll runs the request, which is one statement alone, on several shards and answers it.
+func (s *session) runAll(kind byte, size int) error {
+	req, e := s.allRequest(kind, size)
+	own := s.tx == 'I'
+	if e == nil && s.pinned != "" {
+		e = s.tiedTo(0)
+	}
+	if e == nil && s.tx != 'E' {
+		e = s.enlistAll(own, req.shards)
+	}
+	if e != nil {
+		if s.lease != nil {
+			return s.refuseHere(kind, size, e)
+		}
+		if e.IsFatal() {
+			return e
+		}
+		s.refuse(kind, size, e)
+		return nil
+	}
+	s.db.stats.statements.Add(1)
+	s.setPhase(phaseActive)
+	answer, e := s.onAll(&req)
+	if e == nil {
+		s.noteAll(req.plan)
+		if own {
+			if err := s.finish(true); err != nil {
+				e = wire.AsError(err)
+			}
+		}
+	} else if own {
+		if err := s.finish(false); err != nil {
+			return err
+		}
+	} else {
+		s.tx, s.failed = 'E', true
+	}
+	s.forgetPlans()
+	return s.answerAll(kind, req, answer, e)
+}
+
+// allRequest is a request in the form in which it goes to every shard.
+type allRequest struct {
+	plan   *router.Plan
+	shards []int    // where it runs
+	frames []byte   // for all of them,
+	parts  [][]byte // or for each of shards
+	rows   [][]int  // that each of shards gets
+	// parse is set when the client's own request has no Parse: the answer to ours is
+	// left out.
+	parse bool
+}
+
+// allRequest reads the request. What it prepares is prepared.
+func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) {
+	if len(s.segment) == 1 {
+		r.plan = s.segment[0]
+	}
+	b := s.client.Buffered()
+	if kind == wire.MsgQuery {
+		s.values = router.Values{Text: trimNUL(b[5:size])}
+		r.frames = append(r.frames, b[:size]...)
+		s.unnamedTok, s.unnamedLarge = 0, false
+		return r, s.spreadOver(&r, nil, nil)
+	}
+	var rest, values, tail []byte
+	for {
+		kind, size := b[0], frameSize(b)
+		body := b[5:size]
+		switch kind {
+		case wire.MsgParse:
+			name, text, _ := wire.CString(body)
+			if rest != nil || len(r.frames) > 0 {
+				return r, errOneOnly()
+			}
+			rest = text
+			if e := s.preparesHere(string(name), text); e != nil {
+				return r, e
+			}
+			r.frames = wire.AppendParse(r.frames, "", text)
+		case wire.MsgBind:
+			portal, after, _ := wire.CString(body)
+			var name []byte
+			name, values, _ = wire.CString(after)
+			if len(portal) > 0 {
+				return r, errOneOnly()
+			}
+			if rest == nil {
+				if rest = s.restOf(name); rest == nil {
+					return r, wire.Errorf("26000", "prepared statement \"%s\" does not exist", name)
+				}
+				r.parse = true
+				r.frames = wire.AppendParse(r.frames, "", rest)
+				r.plan = s.boundPlan(name)
+			}
+			r.frames = wire.AppendFrame(r.frames, kind, []byte("\x00\x00"), values)
+		case wire.MsgDescribe:
+			if body[0] != 'P' {
+				return r, errOneOnly()
+			}
+			r.frames, tail = append(r.frames, b[:size]...), append(tail, b[:size]...)
+		case wire.MsgExecute:
+			if binary.BigEndian.Uint32(body[len(body)-4:]) != 0 {
+				return r, errOneOnly()
+			}
+			r.frames, tail = append(r.frames, b[:size]...), append(tail, b[:size]...)
+		case wire.MsgClose:
+			return r, errOneOnly()
+		case wire.MsgSync:
+			r.frames, tail = append(r.frames, b[:size]...), append(tail, b[:size]...)
+			s.values = router.Values{Text: cut(rest), Types: appendTypes(nil, rest)}
+			s.values.Bind(values)
+			return r, s.spreadOver(&r, values, tail)
+		}
+		b = b[size:]
+	}
+}
+
+// spreadOver finds the shards of the request, and what each of them gets. tail are the
+// frames behind Bind.
+func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
+	s.normal.Scan(s.values.Text)
+	s.values.Literals = s.normal.Literals
+	if r.plan == nil || !r.plan.Splits() {
+		for i := range s.places {
+			r.shards = append(r.shards, i)
+		}
+		return s.unsteady()
+	}
+	rows, err := s.rowsOf(r.plan)
+	if err != nil {
+		return wire.AsError(err)
+	}
+	for i := range s.places {
+		if !slices.Contains(rows, i) {
+			continue
+		}
+		part, ok := r.plan.Part(s.values.Text, &s.normal, &s.values, rows, i)
+		if !ok {
+			return wire.Errorf("0A000", "the rows of this INSERT cannot be told apart").WithHint("Send one INSERT for each row.")
+		}
+		frames := wire.AppendQuery(nil, string(part.Text))
+		if bind != nil {
+			frames = wire.AppendParse(nil, "", parseRest(&part))
+			frames = wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), part.Bind)
+			frames = append(frames, tail...)
+		}
+		r.shards, r.parts, r.rows = append(r.shards, i), append(r.parts, frames), append(r.rows, part.Rows)
+	}
+	return nil
+}
+
+// rowsOf returns the shard of each row of an INSERT whose values are set.
+func (s *session) rowsOf(p *router.Plan) ([]int, error) {
+	owners := s.db.Owners()
+	if owners == nil {
+		return nil, errNoOwners()
+	}
+	s.values.OtherEncoding = !s.serverEncoding()
+	return p.Rows(owners, &s.values)
+}
+
+// parseRest is the body of Parse behind the name.
+func parseRest(p *router.Part) []byte {
+	rest := append(p.Text, 0)
+	rest = binary.BigEndian.AppendUint16(rest, uint16(len(p.Types)))
+	for _, t := range p.Types {
+		rest = binary.BigEndian.AppendUint32(rest, t)
+	}
+	return rest
+}
+
+func errOneOnly() *wire.Error {
+	return wire.Errorf("0A000", "what runs on all shards must be sent alone, whole and up to its Sync")
+}
+
+// unsteady refuses values that may mean something else on each shard.
+func (s *session) unsteady() *wire.Error {
+	if s.values.SteadyValues() {
+		return nil
+	}
+	return wire.Errorf("0A000", "a value that stands for the time of the moment may differ from shard to shard").
+		WithHint("Give the time itself.")
+}
+
+// restOf returns what Parse made a statement, behind its name; nil for none.
+func (s *session) restOf(name []byte) []byte {
+	if len(name) == 0 {
+		if s.unnamedTok == 0 || s.unnamedLarge {
+			return nil
+		}
+		return s.unnamed
+	}
+	if st := s.statements[string(name)]; st != nil && st.shared != nil {
+		return st.shared.Rest
+	}
+	return nil
+}
+
+// preparesHere notes a Parse that no server gets under the name.
+func (s *session) preparesHere(name string, rest []byte) *wire.Error {
+	p := s.segment[0]
+	if name == "" {
+		s.unnamed, s.unnamedAs, s.unnamedShape = append(s.unnamed[:0], rest...), p, nil
+		s.unnamedTok, s.unnamedLarge, s.unnamedOther = s.db.tokens.Add(1), false, false
+		return nil
+	}
+	if s.statements[name] != nil {
+		return wire.Errorf("42P05", "prepared statement \"%s\" already exists", name)
+	}
+	if err := s.mayPrepare(rest); err != nil {
+		return wire.AsError(err)
+	}
+	s.define(s.newStatement(name, rest, p))
+	return nil
+}
+
+// enlistAll makes shards a part of the transaction, and the connection to the first of
+// them the lease; own begins one.
+func (s *session) enlistAll(own bool, shards []int) *wire.Error {
+	if own {
+		s.begun, s.tx = &begunTx{text: "BEGIN", primary: true}, 'T'
+	}
+	for _, i := range shards {
+		if s.lease == nil {
+			if err := s.acquire(need{shard: i, primary: true}); err != nil {
+				return s.endOwnTx(own, wire.AsError(err))
+			}
+		} else if i != s.index {
+			if e := s.extend(i); e != nil {
+				return s.endOwnTx(own, e)
+			}
+		}
+		if e := s.awaitReplies(); e != nil {
+			return s.endOwnTx(own, e)
+		}
+	}
+	if s.index != shards[0] {
+		if e := s.extend(shards[0]); e != nil {
+			return s.endOwnTx(own, e)
+		}
+	}
+	s.fresh = false
+	return nil
+}
+
+// endOwnTx takes back a transaction that only the session knows of.
+func (s *session) endOwnTx(own bool, e *wire.Error) *wire.Error {
+	if !own || e.IsFatal() {
+		return e
+	}
+	s.begun = nil
+	if s.lease != nil && s.tx == 'T' {
+		if err := s.finish(false); err != nil {
+			return wire.AsError(err)
+		}
+	}
+	s.tx, s.lost = 'I', false
+	return e
+}
+
+// awaitReplies waits until nothing is owed to the lease.
+func (s *session) awaitReplies() *wire.Error {
+	for s.lease != nil && !s.owed.empty() {
+		before := s.steps
+		err := s.pumpServer()
+		if err == nil {
+			err = s.flush()
+		}
+		if err == nil && s.lease != nil && !s.owed.empty() && s.steps == before {
+			if err = s.obeyWaiting(); err == nil {
+				err = s.park()
+			}
+		}
+		if err != nil {
+			return wire.Fatal("08006", "the transaction could not be begun on every shard").WithCause(err)
+		}
+	}
+	if s.lease == nil {
+		return wire.Errorf("08006", "the connection to a server was lost")
+	}
+	s.fresh = false
+	return nil
+}
+
+// onAll runs the request on its shards, one after the other, on the lease first, and
+// returns the answer.
+func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
+	s.client.Release()
+	s.held = false
+	answers := make([]pool.Answer, len(r.shards))
+	for i, shard := range r.shards {
+		l, wrote := s.lease, &s.spread.wrote
+		at := -1
+		if shard != s.index {
+			at = slices.IndexFunc(s.spread.branches, func(b branch) bool { return b.index == shard })
+			l, wrote = s.spread.branches[at].lease, &s.spread.branches[at].wrote
+		}
+		*wrote = true
+		frames, keep := r.frames, answerMax
+		if r.parts != nil {
+			frames = r.parts[i]
+		} else if i > 0 {
+			keep = 0
+		}
+		a, err := s.runOn(l, frames, keep)
+		if answers[i] = a; err == nil && r.parts == nil && a.Tag != answers[0].Tag {
+			err = wire.Errorf("55000", "shards gave different results: %s on %s, %s on %s", answers[0].Tag, s.db.Shards[r.shards[0]].Name,
+				a.Tag, s.db.Shards[shard].Name).WithHint("The copies of the table differ.")
+		}
+		if err != nil {
+			if at >= 0 && !isLost(err) && s.tx == 'T' {
+				// The client's next statement is to fail, as this one did.
+				failed := s.spread.branches[at]
+				s.spread.branches[at] = branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: s.spread.wrote}
+				s.parkLease()
+				s.unpark(failed)
+				s.fresh = false
+			}
+			return a, s.allFailed(l, a, err)
+		}
+	}
+	if r.parts == nil {
+		return answers[0], nil
+	}
+	a, e := r.join(answers)
+	if e != nil {
+		return a, s.allFailed(s.lease, a, e)
+	}
+	return a, nil
+}
+
+// allFailed turns the failure on one shard into what the client is told.
+func (s *session) allFailed(l *pool.Server, a pool.Answer, err error) *wire.Error {
+	if isLost(err) {
+		s.shard.Nodes.Suspect(l.Node, err)
+		return wire.Fatal("08006", "the connection to a server was lost").WithDetail("Node %s.", l.Address()).WithCause(err)
+	}
+	e := wire.AsError(err)
+	if err == pool.ErrAnswerTooLarge {
+		e = wire.Errorf("54000", "the answer of what runs on all shards is larger than %d bytes", answerMax)
+	}
+	if a.Error == nil && s.tx == 'T' {
+		_ = s.lease.Exec(s.server.ctx, "EXECUTE "+noStatement) // it fails, and the transaction with it
+	}
+	return e
+}
+
+// noteAll notes what the statement did.
+func (s *session) noteAll(p *router.Plan) {
+	if p == nil {
+		return
+	}
+	if p.Effects&(query.EffectCatalog|query.EffectUnknown) != 0 {
+		s.catalogChanged, s.catalogMade = true, true
+	}
+	s.acted = true
+	s.spread.newViews = s.spread.newViews || p.MakesViews
+}
+
+// answerAll answers the client's frames with what the home shard said.
+func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Error) error {
+	if e != nil && e.IsFatal() {
+		return e
+	}
+	out := s.client.Output()
+	switch {
+	case e == nil:
+		frames := a.Frames
+		if req.parse {
+			frames = frames[5:] // ParseComplete
+		}
+		out = append(out, frames...)
+	case a.Error != nil:
+		out = wire.AppendFrame(out, wire.MsgErrorResponse, a.Error)
+	default:
+		out = e.Append(out)
+	}
+	s.client.SetOutput(out)
+	s.steps++
+	if e != nil {
+		s.db.stats.errors.Add(1)
+	}
+	for {
+		b := s.client.Buffered()
+		kind, size := b[0], frameSize(b)
+		s.drop(size)
+		if kind == wire.MsgQuery || kind == wire.MsgSync {
+			s.answerReady()
+			return nil
+		}
+	}
+}

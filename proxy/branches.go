@@ -1,0 +1,197 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// A transaction runs on the shards that its statements need: it begins on each with
+// the first statement there. One of its server connections is the lease; the others
+// are parked meanwhile. Commands that are for all of them run on the parked ones
+// first, which the session waits for, and then on the lease.
+
+// spreadTx is a transaction that may run on several shards.
+type spreadTx struct {
+	begin    string // what began it
+	branches []branch
+	// wrote is set when something that may write ran on the lease; only keeps it from
+	// other shards.
+	wrote bool
+	// only says why it cannot go on to another shard; "" when it can.
+	only string
+	// newViews is set when it has made views, which nobody else knows of.
+	newViews bool
+}
+
+// branch is a part of a transaction whose connection is parked.
+type branch struct {
+	index int // of the shard
+	lease *pool.Server
+	base  *pool.Settings // what it has set when the transaction rolls back
+	wrote bool
+}
+
+// TwoPhase commits over several shards; twopc.Coordinator does.
+type TwoPhase interface {
+	// Commit commits open transactions that have written; the first decides. The
+	// error is a *wire.Error: 08007 when what came of it is not known, any other when
+	// all were rolled back.
+	Commit(ctx context.Context, parts []CommitPart) error
+}
+
+// CommitPart is one shard's part of a transaction.
+type CommitPart struct {
+	Shard string
+	Conn  interface {
+		Exec(ctx context.Context, sql string) error
+	}
+}
+
+// notesSpread notes what a statement does to a transaction that may spread.
+func (s *session) notesSpread(p *router.Plan) {
+	m := s.spread
+	if m == nil {
+		return
+	}
+	m.wrote = m.wrote || p == nil || p.MayWrite
+	switch {
+	case p == nil || p.Effects&query.EffectUnknown != 0:
+		m.only = "something ran in it whose effects are not known"
+	case p.Single != nil && p.Single.Kind == query.KindSetTransaction:
+		m.only = "it has SET TRANSACTION"
+	case p.Effects&query.EffectSetting != 0 && setsLocally(p):
+		m.only = "it has SET LOCAL"
+	case p.Effects&(query.EffectTemp|query.EffectCatalog) == query.EffectTemp:
+		m.only = "it has temporary objects"
+	case p.Single != nil && p.Single.Kind == query.KindDeclare:
+		m.only = "it has a cursor"
+	}
+}
+
+func setsLocally(p *router.Plan) bool {
+	for i := range p.Statement.Commands {
+		if slices.ContainsFunc(p.Statement.Commands[i].Settings, func(set query.Setting) bool { return set.Local }) {
+			return true
+		}
+	}
+	return false
+}
+
+// extend takes the transaction to another shard, or back to one where it was. The
+// error is what the statement is told; the transaction goes on where it is.
+func (s *session) extend(shard int) *wire.Error {
+	m := s.spread
+	if s.tx != 'T' || m == nil || s.pinned != "" {
+		return s.tiedTo(shard)
+	}
+	at := slices.IndexFunc(m.branches, func(b branch) bool { return b.index == shard })
+	for _, sp := range s.savepoints {
+		if sp.settings != s.settings {
+			m.only = "settings were changed behind a savepoint"
+		}
+	}
+	if at < 0 && m.only != "" {
+		return s.tiedTo(shard).WithHint("The transaction cannot go on to another shard: %s.", m.only)
+	}
+	from := branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: m.wrote}
+	s.parkLease()
+	if at >= 0 {
+		to := m.branches[at]
+		m.branches[at] = from
+		s.unpark(to)
+		return nil
+	}
+	s.begun = &begunTx{text: m.begin + s.savepointsSQL(), primary: true}
+	if err := s.acquire(need{shard: shard, primary: true}); err != nil {
+		s.begun = nil
+		s.unpark(from)
+		s.fresh = false
+		e := wire.AsError(err)
+		if err == errEnded || e.IsFatal() {
+			e = wire.Fatal("57P01", "%s", e.Message)
+		}
+		return e
+	}
+	s.spread = m // enlist made one of its own
+	m.branches, m.wrote = append(m.branches, from), false
+	return nil
+}
+
+// savepointsSQL makes the savepoints that are open on a shard that the transaction
+// comes to.
+func (s *session) savepointsSQL() string {
+	var b strings.Builder
+	for _, sp := range s.savepoints {
+		b.WriteString(`; SAVEPOINT "` + strings.ReplaceAll(sp.name, `"`, `""`) + `"`)
+	}
+	return b.String()
+}
+
+// parkLease takes the lease from the session, which keeps it.
+func (s *session) parkLease() {
+	s.task.release(s.lease.Socket())
+	s.lease, s.fresh = nil, false
+	s.leased.Store(nil)
+}
+
+// unpark makes a parked connection the lease.
+func (s *session) unpark(b branch) {
+	s.moveTo(b.index)
+	s.lease, s.leaseBase, s.spread.wrote = b.lease, b.base, b.wrote
+	s.leased.Store(b.lease)
+	s.task.adopt(b.lease.Socket())
+	s.setPhase(phaseActive)
+	s.fresh, s.located = true, true
+	s.steps++
+}
+
+// dropBranches gives up the parked parts of a transaction, which roll back.
+func (s *session) dropBranches() {
+	if s.spread == nil {
+		return
+	}
+	for _, b := range s.spread.branches {
+		b.lease.Release(pool.Dirty)
+	}
+	s.spread = nil
+}
+
+// spreads reports whether the transaction runs on several shards.
+func (s *session) spreads() bool { return s.spread != nil && len(s.spread.branches) > 0 }
+
+// runOn runs a request of ours on a parked connection, or on the lease when nothing is
+// owed to it. It blocks the session, not its loop.
+func (s *session) runOn(l *pool.Server, frames []byte, keep int) (a pool.Answer, err error) {
+	s.task.release(l.Socket())
+	s.task.aside(func() {
+		a, err = l.Run(s.server.ctx, frames, pool.RunOptions{Keep: keep, Cancelled: s.cancelWanted})
+	})
+	return a, err
+}
+
+// cancelWanted reports whether what runs shall be cancelled.
+func (s *session) cancelWanted() bool {
+	if s.control.Load()&(controlCancel|controlKill) == 0 && !s.overdue() {
+		return false
+	}
+	if s.flag(controlCancel) {
+		s.cancels.take()()
+	}
+	return true
+}
+
+// overdue reports whether the statement has run for longer than it may.
+func (s *session) overdue() bool { return s.expired(phaseActive, s.timeouts.Query) }
+
+// isLost reports whether a connection is of no use after an error of runOn.
+func isLost(err error) bool {
+	var we *wire.Error
+	return err != nil && !errors.Is(err, pool.ErrAnswerTooLarge) && (!errors.As(err, &we) || we.IsFatal())
+}

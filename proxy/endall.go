@@ -1,0 +1,264 @@
+package proxy
+
+import (
+	"context"
+
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// forAll runs what concerns all shards of a transaction: it reports whether it dealt
+// with the request.
+func (s *session) forAll(kind byte, size int) (done bool, err error) {
+	if !s.spreads() || s.tx == 'I' || len(s.segment) == 0 {
+		return false, nil
+	}
+	for _, p := range s.segment {
+		if p.Single == nil && controlsTransaction(p) {
+			return true, s.refuseHere(kind, size, errAlone())
+		}
+	}
+	i := -1
+	for j, p := range s.segment {
+		if controlsTransaction(p) {
+			i = j
+		}
+	}
+	if i < 0 {
+		return false, nil
+	}
+	p := s.segment[i]
+	text, alone := s.onlyText(kind, size)
+	if !alone || len(s.segment) > 1 {
+		return true, s.refuseHere(kind, size, errAlone())
+	}
+	switch p.Single.Kind {
+	case query.KindCommit, query.KindRollback:
+		if p.Single.Chain {
+			return true, s.refuseHere(kind, size, wire.Errorf("0A000", "AND CHAIN cannot follow a transaction over several shards"))
+		}
+		return true, s.endAll(kind, p, tagOf(p.Single, text))
+	case query.KindSavepoint, query.KindRelease, query.KindRollbackTo:
+		return false, s.onBranches(string(text))
+	}
+	return true, s.refuseHere(kind, size, errAlone())
+}
+
+// controlsTransaction reports whether a command of the plan begins, ends or divides a
+// transaction, or changes settings, which all its shards must have.
+func controlsTransaction(p *router.Plan) bool {
+	for i := range p.Statement.Commands {
+		switch c := &p.Statement.Commands[i]; c.Kind {
+		case query.KindCommit, query.KindRollback, query.KindSavepoint, query.KindRelease, query.KindRollbackTo,
+			query.KindPrepareTx, query.KindSetTransaction, query.KindSet, query.KindReset, query.KindDiscard:
+			return true
+		default:
+			if c.Effects&query.EffectSetting != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func errAlone() *wire.Error {
+	return wire.Errorf("0A000", "this command cannot be run in a transaction over several shards, or not together with others").
+		WithHint("COMMIT, ROLLBACK and the commands about savepoints are to be sent on their own; settings are to be changed before the transaction.")
+}
+
+// onlyText returns the text of a request that is one simple query, or runs one
+// unnamed or named statement and nothing else, up to its Sync.
+func (s *session) onlyText(kind byte, size int) ([]byte, bool) {
+	b := s.client.Buffered()
+	if kind == wire.MsgQuery {
+		return trimNUL(b[5:size]), true
+	}
+	return s.unnamedAlone(b)
+}
+
+// onBranches runs a command on the parked connections of the transaction.
+func (s *session) onBranches(sql string) error {
+	for _, b := range s.spread.branches {
+		if _, err := s.runOn(b.lease, wire.AppendQuery(nil, sql), 0); isLost(err) {
+			return s.branchLost(b, err)
+		}
+	}
+	return nil
+}
+
+// branchLost ends a transaction of which a part is lost.
+func (s *session) branchLost(b branch, cause error) error {
+	s.db.Shards[b.index].Nodes.Suspect(b.lease.Node, cause)
+	for i := range s.spread.branches {
+		if s.spread.branches[i].lease == b.lease {
+			s.spread.branches = append(s.spread.branches[:i], s.spread.branches[i+1:]...)
+			b.lease.Release(pool.Dead)
+			break
+		}
+	}
+	// The lease is whole; its transaction goes with the others.
+	return wire.Fatal("08006", "the connection to a server of the transaction was lost").
+		WithDetail("Shard %s, node %s.", s.db.Shards[b.index].Name, b.lease.Address()).WithCause(cause)
+}
+
+// endAll ends a transaction on all its shards and answers the request that does.
+func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
+	commits := p.Single.Kind == query.KindCommit && s.tx == 'T'
+	if !commits {
+		tag = "ROLLBACK"
+	}
+	s.db.stats.statements.Add(1)
+	s.setPhase(phaseActive)
+	err := s.finish(commits)
+	s.forgetPlans()
+	if err == nil {
+		s.answerFrames(p, tag)
+		return nil
+	}
+	e := wire.AsError(err)
+	if e.IsFatal() {
+		return e
+	}
+	s.db.stats.errors.Add(1)
+	s.client.SetOutput(e.Append(s.client.Output()))
+	s.steps++
+	if kind == wire.MsgQuery {
+		s.drop(frameSize(s.client.Buffered()))
+		s.answerReady()
+		return nil
+	}
+	s.skipping = true
+	return nil
+}
+
+// finish commits, or rolls back, on all shards of the transaction. Behind it the
+// session has no transaction; its lease is idle.
+func (s *session) finish(commits bool) error {
+	all := append([]branch{{index: s.index, lease: s.lease, base: s.leaseBase, wrote: s.spread.wrote}}, s.spread.branches...)
+	results := make([]error, len(all))
+	s.task.release(s.lease.Socket())
+	var failed error
+	if commits {
+		failed = s.commitAll(all, results)
+	} else {
+		s.task.aside(func() { rollBack(s, all, results) })
+	}
+	return s.settleBranches(all, results, commits && failed == nil, failed)
+}
+
+// commitAll commits the parts that only read first: one that fails must take the
+// others with it.
+func (s *session) commitAll(all []branch, results []error) (failed error) {
+	var writers []int
+	s.task.aside(func() {
+		for i, b := range all {
+			if b.wrote {
+				writers = append(writers, i)
+			} else if results[i] = b.lease.Exec(s.server.ctx, "COMMIT"); results[i] != nil && failed == nil {
+				failed = results[i]
+			}
+		}
+		switch {
+		case failed != nil:
+		case len(writers) == 1:
+			results[writers[0]] = all[writers[0]].lease.Exec(s.server.ctx, "COMMIT")
+			if failed = results[writers[0]]; isLost(failed) {
+				failed = wire.Errorf("08007", "the connection to the server was lost while the transaction was committed").
+					WithDetail("Shard %s. It may have been committed or not.", s.db.Shards[all[writers[0]].index].Name).WithCause(failed)
+			}
+		case len(writers) > 1:
+			parts := make([]CommitPart, len(writers))
+			recorders := make([]*recorder, len(writers))
+			for i, w := range writers {
+				recorders[i] = &recorder{lease: all[w].lease}
+				parts[i] = CommitPart{Shard: s.db.Shards[all[w].index].Name, Conn: recorders[i]}
+			}
+			failed = s.db.TwoPhase.Commit(s.server.ctx, parts)
+			for i, w := range writers {
+				results[w] = recorders[i].lost
+			}
+		}
+		if failed != nil {
+			rollBack(s, all, results)
+		}
+	})
+	return failed
+}
+
+// recorder notes whether a connection was lost.
+type recorder struct {
+	lease *pool.Server
+	lost  error
+}
+
+// Exec implements CommitPart.Conn.
+func (r *recorder) Exec(ctx context.Context, sql string) error {
+	if r.lost != nil {
+		return r.lost
+	}
+	err := r.lease.Exec(ctx, sql)
+	if isLost(err) {
+		r.lost = err
+	}
+	return err
+}
+
+// rollBack ends the transaction on the connections that are not lost; on one that has
+// none any more it does no harm.
+func rollBack(s *session, all []branch, results []error) {
+	for i, b := range all {
+		if !isLost(results[i]) {
+			results[i] = b.lease.Exec(s.server.ctx, "ROLLBACK")
+		}
+	}
+}
+
+// settleBranches gives the parked connections back and makes the session one without
+// a transaction.
+func (s *session) settleBranches(all []branch, results []error, committed bool, failed error) error {
+	s.spread = nil
+	var lost error
+	for i, b := range all {
+		sh := s.db.Shards[b.index]
+		if !committed {
+			b.lease.Settings = b.base
+		}
+		if b.wrote && (committed || isLost(results[i])) {
+			s.markOn(b.index, sh.Nodes.Mark())
+		}
+		switch {
+		case isLost(results[i]):
+			sh.Nodes.Suspect(b.lease.Node, results[i])
+			if i == 0 {
+				lost = results[i]
+			} else {
+				b.lease.Release(pool.Dead)
+			}
+		case i == 0:
+		case s.suspect != 0:
+			b.lease.Release(pool.Dirty)
+		default:
+			b.lease.Release(pool.Clean)
+		}
+	}
+	s.wrote, s.failed = false, false
+	if !committed {
+		s.rolledBack()
+	}
+	s.transaction('I')
+	if lost != nil {
+		s.giveBack(pool.Dead)
+	}
+	return failed
+}
+
+// markOn notes the session's last commit on a shard.
+func (s *session) markOn(index int, mark uint64) {
+	if index == s.index {
+		s.mark = mark
+		return
+	}
+	s.places[index].mark = mark
+}

@@ -1,0 +1,67 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+
+	"shardproxy/pool"
+	"shardproxy/wire"
+)
+
+// join makes one answer of those to the parts of an INSERT: the rows that it returns in
+// the order in which they were given, and the number of all.
+func (r *allRequest) join(answers []pool.Answer) (out pool.Answer, e *wire.Error) {
+	total, count := 0, 0
+	rows := map[int][]byte{}
+	var head, end []byte
+	for i := range answers {
+		tag := answers[i].Tag
+		n, err := strconv.Atoi(tag[strings.LastIndexByte(tag, ' ')+1:])
+		if err != nil {
+			return out, wire.Errorf("XX000", "a shard answered %q to an INSERT", tag)
+		}
+		count += n
+		before, mine, behind := cutRows(answers[i].Frames)
+		if i == 0 {
+			head, end = before, behind
+		}
+		if len(mine) > 0 && len(mine) != len(r.rows[i]) {
+			return out, wire.Errorf("0A000", "rows were left out, and the order of the others in RETURNING is not known").
+				WithHint("Leave out RETURNING or ON CONFLICT, or send one INSERT for each key.")
+		}
+		for j, row := range mine {
+			rows[r.rows[i][j]] = row
+		}
+		total += len(r.rows[i])
+	}
+	if len(rows) > 0 && len(rows) != total {
+		return out, wire.Errorf("0A000", "rows were left out, and the order of the others in RETURNING is not known").
+			WithHint("Leave out RETURNING or ON CONFLICT, or send one INSERT for each key.")
+	}
+	out.Frames = append(out.Frames, head...)
+	for i := range total {
+		out.Frames = append(out.Frames, rows[i]...)
+	}
+	out.Tag = "INSERT 0 " + strconv.Itoa(count)
+	out.Frames = wire.AppendCommandComplete(out.Frames, out.Tag)
+	out.Frames = append(out.Frames, end...)
+	return out, nil
+}
+
+// cutRows divides an answer into what stands before its rows, the rows, and what stands
+// behind its end.
+func cutRows(frames []byte) (head []byte, rows [][]byte, end []byte) {
+	for len(frames) > 0 {
+		kind, size := frames[0], frameSize(frames)
+		switch kind {
+		case wire.MsgDataRow:
+			rows = append(rows, frames[:size])
+		case wire.MsgCommandComplete:
+			return head, rows, frames[size:]
+		default:
+			head = append(head, frames[:size]...)
+		}
+		frames = frames[size:]
+	}
+	return head, rows, nil
+}

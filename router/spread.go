@@ -1,0 +1,175 @@
+package router
+
+import (
+	"bytes"
+	"strings"
+
+	"shardproxy/query"
+)
+
+// definition decides where a command runs that is no query: on all shards if what it
+// names is there, or would be; else on the home shard.
+func (p *prover) definition(sh *query.Shape, c *query.Command) {
+	names, tables := c.Relations, sh.Tables
+	if sh.Kind == query.ShapeCreateView {
+		names, tables = nil, nil // it is where what it reads is
+		p.makesView = true
+	}
+	if sh.What() == "the command DoStmt" {
+		p.refuse(reasonFunction, "what DO runs may read any table")
+	}
+	for _, t := range tables {
+		names = append(names[:len(names):len(names)], query.Name{Schema: t.Schema, Name: t.Name})
+	}
+	if sh.Inner != nil && sh.Inner.Scope != nil {
+		// What a definition reads need not be bound to a key.
+		p.build(sh.Inner.Scope, nil, &text{}).each(func(l *leaf) {
+			names = append(names[:len(names):len(names)], query.Name{Schema: l.ref.Schema, Name: l.ref.Name})
+		})
+	}
+	named := false
+	for _, n := range names {
+		r := p.relations.find(n.Schema, n.Name)
+		if r == nil {
+			r = &relation{kind: kindSingle, schema: n.Schema, name: n.Name}
+		}
+		named = true
+		switch {
+		case r.declared, r.kind == kindSharded, r.kind == kindReference, r.kind == kindView && p.viewSpread(r):
+			p.all = r.String()
+		case r.kind == kindUnknown:
+			p.refuse(reasonUnknown, r.String()+" "+r.why)
+		default:
+			p.uses[kindSingle] = r.String()
+		}
+	}
+	switch {
+	case !named && c.Kind == query.KindDDL:
+		p.all = "what " + strings.TrimPrefix(sh.What(), "the command ") + " makes or changes"
+	case !named:
+		p.uses[kindSystem] = "the command"
+	}
+	if p.all != "" && c.Effects&(query.EffectTemp|query.EffectCatalog) == query.EffectTemp {
+		p.refuse(reasonCommand, "temporary objects belong to the home shard, and "+p.all+" is on several")
+	}
+	if p.all != "" && c.Kind != query.KindDDL && sh.Kind != query.ShapeTruncate {
+		p.refuse(reasonCommand, "a command that is no query, on "+p.all+", which is on several shards")
+	}
+}
+
+// viewSpread reports whether a view reads what is on several shards.
+func (p *prover) viewSpread(r *relation) bool {
+	q := &prover{relations: p.relations, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}}
+	q.build(r.query, nil, &text{r.view.literals, r.view.sql}).each(q.note)
+	return q.uses[kindSharded] != "" || q.uses[kindReference] != "" || q.uses[kindUnknown] != ""
+}
+
+// each calls f for every table in a block and inside it.
+func (b *block) each(f func(*leaf)) {
+	if b == nil {
+		return
+	}
+	for _, n := range b.nodes {
+		switch {
+		case n.leaf == nil || n.join != nil:
+		case n.leaf.inner != nil:
+			if n.leaf.rel != nil {
+				f(n.leaf)
+			}
+			n.leaf.inner.each(f)
+		case n.leaf.rel != nil:
+			f(n.leaf)
+		}
+	}
+	for _, l := range b.links {
+		l.block.each(f)
+	}
+	for _, w := range b.with {
+		w.block.each(f)
+	}
+	b.left.each(f)
+	b.right.each(f)
+}
+
+// unsteady says why a write to a reference table may come out differently on each
+// shard; "" when it surely does not.
+func (p *prover) unsteady(c *query.Command, sh *query.Shape, sql string) string {
+	for _, f := range c.Functions {
+		if !p.relations.immutable(f) {
+			return "it calls " + f.Name + ", whose result may differ from shard to shard"
+		}
+	}
+	if word := sessionWord(sql[c.Start:c.End]); word != "" {
+		return "it has " + word + ", which may differ from shard to shard"
+	}
+	if sh.Scope == nil {
+		return ""
+	}
+	switch s := sh.Scope; s.Kind {
+	case query.ScopeInsert:
+		if src := s.Insert.Source; src != nil && (src.Select.Limited() || src.Select != nil && (len(src.Select.DistinctOn) > 0 || src.Select.Windows)) {
+			return "which rows it inserts may differ from shard to shard"
+		}
+		return p.unsteadyDefaults(s)
+	case query.ScopeUpdate:
+		if len(s.From) > 0 {
+			return "UPDATE ... FROM may take another row on each shard"
+		}
+	case query.ScopeMerge:
+		return "MERGE may take another row on each shard"
+	}
+	return ""
+}
+
+// unsteadyDefaults looks at the columns that an INSERT leaves out.
+func (p *prover) unsteadyDefaults(s *query.Scope) string {
+	r := p.relations.find(s.Target.Schema, s.Target.Name)
+	if r == nil {
+		return ""
+	}
+	for i, c := range r.columns {
+		if c.drawn || c.unsteady {
+			if !given(s.Insert, i, c.name) {
+				return "column " + c.name + " has a default whose value may differ from shard to shard"
+			}
+		}
+	}
+	return ""
+}
+
+// sessionWord finds a keyword that stands for the time.
+func sessionWord(sql string) string {
+	lower := strings.ToLower(sql)
+	for _, word := range [...]string{"current_timestamp", "current_date", "current_time", "localtimestamp", "localtime"} {
+		if strings.Contains(lower, word) {
+			return word
+		}
+	}
+	return ""
+}
+
+// moment reports whether a text is one that date and time types read as the time of
+// the moment.
+func moment(text []byte) bool {
+	switch string(bytes.ToLower(bytes.Trim(text, " \t\n'"))) {
+	case "now", "today", "tomorrow", "yesterday", "allballs":
+		return true
+	}
+	return false
+}
+
+// SteadyValues reports whether the values of an execution on all shards mean the same
+// on each: no text among them stands for the time of the moment.
+func (v *Values) SteadyValues() bool {
+	for _, l := range v.Literals {
+		if l.Kind == query.LiteralString && moment(v.Text[l.Start:l.End]) {
+			return false
+		}
+	}
+	for n := 1; n <= v.count; n++ {
+		if data, _, ok := v.param(n); ok && moment(data) {
+			return false
+		}
+	}
+	return true
+}
