@@ -128,7 +128,7 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 			return r, errOneOnly()
 		case wire.MsgSync:
 			r.frames, tail = append(r.frames, b[:size]...), append(tail, b[:size]...)
-			s.values = router.Values{Text: cut(rest), Types: appendTypes(nil, rest)}
+			s.values = router.Values{Text: cut(rest), Types: appendTypes(nil, rest), Described: s.ahead.described}
 			s.values.Bind(values)
 			return r, s.spreadOver(&r, values, tail)
 		}
@@ -281,6 +281,7 @@ func (s *session) endOwnTx(own bool, e *wire.Error) *wire.Error {
 
 // awaitReplies waits until nothing is owed to the lease.
 func (s *session) awaitReplies() *wire.Error {
+	var cancelled *wire.Error // what is under way ends first
 	for s.lease != nil && !s.owed.empty() {
 		before := s.steps
 		err := s.pumpServer()
@@ -288,7 +289,10 @@ func (s *session) awaitReplies() *wire.Error {
 			err = s.flush()
 		}
 		if err == nil && s.lease != nil && !s.owed.empty() && s.steps == before {
-			if err = s.obeyWaiting(); err == nil {
+			if err = s.obeyWaiting(); err != nil && !wire.AsError(err).IsFatal() {
+				cancelled, err = wire.AsError(err), nil
+			}
+			if err == nil {
 				err = s.park()
 			}
 		}
@@ -300,7 +304,7 @@ func (s *session) awaitReplies() *wire.Error {
 		return wire.Errorf("08006", "the connection to a server was lost")
 	}
 	s.fresh = false
-	return nil
+	return cancelled
 }
 
 // onAll runs the request on its shards, one after the other, on the lease first, and

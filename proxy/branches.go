@@ -26,6 +26,8 @@ type spreadTx struct {
 	wrote bool
 	// only says why it cannot go on to another shard; "" when it can.
 	only string
+	// portals are where the portals are that were bound in it.
+	portals map[string]int
 	// newViews is set when it has made views, which nobody else knows of.
 	newViews bool
 }
@@ -68,11 +70,20 @@ func (s *session) notesSpread(p *router.Plan) {
 		m.only = "it has SET TRANSACTION"
 	case p.Effects&query.EffectSetting != 0 && setsLocally(p):
 		m.only = "it has SET LOCAL"
-	case p.Effects&(query.EffectTemp|query.EffectCatalog) == query.EffectTemp:
-		m.only = "it has temporary objects"
+	case staysOnServer(p):
+		m.only = "it has made what belongs to one server connection"
 	case p.Single != nil && p.Single.Kind == query.KindDeclare:
 		m.only = "it has a cursor"
 	}
+}
+
+// staysOnServer reports whether the plan makes what only its server connection has.
+func staysOnServer(p *router.Plan) bool {
+	effects := p.Effects & auditEffects
+	if p.Effects&query.EffectCatalog != 0 {
+		effects &^= query.EffectTemp // dropped, not made
+	}
+	return effects != 0
 }
 
 func setsLocally(p *router.Plan) bool {

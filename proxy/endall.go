@@ -47,12 +47,16 @@ func (s *session) forAll(kind byte, size int) (done bool, err error) {
 }
 
 // controlsTransaction reports whether a command of the plan begins, ends or divides a
-// transaction, or changes settings, which all its shards must have.
+// transaction, changes settings, which all its shards must have, or makes what later
+// commands find on its server connection only.
 func controlsTransaction(p *router.Plan) bool {
+	if staysOnServer(p) {
+		return true
+	}
 	for i := range p.Statement.Commands {
 		switch c := &p.Statement.Commands[i]; c.Kind {
 		case query.KindCommit, query.KindRollback, query.KindSavepoint, query.KindRelease, query.KindRollbackTo,
-			query.KindPrepareTx, query.KindSetTransaction, query.KindSet, query.KindReset, query.KindDiscard:
+			query.KindPrepareTx, query.KindSetTransaction, query.KindSet, query.KindReset, query.KindDiscard, query.KindDeclare:
 			return true
 		default:
 			if c.Effects&query.EffectSetting != 0 {

@@ -429,6 +429,11 @@ func (s *session) scan() (n need, ok bool) {
 			}
 		case wire.MsgExecute:
 			intent = intent && bound > 0
+			if s.spread != nil && bound == 0 {
+				if at, ok := s.spread.portals[string(cut(body))]; ok {
+					n.shard = at
+				}
+			}
 		case wire.MsgDescribe, wire.MsgClose:
 		case wire.MsgSync:
 			n.read = intent && (bound > 0 || parsed > 0)

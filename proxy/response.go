@@ -214,6 +214,13 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 		}
 		s.described(front, b[5:size])
 	}
+	if kind == wire.MsgParameterDescription && front.shape != nil && s.places != nil && size <= shapeMax {
+		b := s.lease.Buffered()
+		if len(b) < size {
+			return s.fillReply(size)
+		}
+		front.shape.takesParams(b[5:size], front.token)
+	}
 	s.swallowing = front.mode == swallow
 	whole := len(s.lease.Buffered()) >= size
 	if kind == wire.MsgRowDescription && front.kind == expectDescribe {

@@ -369,6 +369,12 @@ func (s *session) renamed(kind byte, size int, portal []byte, name string, skip 
 
 // bound notes which plan a portal runs.
 func (s *session) bound(portal []byte, p *router.Plan) {
+	if m := s.spread; m != nil {
+		if m.portals == nil {
+			m.portals = map[string]int{}
+		}
+		m.portals[string(portal)] = s.index
+	}
 	if len(portal) == 0 {
 		s.portal = p
 		return

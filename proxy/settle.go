@@ -30,6 +30,10 @@ func (s *session) settle() error {
 		}
 		return s.reapply()
 	}
+	if s.spreads() {
+		return wire.Fatal("08P01", "a transaction over several shards has ended on one of them").
+			WithDetail("Shard %s.", s.shard.Name)
+	}
 	s.exclude, s.tries = 0, 0
 	s.cancelled, s.timedOut = false, false
 	if s.auditAgain.Load() && s.db.loaded() {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/binary"
 	"unique"
 
 	"shardproxy/wire"
@@ -19,6 +20,8 @@ type shape struct {
 	// asked that when the question under way was put.
 	schema, asked uint64
 	token         uint64 // tells the unnamed statements of a session apart
+	// params are the parameters' types, in a database of several shards.
+	params []uint32
 }
 
 // shapeMax bounds the descriptions that are looked at, in bytes.
@@ -94,6 +97,17 @@ func (s *session) described(e *expect, body []byte) {
 		sh.changed, sh.schema = !same, sh.asked
 	case !sh.known:
 		sh.columns, sh.known, sh.schema = unique.Make(string(s.scratch)), true, sh.asked
+	}
+}
+
+// takesParams notes the parameters' types; body is that of a ParameterDescription.
+func (sh *shape) takesParams(body []byte, token uint64) {
+	if sh.token != token || len(body) < 2 {
+		return
+	}
+	sh.params = sh.params[:0]
+	for b := body[2:]; len(b) >= 4; b = b[4:] {
+		sh.params = append(sh.params, binary.BigEndian.Uint32(b))
 	}
 }
 

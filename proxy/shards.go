@@ -91,7 +91,7 @@ func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 	}
 	v := &s.values
 	v.Text, v.Literals, v.Types = text, nil, v.Types[:0]
-	v.OtherEncoding = !s.serverEncoding()
+	v.OtherEncoding, v.Described = !s.serverEncoding(), s.ahead.described
 	if p.Literals() {
 		s.normal.Scan(text)
 		v.Literals = s.normal.Literals
@@ -149,6 +149,7 @@ func appendTypes(dst []uint32, rest []byte) []uint32 {
 type ahead struct {
 	unnamed, named []byte // what Parse gives, behind the name
 	name           []byte
+	described      []uint32 // the parameters' types of what is bound, if they are known
 }
 
 // parsed notes a Parse of the request that is looked ahead at.
@@ -172,6 +173,7 @@ func (s *session) bindsTo(n *need, p *router.Plan, name, after []byte) {
 		return
 	}
 	rest := s.unnamed
+	s.ahead.described = s.describedTypes(name)
 	switch {
 	case len(name) == 0 && s.ahead.unnamed != nil:
 		rest = s.ahead.unnamed
@@ -186,6 +188,21 @@ func (s *session) bindsTo(n *need, p *router.Plan, name, after []byte) {
 		rest = st.shared.Rest
 	}
 	s.locate(n, p, cut(rest), rest, after[len(name)+1:])
+}
+
+// describedTypes returns the types of a statement's parameters as a server described
+// them, nil when the request itself prepares it.
+func (s *session) describedTypes(name []byte) []uint32 {
+	if len(name) == 0 {
+		if sh := s.unnamedShape; sh != nil && sh.token == s.unnamedTok && s.ahead.unnamed == nil {
+			return sh.params
+		}
+		return nil
+	}
+	if st := s.statements[string(name)]; st != nil && (s.ahead.named == nil || !bytes.Equal(name, s.ahead.name)) {
+		return st.shape.params
+	}
+	return nil
 }
 
 // unread is what is known of a request that is not read to its end.
@@ -319,6 +336,7 @@ func (s *session) misplacedBind(p *router.Plan, name, after []byte) *wire.Error 
 		return nil
 	}
 	rest := s.unnamed
+	s.ahead.described = s.describedTypes(name)
 	if len(name) > 0 {
 		st := s.statements[string(name)]
 		if st == nil || st.shared == nil {

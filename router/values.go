@@ -14,9 +14,12 @@ type Values struct {
 	// shared by texts with other literals look at them.
 	Text     []byte
 	Literals []query.Literal
-	// Types are the parameters' types as the client declared them, or the server
-	// described them; 0, or none, where nobody has.
+	// Types are the parameters' types as the client declared them; 0, or none, where
+	// it has not.
 	Types []uint32
+	// Described are the types as a server described them; they count where Types says
+	// nothing.
+	Described []uint32
 	// OtherEncoding is set when the client's encoding is not the servers'.
 	OtherEncoding bool
 
@@ -93,10 +96,13 @@ func (v *Values) size(at int32) (int32, bool) {
 }
 
 func (v *Values) declared(n int) uint32 {
-	if n < 1 || n > len(v.Types) {
-		return 0
+	if n >= 1 && n <= len(v.Types) && v.Types[n-1] != 0 {
+		return v.Types[n-1]
 	}
-	return v.Types[n-1]
+	if n >= 1 && n <= len(v.Described) {
+		return v.Described[n-1]
+	}
+	return 0
 }
 
 // read is a value as it is at one execution.

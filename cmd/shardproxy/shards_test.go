@@ -51,7 +51,7 @@ type shardedProgram struct {
 }
 
 // startShards makes shards with the schema, their cluster, and the program.
-func startShards(t testing.TB, n int) *shardedProgram {
+func startShards(t testing.TB, n int, more ...string) *shardedProgram {
 	t.Helper()
 	s := &shardedProgram{proxied: &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}}
 	var list strings.Builder
@@ -61,7 +61,7 @@ func startShards(t testing.TB, n int) *shardedProgram {
 		fmt.Fprintf(&list, "      - {name: s%d, nodes: [%q]}\n", i, cl.Primary().Addr())
 		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), shardedSchema)
 	}
-	s.write(strings.NewReplacer("%SHARDS%", list.String(), "%LISTEN%", s.addr, "%ADMIN%", freeAddr(t)).Replace(shardsText))
+	s.write(strings.NewReplacer("%SHARDS%", list.String(), "%LISTEN%", s.addr, "%ADMIN%", freeAddr(t)).Replace(shardsText + strings.Join(more, "\n")))
 	c := initCommand()
 	var out bytes.Buffer
 	c.SetOut(&out)
@@ -101,12 +101,15 @@ func (px *proxied) run() {
 // TestShards places rows by their keys and finds them again, and refuses what needs
 // more than one shard.
 func TestShards(t *testing.T) {
-	s := startShards(t, 2)
-	c := s.connect()
-	eventually(t, "the catalog is there", func() bool {
-		_, err := c.Exec(within(t, 10*time.Second), "SELECT * FROM customers WHERE id = 0")
-		return err == nil
-	})
+	for _, driver := range []string{"auto", "goroutine"} {
+		t.Run(driver, func(t *testing.T) {
+			placesRows(t, startShards(t, 2, "runtime: {driver: "+driver+"}"))
+		})
+	}
+}
+
+func placesRows(t *testing.T, s *shardedProgram) {
+	c := s.connectLoaded()
 	for i := range 40 {
 		must(t, c, "INSERT INTO customers (id, name) VALUES ($1, $2)", i, fmt.Sprint("customer ", i))
 		must(t, c, fmt.Sprintf("INSERT INTO orders (id, customer_id, note) VALUES (%d, %d, 'x')", i, i))
@@ -144,6 +147,17 @@ func TestShards(t *testing.T) {
 	must(t, c, "INSERT INTO migrations VALUES (1)")
 	transactionsOfAShard(t, c)
 	writesOfSeveral(t, s, c)
+}
+
+// connectLoaded waits until the program knows the schema.
+func (s *shardedProgram) connectLoaded() *pgx.Conn {
+	s.t.Helper()
+	c := s.connect()
+	eventually(s.t, "the catalog is there", func() bool {
+		_, err := c.Exec(within(s.t, 10*time.Second), "SELECT * FROM customers WHERE id = 0")
+		return err == nil
+	})
+	return c
 }
 
 // transactionsOfAShard begins where the first statement belongs.
