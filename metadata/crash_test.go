@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,8 +131,8 @@ func TestInitCancelled(t *testing.T) {
 // middle of one, and sees older programs refuse what newer ones have made.
 func TestUpgrade(t *testing.T) {
 	f := madeFleet(t, 2)
-	next := append(steps(), step{version: 2, shard: "ALTER TABLE shardproxy.epoch ADD COLUMN note text;", home: "CREATE TABLE shardproxy.extra (x int);"})
-	failing := append(next[:2:2], step{version: 3, shard: "CREATE TABLE shardproxy.more (x int); SELECT 1 / 0;"})
+	next := append(steps(), step{version: Version + 1, shard: "ALTER TABLE shardproxy.epoch ADD COLUMN note text;", home: "CREATE TABLE shardproxy.extra (x int);"})
+	failing := append(slices.Clone(next), step{version: Version + 2, shard: "CREATE TABLE shardproxy.more (x int); SELECT 1 / 0;"})
 	f.opts.Shards[0].Connect, f.opts.Shards[1].Connect = f.opts.Shards[1].Connect, f.opts.Shards[0].Connect
 	if _, err := initialise(t.Context(), f.opts, next); !errors.Is(err, ErrOtherCluster) {
 		t.Errorf("exchanged shards: %v", err)
@@ -140,12 +141,12 @@ func TestUpgrade(t *testing.T) {
 
 	before := f.state()
 	_, err := initialise(t.Context(), f.opts, failing)
-	wantProblem(t, err, "s0", ErrServer, "schema version 3: ERROR: division by zero")
-	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "4" {
+	wantProblem(t, err, "s0", ErrServer, "schema version 4: ERROR: division by zero")
+	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "5" {
 		t.Errorf("a failed upgrade left\n%s\nbefore\n%s", after, before)
 	}
 	r, err := initialise(t.Context(), f.opts, next)
-	if err != nil || len(r.Steps) != 2 || r.Steps[1] != (Step{"s1", "upgraded the schema from version 1 to 2"}) || r.Cluster.SchemaVersion != 2 {
+	if err != nil || len(r.Steps) != 2 || r.Steps[1] != (Step{"s1", "upgraded the schema from version 2 to 3"}) || r.Cluster.SchemaVersion != 3 {
 		t.Errorf("upgrade: %+v, %v", r, err)
 	}
 	if r, err = initialise(t.Context(), f.opts, next); err != nil || len(r.Steps) != 0 {
@@ -159,7 +160,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	conn := f.dbs[0].Connect("app")
 	_, _, err = Load(t.Context(), conn)
-	wantProblem(t, err, "s0", ErrVersion, "schema version 2, this program's is 1")
+	wantProblem(t, err, "s0", ErrVersion, "schema version 3, this program's is 2")
 	_, err = Init(t.Context(), f.opts)
 	if !errors.Is(err, ErrVersion) || strings.Count(err.Error(), "newer") != 2 {
 		t.Errorf("Init: %v", err)
@@ -168,9 +169,9 @@ func TestUpgrade(t *testing.T) {
 	if !errors.Is(err, ErrVersion) {
 		t.Errorf("Check: %v", err)
 	}
-	wantProblem(t, Change(t.Context(), conn, 1, r.Map), "s0", ErrVersion, "schema version 2")
+	wantProblem(t, Change(t.Context(), conn, 1, r.Map), "s0", ErrVersion, "schema version 3")
 	c := r.Cluster
 	c.Shard = "s1"
 	_, err = RaiseEpoch(t.Context(), f.dbs[1].Connect("app"), &c, 2)
-	wantProblem(t, err, "s1", ErrVersion, "schema version 2")
+	wantProblem(t, err, "s1", ErrVersion, "schema version 3")
 }

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ func TestInit(t *testing.T) {
 			t.Errorf("the map differs from what was proposed: %s", d)
 		}
 		for i, db := range f.dbs {
-			want := strings.Join([]string{first.Cluster.ID, "shop", f.opts.Shards[i].Name, "s0", "4096", "1", "1"}, "|")
+			want := strings.Join([]string{first.Cluster.ID, "shop", f.opts.Shards[i].Name, "s0", "4096", fmt.Sprint(Version), "1"}, "|")
 			got := pgtest.Lines(db.Rows("SELECT id, database, shard, home, slots, schema_version, epoch FROM shardproxy.cluster, shardproxy.epoch"))
 			if !slices.Equal(got, []string{want}) {
 				t.Errorf("rows %q, want %q", got, want)
@@ -65,20 +66,22 @@ func TestInit(t *testing.T) {
 func TestRights(t *testing.T) {
 	f := newFleet(t, 2)
 	// Rights that new tables would have by default are taken away too.
-	f.dbs[0].Exec("ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT SELECT ON TABLES TO PUBLIC; ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT USAGE ON SCHEMAS TO PUBLIC")
+	f.dbs[0].Exec("ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT SELECT ON TABLES TO PUBLIC; ALTER DEFAULT PRIVILEGES FOR ROLE app GRANT ALL ON SCHEMAS TO PUBLIC")
 	mustInit(t, f.opts)
 	for i, db := range f.dbs {
-		public := db.Rows(`SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a
+		public := db.Rows(`SELECT c.relname, a.privilege_type FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a
 			WHERE n.nspname = 'shardproxy' AND a.grantee = 0
-			UNION ALL SELECT n.nspname FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'shardproxy' AND a.grantee = 0`)
-		if len(public) > 0 {
-			t.Errorf("PUBLIC has rights on %v", public)
+			UNION ALL SELECT n.nspname, a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'shardproxy' AND a.grantee = 0
+			UNION ALL SELECT p.proname, a.privilege_type FROM pg_proc p, aclexplode(p.proacl) a WHERE p.pronamespace = 'shardproxy'::regnamespace AND a.grantee = 0
+			ORDER BY 1, 2`)
+		if got := pgtest.Lines(public); !slices.Equal(got, []string{"decide|EXECUTE", "shardproxy|USAGE"}) {
+			t.Errorf("PUBLIC has the rights %q", got)
 		}
 		tables := db.Rows(`SELECT c.relname, pg_get_userbyid(c.relowner), obj_description(c.oid) IS NOT NULL FROM pg_class c
 			WHERE c.relnamespace = 'shardproxy'::regnamespace AND c.relkind = 'r' ORDER BY 1`)
-		want := []string{"cluster|app|t", "epoch|app|t", "shards|app|t", "slots|app|t"}
+		want := []string{"cluster|app|t", "commits|app|t", "epoch|app|t", "shards|app|t", "slots|app|t"}
 		if i > 0 {
-			want = want[:2]
+			want = want[:3]
 		}
 		if got := pgtest.Lines(tables); !slices.Equal(got, want) {
 			t.Errorf("tables %q, want %q", got, want)

@@ -230,7 +230,7 @@ func TestWatcherNeverGoesBack(t *testing.T) {
 		do, undo string
 		kind     error
 	}{
-		{"UPDATE shardproxy.cluster SET schema_version = 2", "UPDATE shardproxy.cluster SET schema_version = 1", ErrVersion},
+		{"UPDATE shardproxy.cluster SET schema_version = schema_version + 1", "UPDATE shardproxy.cluster SET schema_version = schema_version - 1", ErrVersion},
 		{"UPDATE shardproxy.cluster SET id = gen_random_uuid()", "UPDATE shardproxy.cluster SET id = '" + c.ID + "'", ErrOtherCluster},
 		{"UPDATE shardproxy.epoch SET epoch = 9; DELETE FROM shardproxy.slots WHERE slot = 1", "UPDATE shardproxy.epoch SET epoch = 3; INSERT INTO shardproxy.slots VALUES (1, 's1')", ErrInconsistent},
 		{"DELETE FROM shardproxy.epoch", "INSERT INTO shardproxy.epoch VALUES (true, 3)", ErrInconsistent},

@@ -14,6 +14,8 @@ import (
 type begunTx struct {
 	text                       string
 	readOnly, replica, primary bool
+	// serializable is set when the transaction is to be: over several shards none is.
+	serializable bool
 }
 
 // answersHere answers a request that only begins or ends such a transaction.
@@ -90,7 +92,8 @@ func (s *session) takeOver(n *need, c *query.Command, text string) {
 	s.db.stats.statements.Add(1)
 	if c.Kind == query.KindBegin {
 		s.tx = 'T'
-		s.begun = &begunTx{text: text, readOnly: n.readOnly, replica: n.replica, primary: n.primary}
+		s.begun = &begunTx{text: text, readOnly: n.readOnly, replica: n.replica, primary: n.primary,
+			serializable: c.Tx.Isolation == "serializable" || c.Tx.Isolation == "" && s.serializable}
 		return
 	}
 	s.tx, s.begun = 'I', nil
@@ -157,8 +160,11 @@ func (s *session) enlist() {
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forBegin})
 	s.spread = &spreadTx{begin: s.begun.text}
-	if s.replica {
+	switch {
+	case s.replica:
 		s.spread.only = "it runs on a replica"
+	case s.begun.serializable:
+		s.spread.only = "it is SERIALIZABLE, which holds on one server only"
 	}
 	s.begun, s.enlisting = nil, true
 	s.steps++

@@ -40,11 +40,11 @@ type branch struct {
 	wrote bool
 }
 
-// TwoPhase commits over several shards; twopc.Coordinator does.
+// TwoPhase commits over several shards; the program's cluster does, by twopc.Commit.
 type TwoPhase interface {
 	// Commit commits open transactions that have written; the first decides. The
 	// error is a *wire.Error: 08007 when what came of it is not known, any other when
-	// all were rolled back.
+	// nothing was committed: the caller rolls back what is still open.
 	Commit(ctx context.Context, parts []CommitPart) error
 }
 
