@@ -147,6 +147,27 @@ func placesRows(t *testing.T, s *shardedProgram) {
 	must(t, c, "INSERT INTO migrations VALUES (1)")
 	transactionsOfAShard(t, c)
 	writesOfSeveral(t, s, c)
+	documentedFamilies(t, s)
+}
+
+// documentedFamilies are those that only databases of several shards have.
+func documentedFamilies(t *testing.T, s *shardedProgram) {
+	page, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := s.scrape()
+	for name := range found {
+		if strings.HasPrefix(name, "shardproxy_twopc_") && !bytes.Contains(page, []byte("| `"+name+"` | ")) {
+			t.Errorf("docs/metrics.md lacks %s", name)
+		}
+	}
+	for line := range bytes.Lines(page) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(string(line), "| `"), "`")
+		if _, ok := found[name]; strings.HasPrefix(name, "shardproxy_twopc_") && !ok {
+			t.Errorf("docs/metrics.md has %s, which is not exported", name)
+		}
+	}
 }
 
 // connectLoaded waits until the program knows the schema.
