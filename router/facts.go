@@ -225,6 +225,11 @@ func (p *prover) either(out []fact, b *block, f *query.Fact) []fact {
 
 // keyOf returns the key type of a column's values, 0 when they have none.
 func (p *prover) keyOf(c col) shardmap.KeyType {
+	// A query that came to its own columns would never end.
+	if p.typing++; p.typing > maxBlocks {
+		return 0
+	}
+	defer func() { p.typing-- }()
 	switch l := c.leaf; {
 	case l == nil:
 		return 0
@@ -234,7 +239,7 @@ func (p *prover) keyOf(c col) shardmap.KeyType {
 		if c.i < len(l.rel.columns) {
 			return l.rel.columns[c.i].key
 		}
-	case l.with != nil && l.with.block != nil && !l.with.open:
+	case l.with != nil && l.with.block != nil && !l.with.open && !l.with.cte.Recursive:
 		return p.outputType(l.with.block, c.i)
 	}
 	return 0

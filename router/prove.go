@@ -12,6 +12,7 @@ type prover struct {
 	withs     map[*query.CTE]*with
 	params    map[int32]paramUse
 	deep      int
+	typing    int // depth of keyOf
 	groups    []Group
 	uses      [kindUnknown + 1]string // a relation of each kind that is used
 	written   [kindUnknown + 1]string
