@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -22,6 +23,7 @@ import (
 	"shardproxy/config"
 	"shardproxy/failover"
 	"shardproxy/gate"
+	"shardproxy/twopc"
 )
 
 // described is one family as the catalogue has it.
@@ -82,6 +84,11 @@ func registerAll(t *testing.T) *recorder {
 	cert, key := writeCertificate(t)
 	tls := config.ServerTLS{Mode: config.TLSAllow, Certificate: cert, Key: key, MinVersion: "1.2"}
 	if _, err := auth.NewCertificates(auth.CertificateOptions{TLS: tls, Registerer: r}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := twopc.NewResolver(twopc.ResolverOptions{Database: "shop", Cluster: "5f0d9a3e-6a9b-4a83-9d0c-2f6a4a0d7c11", Registerer: r,
+		Shards: []twopc.Shard{{Name: "s0", Connect: func(context.Context) (*pgx.Conn, error) { return nil, errors.New("away") }}}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	found := make(chan struct{})
@@ -224,7 +231,7 @@ func TestMetricPackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, known := range []string{"../admin", "../auth", "../failover", "../cmd/shardproxy"} {
+	for _, known := range []string{"../admin", "../auth", "../failover", "../twopc", "../cmd/shardproxy"} {
 		delete(found, known)
 	}
 	for path := range found {
