@@ -32,6 +32,12 @@ type block struct {
 	never    bool // no row passes the conditions
 	ready    bool // facts are resolved
 	links    []sublink
+	// building is set while the items of FROM are being read.
+	building bool
+	// lateral is set for a subquery that sees the first seen nodes of the block around
+	// it, those that stand left of it.
+	lateral bool
+	seen    int
 }
 
 // text is what the places of a scope's literals refer to.
@@ -93,7 +99,8 @@ type sublink struct {
 
 // build reads a scope. outer is the block whose names it sees.
 func (p *prover) build(s *query.Scope, outer *block, t *text) *block {
-	b := &block{scope: s, outer: outer, text: t, complete: true, sure: true}
+	b := &block{scope: s, outer: outer, text: t, complete: true, sure: true, lateral: p.lateral, seen: p.seen}
+	p.lateral = false
 	if p.deep++; p.deep > maxBlocks {
 		p.refuse(reasonUnknown, "the statement has too many parts")
 		return b
@@ -108,12 +115,16 @@ func (p *prover) build(s *query.Scope, outer *block, t *text) *block {
 	case query.ScopeUnknown:
 		p.refuse(reasonUnknown, "the statement has a part that is not understood")
 	case query.ScopeSet:
+		p.lateral, p.seen = b.lateral, b.seen
 		b.left = p.build(s.Set.Left, outer, t)
 		p.nameWith(s, b.left)
+		p.lateral, p.seen = b.lateral, b.seen
 		b.right = p.build(s.Set.Right, outer, t)
 	case query.ScopeValues:
 	default:
+		b.building = true
 		p.buildFrom(b)
+		b.building = false
 	}
 	for _, l := range s.Sublinks {
 		b.links = append(b.links, sublink{l, p.build(l.Scope, b, t)})
@@ -130,6 +141,7 @@ const maxBlocks = 10_000
 func (p *prover) buildWith(b *block, c *query.CTE) {
 	w := &with{cte: c, open: true}
 	p.withs[c] = w
+	p.lateral, p.seen = b.lateral, b.seen
 	w.block = p.build(c.Scope, b.outer, b.text)
 	w.open = false
 	b.with = append(b.with, w)
@@ -227,6 +239,7 @@ func (p *prover) node(b *block, r *query.Reference) *node {
 		if r.Lateral {
 			outer = b
 		}
+		p.seen, p.lateral = len(b.nodes), r.Lateral
 		l.inner = p.build(r.Scope, outer, b.text)
 		l.take(l.inner, nil)
 	case query.ReferenceFunction:

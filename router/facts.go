@@ -32,7 +32,12 @@ func (p *prover) resolve(b *block) {
 		if n.join == nil {
 			continue
 		}
-		n.facts = append(n.facts, p.facts(b, n.join.On)...)
+		for _, f := range p.facts(b, n.join.On) {
+			// A condition sees what it joins; a name of what stands right of it is another's.
+			if b.under(f.a.leaf, n) && (f.b.leaf == nil || b.under(f.b.leaf, n)) {
+				n.facts = append(n.facts, f)
+			}
+		}
 		n.facts = slices.DeleteFunc(n.facts, func(f fact) bool { return f.b.leaf != nil && !p.colocate(f.a, f.b) })
 	}
 	for _, l := range b.links {

@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 
+	"shardproxy/query"
 	"shardproxy/shardmap"
 	"shardproxy/wire"
 )
@@ -109,6 +110,9 @@ func (l *locator) value(g *Group, i int, row shardmap.RowHash, val *value, r rea
 		return l.placed(g, v)
 	}
 	h, err := v.HashFor(k)
+	if e := new(shardmap.ValueError); !val.assigned && val.literal == query.LiteralInt && val.source == fromLiteral && errors.As(err, &e) {
+		return unproven("the number is beyond the key's type")
+	}
 	if err != nil {
 		return keyError(err)
 	}

@@ -13,10 +13,13 @@ type prover struct {
 	params    map[int32]paramUse
 	deep      int
 	typing    int // depth of keyOf
-	groups    []Group
-	uses      [kindUnknown + 1]string // a relation of each kind that is used
-	written   [kindUnknown + 1]string
-	refusal   *Refusal
+	// lateral and seen are those of the next block.
+	lateral bool
+	seen    int
+	groups  []Group
+	uses    [kindUnknown + 1]string // a relation of each kind that is used
+	written [kindUnknown + 1]string
+	refusal *Refusal
 	// all is what a command defines, or changes, on every shard; ends is set when one
 	// beside it is about the session.
 	all       string
@@ -155,7 +158,8 @@ func (p *prover) links(l *leaf, b *block) (out []fact) {
 	}
 	for i, o := range b.outputs {
 		if o.col.leaf != nil && p.passes(b, o.col) {
-			out = append(out, fact{a: col{l, i}, b: o.col, strict: true})
+			// Not strict: a row that an outer join has extended is given out too.
+			out = append(out, fact{a: col{l, i}, b: o.col})
 		}
 	}
 	return out
@@ -196,7 +200,7 @@ func (p *prover) passes(b *block, c col) bool {
 		return true
 	case sel.Limited() || sel.Windows || sel.GroupingSets:
 		return false
-	case len(sel.DistinctOn) > 0 && !b.holds(sel.DistinctOn, c):
+	case len(sel.DistinctOn) > 0: // whose names may be those of outputs
 		return false
 	case sel.Grouped && !b.holds(sel.GroupBy, c):
 		return false
@@ -219,10 +223,6 @@ func (b *block) holds(list []query.Value, c col) bool {
 func (p *prover) sublink(b *block, l sublink, given []fact, nothing bool) {
 	var facts []fact
 	switch l.link.Clause {
-	case query.ClauseOn:
-		if !b.outerJoin {
-			facts = p.holding(b, nil, given)
-		}
 	case query.ClauseTargets, query.ClauseDistinct, query.ClauseWhere, query.ClauseGroup, query.ClauseHaving,
 		query.ClauseWindow, query.ClauseOrder, query.ClauseSet:
 		if b.scope.Kind != query.ScopeMerge {

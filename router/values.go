@@ -172,9 +172,10 @@ func (v *Values) bound(val *value, t shardmap.KeyType) (read, error) {
 	switch oid := v.declared(int(val.index)); oid {
 	case 0, oidUnknown:
 		switch {
-		case f == shardmap.TextFormat:
 		case !val.sure:
+			// Another place may decide the type, and with it what the value means.
 			return read{}, unproven("the parameter's type is not declared")
+		case f == shardmap.TextFormat:
 		case t <= shardmap.Int8:
 			// Of these the server takes the first that it meets, and the length tells.
 			r.typed = integerOf(len(data), t)
