@@ -107,14 +107,11 @@ func (l *locator) value(g *Group, i int, row shardmap.RowHash, val *value, r rea
 	k := g.placement.types[i]
 	v := shardmap.Value{Type: r.typed, Data: r.data, Format: r.f}
 	if g.placement.list != nil || g.placement.ranges != nil {
-		return l.placed(g, v)
+		return l.placed(g, val, v)
 	}
 	h, err := v.HashFor(k)
-	if e := new(shardmap.ValueError); !val.assigned && val.literal == query.LiteralInt && val.source == fromLiteral && errors.As(err, &e) {
-		return unproven("the number is beyond the key's type")
-	}
 	if err != nil {
-		return keyError(err)
+		return valueError(val, v.Type, err)
 	}
 	if len(g.columns) > 1 {
 		row = row.Add(h)
@@ -127,7 +124,7 @@ func (l *locator) value(g *Group, i int, row shardmap.RowHash, val *value, r rea
 }
 
 // placed looks a value up in a list or in ranges.
-func (l *locator) placed(g *Group, v shardmap.Value) error {
+func (l *locator) placed(g *Group, val *value, v shardmap.Value) error {
 	var shard string
 	var err error
 	if g.placement.list != nil {
@@ -136,7 +133,7 @@ func (l *locator) placed(g *Group, v shardmap.Value) error {
 		shard, err = g.placement.ranges.Place(v)
 	}
 	if err != nil {
-		return keyError(err)
+		return valueError(val, v.Type, err)
 	}
 	return l.found(g, l.owners.named(shard))
 }
@@ -155,6 +152,20 @@ func (l *locator) found(g *Group, shard int) error {
 		r.Why += " and " + g.table
 	}
 	return r.Error()
+}
+
+// valueError is keyError for a value that was read as a type. A number written in
+// the text is no text of that type for PostgreSQL: it is converted where it is
+// assigned, and compared as what it is where it is not.
+func valueError(val *value, as shardmap.KeyType, err error) error {
+	e := new(shardmap.ValueError)
+	if val.source != fromLiteral || val.literal != query.LiteralInt || !errors.As(err, &e) {
+		return keyError(err)
+	}
+	if !val.assigned {
+		return unproven("the number is beyond the key's type")
+	}
+	return wire.Errorf(e.Code, "%s out of range", as)
 }
 
 // keyError turns the error of a value into what the client is told.

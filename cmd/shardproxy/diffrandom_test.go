@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// random compares generated statements: 300 for each seed, each time with the rows as at
+// the start.
+func (b *both) random(t *testing.T, sequences, seed int) {
+	var n counts
+	for i := range sequences {
+		if i > 0 {
+			b.restore()
+			b.again()
+		}
+		b.sequence(t, uint64(seed+i), &n)
+		if n.wrong > 50 {
+			t.Fatal("that will do")
+		}
+	}
+	t.Logf("%d statements: %d equal, %d of them errors, %d refused, %d skipped; %d writes accepted, %d with rows; %v",
+		n.all, n.equal, n.errors, n.refused, n.skipped, n.writes, n.full, n.codes)
+	if n.equal-n.errors < n.all/3 {
+		t.Errorf("of %d statements only %d were accepted without an error", n.all, n.equal-n.errors)
+	}
+}
+
+const perSequence = 300
+
+// counts is what became of generated statements.
+type counts struct {
+	all, equal, errors, refused, skipped, writes, full, wrong int
+	codes                                                     map[string]int
+}
+
+// sequence runs the statements of one seed.
+func (b *both) sequence(t *testing.T, seed uint64, n *counts) {
+	g := newGenerator(seed)
+	for i := range perSequence {
+		if n.wrong > 50 {
+			return
+		}
+		n.all++
+		st := statement{}
+		writes := g.chance(25)
+		if writes {
+			st.sql = g.write()
+		} else {
+			st.sql = g.selects()
+		}
+		st.args, st.ordered = g.args, g.ordered && !writes
+		commits := writes && g.chance(40)
+		st.line = fmt.Sprintf("seed %d, statement %d, args %v: %s", seed, i, st.args, st.sql)
+		n.add(t, b.one(t, &st, pick(g, modes), writes, commits), &st, writes)
+	}
+}
+
+// one compares one statement. It returns the answer of the program; nil when a side
+// took too long for a comparison.
+func (b *both) one(t *testing.T, st *statement, m mode, writes, commits bool) *answer {
+	t.Helper()
+	end := "ROLLBACK"
+	if commits {
+		end = "COMMIT"
+	}
+	if writes {
+		b.onBoth(t, "BEGIN")
+		defer func() {
+			b.onBoth(t, end)
+			if end == "COMMIT" && !b.alike(st.line) {
+				st.wrong = "other rows are stored after " + st.line
+				b.restore()
+			}
+		}()
+	}
+	got := ask(t, b.proxy, m, st.sql, st.args)
+	if got.refused() != "" {
+		return &got
+	}
+	want := ask(t, b.direct, m, st.sql, st.args)
+	if slices.Contains([]string{got.code(), want.code()}, "57014") {
+		end = "ROLLBACK"
+		return nil
+	}
+	if d := difference(&got, &want, st.ordered); d != "" {
+		st.wrong = fmt.Sprintf("%s, sent %s: %s", st.line, m.name, d)
+	}
+	return &got
+}
+
+func (o *answer) code() string {
+	if o.err == nil {
+		return ""
+	}
+	return o.err.Code
+}
+
+// add counts an answer.
+func (n *counts) add(t *testing.T, got *answer, st *statement, writes bool) {
+	t.Helper()
+	if n.codes == nil {
+		n.codes = map[string]int{}
+	}
+	switch {
+	case st.wrong != "":
+		n.wrong++
+		t.Error(st.wrong)
+	case got == nil:
+		n.skipped++
+	case got.refused() != "":
+		n.refused++
+	default:
+		n.equal++
+		if len(got.rows) > 0 {
+			n.full++
+		}
+		if got.err != nil {
+			n.errors++
+			n.codes[got.err.Code]++
+			if testing.Verbose() && n.codes[got.err.Code] <= 3 {
+				t.Logf("%s: %s", errorText(got.err), st.line)
+			}
+		} else if writes {
+			n.writes++
+		}
+	}
+}

@@ -1,0 +1,38 @@
+CREATE TABLE customers (id bigint PRIMARY KEY, name text NOT NULL, email text);
+CREATE TABLE orders (id bigint, customer_id bigint NOT NULL, note text, total numeric(10,2), product_id bigint, PRIMARY KEY (customer_id, id));
+CREATE TABLE items (order_id bigint, customer_id int NOT NULL, product_id bigint, qty int, PRIMARY KEY (customer_id, order_id));
+CREATE TABLE addresses (customer_id bigint REFERENCES customers, n int, city text DEFAULT 'Bern', PRIMARY KEY (customer_id, n));
+CREATE TABLE tenants (tenant text PRIMARY KEY, name text, n bigint);
+CREATE TABLE events (tenant text, day date, what text, n int, PRIMARY KEY (tenant, day));
+CREATE TABLE devices (id uuid PRIMARY KEY, customer_id bigint, label text);
+CREATE TABLE days (day date PRIMARY KEY, what text, n int);
+CREATE TABLE amounts (amount numeric PRIMARY KEY, what text);
+CREATE TABLE flags (flag boolean NOT NULL, n int, PRIMARY KEY (flag, n));
+CREATE TABLE moments (at timestamp PRIMARY KEY, what text);
+CREATE TABLE codes (code varchar(8) PRIMARY KEY, what text);
+CREATE TABLE loose (customer_id bigint, v text);
+CREATE TABLE logs (customer_id bigint NOT NULL, day date NOT NULL, msg text) PARTITION BY RANGE (day);
+CREATE TABLE logs_old PARTITION OF logs FOR VALUES FROM ('2000-01-01') TO ('2024-01-01');
+CREATE TABLE logs_new PARTITION OF logs FOR VALUES FROM ('2024-01-01') TO ('2030-01-01');
+CREATE TABLE regions (region text PRIMARY KEY, name text);
+CREATE TABLE readings (at int PRIMARY KEY, v int);
+CREATE TABLE tickets (id bigserial, customer_id bigint NOT NULL, body text, PRIMARY KEY (customer_id, id));
+CREATE TABLE emails (id bigint, customer_id bigint NOT NULL, email text UNIQUE, PRIMARY KEY (customer_id, id));
+CREATE TABLE products (id bigint PRIMARY KEY, name text, price numeric);
+CREATE TABLE settings (key text PRIMARY KEY, value text, customer_id bigint);
+
+CREATE VIEW v_orders AS SELECT o.id, o.customer_id, o.note FROM orders o;
+CREATE VIEW v_renamed (a, b) AS SELECT o.customer_id, o.id FROM orders o;
+CREATE VIEW v_big AS SELECT customer_id, sum(total) AS sum FROM orders GROUP BY customer_id;
+CREATE VIEW v_seven AS SELECT id, note FROM orders WHERE customer_id = 7;
+CREATE VIEW v_last AS SELECT customer_id, id FROM orders ORDER BY id, customer_id LIMIT 10;
+CREATE VIEW v_both AS SELECT o.customer_id, o.id, i.qty FROM orders o LEFT JOIN items i ON i.customer_id = o.customer_id AND i.order_id = o.id;
+CREATE VIEW v_union AS SELECT customer_id, note AS t FROM orders UNION ALL SELECT customer_id, qty::text FROM items;
+CREATE VIEW v_products AS SELECT id, name FROM products;
+
+CREATE FUNCTION f_twice(i bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT i * 2';
+CREATE FUNCTION f_orders(c bigint) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM orders WHERE customer_id = c';
+CREATE FUNCTION f_all() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM orders';
+CREATE FUNCTION f_hidden() RETURNS bigint LANGUAGE plpgsql STABLE AS $$ DECLARE n bigint; BEGIN EXECUTE 'SELECT count(*) FROM orders' INTO n; RETURN n; END $$;
+CREATE FUNCTION f_rows() RETURNS SETOF orders LANGUAGE sql STABLE AS 'SELECT * FROM orders';
+CREATE FUNCTION f_products() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM products';
