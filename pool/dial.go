@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"shardproxy/wire"
 )
@@ -70,6 +72,10 @@ func (t Target) Config() (*pgconn.Config, error) {
 	return c, nil
 }
 
+// loginMax bounds what a server may say to a login, in bytes, and what one message
+// of its may claim to have.
+const loginMax = 1 << 20
+
 // open dials and logs in, and takes the socket over from pgconn.
 func (p *nodePool) open(ctx context.Context) (*Server, error) {
 	cfg, err := p.target.Config()
@@ -78,6 +84,10 @@ func (p *nodePool) open(ctx context.Context) (*Server, error) {
 	}
 	// A client that names no application has none, as with the server itself.
 	delete(cfg.RuntimeParams, "application_name")
+	cfg.MaxProtocolMessageBodyLen = loginMax
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(io.LimitReader(r, loginMax), w)
+	}
 	var socket *wire.Socket
 	dial := cfg.DialFunc
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -3,6 +3,7 @@ package pool
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -58,7 +59,7 @@ func (s *Server) Run(ctx context.Context, frames []byte, o RunOptions) (Answer, 
 	if _, err := w.Write(frames); err != nil {
 		return Answer{}, fmt.Errorf("send: %w", err)
 	}
-	a, err := (&runner{server: s, from: r, o: o, ctx: ctx}).read()
+	a, err := (&runner{server: s, from: r, o: o, ctx: ctx, asked: time.Now()}).read()
 	var we *wire.Error
 	if err != nil && err != ErrAnswerTooLarge && (!errors.As(err, &we) || we.IsFatal()) {
 		return a, err
@@ -82,15 +83,26 @@ type runner struct {
 	o         RunOptions
 	ctx       context.Context
 	cancelled bool
+	asked     time.Time // when it was last found out whether the answer is wanted
 }
 
 // pollInterval is how often who waits for an answer is asked whether it is still wanted.
 const pollInterval = 100 * time.Millisecond
 
 // Read reads on until there is something, and looks now and then whether the answer is
-// still wanted.
+// still wanted, also when there always is something.
 func (r *runner) Read(p []byte) (int, error) {
 	for {
+		if now := time.Now(); now.Sub(r.asked) >= pollInterval {
+			r.asked = now
+			if r.ctx.Err() != nil {
+				return 0, r.ctx.Err()
+			}
+			if !r.cancelled && r.o.Cancelled != nil && r.o.Cancelled() {
+				r.cancelled = true
+				r.server.Cancel(nil)
+			}
+		}
 		if err := r.server.Socket().SetReadDeadline(time.Now().Add(pollInterval)); err != nil {
 			return 0, err
 		}
@@ -98,24 +110,45 @@ func (r *runner) Read(p []byte) (int, error) {
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
-		if r.ctx.Err() != nil {
-			return 0, r.ctx.Err()
-		}
-		if !r.cancelled && r.o.Cancelled != nil && r.o.Cancelled() {
-			r.cancelled = true
-			r.server.Cancel(nil)
-		}
 	}
 }
 
-// messageMax bounds one message of an answer, in bytes.
-const messageMax = 1 << 30
+// messageMax bounds the messages of an answer that are read whole, in bytes; rows are
+// bounded by what is kept.
+const messageMax = 64 << 20
+
+// message reads one message. A row of more than room bytes is dropped as it comes.
+func (r *runner) message(room int) (kind byte, body []byte, dropped bool, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, false, err
+	}
+	kind = head[0]
+	n := int(binary.BigEndian.Uint32(head[1:])) - 4
+	isRow := kind == wire.MsgDataRow || kind == wire.MsgCopyData || kind == wire.MsgRowDescription
+	switch {
+	case n < 0 || n > messageMax && !isRow:
+		return kind, nil, false, wire.Fatal("08P01", "invalid message length")
+	case n > room && isRow:
+		_, err = io.CopyN(io.Discard, r, int64(n))
+		return kind, nil, true, err
+	}
+	body = make([]byte, n)
+	_, err = io.ReadFull(r, body)
+	return kind, body, false, err
+}
 
 func (r *runner) read() (a Answer, failed error) {
 	for {
-		kind, body, err := wire.ReadMessage(r, messageMax)
+		kind, body, dropped, err := r.message(max(r.o.Keep-len(a.Frames)-5, 0))
 		if err != nil {
 			return a, err
+		}
+		if dropped {
+			if r.o.Keep > 0 && failed == nil {
+				failed = ErrAnswerTooLarge
+			}
+			continue
 		}
 		switch kind {
 		case wire.MsgErrorResponse:
@@ -128,9 +161,10 @@ func (r *runner) read() (a Answer, failed error) {
 			}
 			continue
 		case wire.MsgReadyForQuery:
-			if len(body) == 1 {
-				a.Status = body[0]
+			if len(body) != 1 || bytes.IndexByte([]byte("ITE"), body[0]) < 0 {
+				return a, wire.Fatal("08P01", "lost synchronization with the server").WithDetail("ReadyForQuery of unknown status")
 			}
+			a.Status = body[0]
 			return a, failed
 		case wire.MsgNoticeResponse, wire.MsgParameterStatus, wire.MsgNotificationResponse:
 			continue

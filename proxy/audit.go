@@ -122,10 +122,10 @@ func (s *session) auditDone() error {
 	digits, ok := firstColumn(s.audit.row)
 	text, err := hex.AppendDecode(nil, digits)
 	if !ok || err != nil {
-		return errAuditShape
+		return s.outOfStep("state audit without its row")
 	}
 	if err := json.Unmarshal(text, &r); err != nil {
-		return errAuditShape
+		return s.outOfStep("state audit without its row")
 	}
 	s.audit.again = 0
 	s.adoptState(&r)

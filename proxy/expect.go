@@ -176,18 +176,8 @@ func (q *expects) clear(f func(*expect)) {
 // for each: a server skips all of them after an error in the extended protocol,
 // queries and function calls too. It reports whether there is such a Sync.
 func (q *expects) failSegment(f func(*expect)) bool {
-	return q.failUntil(f, func(e *expect) bool { return e.kind == expectSync })
-}
-
-// failRequest removes the entries before the next one that ends a request, as
-// failSegment does.
-func (q *expects) failRequest(f func(*expect)) bool {
-	return q.failUntil(f, (*expect).ends)
-}
-
-func (q *expects) failUntil(f func(*expect), stop func(*expect) bool) bool {
 	end := q.head
-	for end < len(q.items) && !stop(&q.items[end]) {
+	for end < len(q.items) && q.items[end].kind != expectSync {
 		end++
 	}
 	for i := end - 1; i >= q.head; i-- {
@@ -200,6 +190,12 @@ func (q *expects) failUntil(f func(*expect), stop func(*expect) bool) bool {
 	}
 	q.items, q.head = q.items[:0], 0
 	return false
+}
+
+// failRequest removes the entries that a failure of the front one takes with it:
+// of a query or function call none, of others what failSegment removes.
+func (q *expects) failRequest(f func(*expect)) bool {
+	return q.front().ends() || q.failSegment(f)
 }
 
 // failsWith has the client told e by the next EXECUTE of a statement of its own.
@@ -369,4 +365,21 @@ func (e *expect) acts() bool {
 // ends reports whether the reply is a ReadyForQuery in the end.
 func (e *expect) ends() bool {
 	return e.kind == expectSync || e.kind == expectQuery || e.kind == expectFunction
+}
+
+// hasRows reports whether rows or copy data may answer the request.
+func (e *expect) hasRows() bool { return e.kind == expectQuery || e.kind == expectExecute }
+
+// streams reports whether a frame of the kind, one of those that are relayed as
+// they come, may answer the request.
+func (e *expect) streams(kind byte) bool {
+	switch kind {
+	case wire.MsgRowDescription:
+		return e.kind == expectQuery || e.kind == expectDescribe
+	case wire.MsgParameterDescription:
+		return e.kind == expectDescribe
+	case wire.MsgFunctionCallResponse:
+		return e.kind == expectFunction
+	}
+	return e.hasRows()
 }

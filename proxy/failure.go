@@ -24,8 +24,7 @@ func (s *session) serverError(body []byte, size int) error {
 	}
 	front := s.owed.front()
 	if front == nil {
-		s.pass(relay, size)
-		return nil
+		return s.outOfStep("error that nobody asked for")
 	}
 	if front.purpose == forSequences && e.Code != "25P02" || front.purpose == forOwn && front.kind != expectQuery && !s.aheadOfSync() {
 		// What the client asks behind it would be answered from another's values,
@@ -99,20 +98,25 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 	s.deliver(size)
 }
 
+// renamedMax bounds the errors that are searched for names, in bytes. What a server
+// has to say of a statement is short; what a client has it say may be made of names.
+const renamedMax = 16 << 10
+
 // clientNames puts the client's names of its statements in place of the servers'.
 func (s *session) clientNames(body []byte) []byte {
-	if f := s.owed.front(); f != nil && f.about != nil {
-		body = bytes.ReplaceAll(body, []byte(`"`+f.about.shared.Name+`"`), []byte(`"`+f.about.name+`"`))
-	}
-	for name, st := range s.statements {
-		if st.shared != nil {
+	put := func(st *preparedStatement, name string) {
+		if st != nil && st.shared != nil && len(body) <= renamedMax {
 			body = bytes.ReplaceAll(body, []byte(`"`+st.shared.Name+`"`), []byte(`"`+name+`"`))
 		}
 	}
+	if f := s.owed.front(); f != nil && f.about != nil {
+		put(f.about, f.about.name)
+	}
+	for name, st := range s.statements {
+		put(st, name)
+	}
 	for i := s.owed.head; i < len(s.owed.items); i++ {
-		if e := &s.owed.items[i]; e.prev != nil && e.prev.shared != nil {
-			body = bytes.ReplaceAll(body, []byte(`"`+e.prev.shared.Name+`"`), []byte(`"`+e.name+`"`))
-		}
+		put(s.owed.items[i].prev, s.owed.items[i].name)
 	}
 	return body
 }
@@ -235,6 +239,10 @@ func (s *session) rewind(node int) {
 	s.steps++
 }
 
+// triesMax bounds how often a read starts anew for a lost connection: the read
+// itself may be what servers die of.
+const triesMax = 8
+
 // serverLost deals with the end of the lease's connection, by its last error
 // or without a word. A held read starts anew; otherwise the client is told what
 // can be known, and keeps its session unless state was lost with the server.
@@ -259,12 +267,13 @@ func (s *session) serverLost(cause error) error {
 	case stateful:
 		e.Severity = "FATAL"
 		return e.WithHint("The session's state was on that server connection; connect again.")
-	case s.read && !s.delivered && !inTx && !s.cancelled:
+	case s.read && !s.delivered && !inTx && !s.cancelled && s.tries < triesMax:
 		s.owed.clear(s.undo)
 		s.rewind(l.Node)
 		return nil
 	}
 	s.endHold()
+	s.exclude, s.tries = 0, 0 // of this request
 	s.failOwed(e, inTx)
 	return nil
 }
@@ -345,13 +354,13 @@ func (s *session) tell(e *wire.Error, unknown bool) {
 	s.client.SetOutput(e.Append(s.client.Output()))
 }
 
-// fateOfSegment looks at the requests up to the next end: whether one of them
+// fateOfSegment looks at the requests that fail together: whether one of them
 // may have committed, and whether all are ours.
 func (s *session) fateOfSegment() (unknown, ours bool) {
 	ours = true
 	for i := s.owed.head; i < len(s.owed.items); i++ {
 		e := &s.owed.items[i]
-		if e.ends() {
+		if e.kind == expectSync || i == s.owed.head && e.ends() {
 			break
 		}
 		unknown = unknown || mayCommit(e, s.tx != 'I')

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -135,23 +136,32 @@ func (s *session) ask() (*welcome, error) {
 	return w, nil
 }
 
-// baseSettings turns the parameters of a start-up packet into settings.
+// baseSettings turns the parameters of a start-up packet into settings. As with
+// PostgreSQL the options count less than the others, wherever they stand.
 func baseSettings(start *wire.Startup) (*pool.Settings, error) {
-	var items []pool.Setting
+	options, _ := start.Get("options")
+	items, err := optionSettings(options)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range start.Params {
 		switch p.Name {
-		case "user", "database", "replication":
-		case "options":
-			more, err := optionSettings(p.Value)
-			if err != nil {
-				return nil, err
-			}
-			items = append(items, more...)
+		case "user", "database", "replication", "options":
 		default:
 			items = append(items, pool.Setting{Name: strings.ToLower(p.Name), Text: p.Value, Literal: true})
 		}
 	}
-	st := pool.NewSettings(items)
+	var st *pool.Settings
+	for _, it := range items {
+		if old, ok := st.Get(it.Name); ok && it.Name == "datestyle" {
+			it.Text = joinDateStyles(old.Text, it.Text)
+		}
+		st = st.With(it)
+	}
+	if _, ok := st.Get("session_authorization"); ok {
+		return nil, wire.Fatal("0A000", "session_authorization cannot be set by a start-up packet").
+			WithHint("PostgreSQL ignores it there. Leave it out, or use SET SESSION AUTHORIZATION.")
+	}
 	encoding, _ := st.Get("client_encoding")
 	for _, it := range st.All() {
 		if e := refusedSetting(it.Name, it.Text); e != nil {
@@ -161,6 +171,31 @@ func baseSettings(start *wire.Startup) (*pool.Settings, error) {
 		st = st.With(literal(it.Name, it.Text, encoding.Text))
 	}
 	return st, nil
+}
+
+// joinDateStyles returns what DateStyle is when it is set to one value and then to
+// another, each of which may leave a half as it is.
+func joinDateStyles(first, second string) string {
+	oldStyle, oldOrder := splitDateStyle(first)
+	style, order := splitDateStyle(second)
+	return strings.Trim(cmp.Or(style, oldStyle)+", "+cmp.Or(order, oldOrder), ", ")
+}
+
+// splitDateStyle returns the halves of a DateStyle, "" for one that it does not state.
+func splitDateStyle(v string) (style, order string) {
+	for word := range strings.SplitSeq(strings.ToLower(v), ",") {
+		switch word = strings.TrimSpace(word); {
+		case word == "":
+		case word == "us" || slices.ContainsFunc([]string{"dmy", "mdy", "ymd", "euro", "noneuro"}, func(o string) bool { return strings.HasPrefix(word, o) }):
+			order = word
+		default:
+			style = word
+		}
+	}
+	if style == "german" && order == "" {
+		order = "dmy"
+	}
+	return style, order
 }
 
 // optionSettings reads the options parameter: -c name=value and --name=value,

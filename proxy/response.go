@@ -81,7 +81,7 @@ func (s *session) plainFrames() (n, rest int, more bool) {
 			return n, 0, false
 		}
 		kind, size := b[n], frameSize(b[n:])
-		if kind != wire.MsgDataRow && kind != wire.MsgCopyData || size < 5 {
+		if kind != wire.MsgDataRow && kind != wire.MsgCopyData || size < 5 || !front.hasRows() {
 			return n, 0, true
 		}
 		n += size
@@ -168,6 +168,9 @@ func (s *session) reply() (bool, error) {
 		s.aside(kind, size)
 		return true, nil
 	case wire.MsgParameterStatus:
+		if s.learning != nil && (size > learnedBytes || len(s.learning) >= learnedMax) {
+			return false, s.outOfStep("too many parameters")
+		}
 		s.aside(kind, size)
 		return true, nil
 	}
@@ -175,7 +178,7 @@ func (s *session) reply() (bool, error) {
 	if front == nil {
 		return false, s.outOfStep("reply that nobody asked for")
 	}
-	if front.kind == expectQuery || front.kind == expectFunction {
+	if front.kind == expectQuery {
 		return true, s.queryReply(front, kind, body, size)
 	}
 	return true, s.extendedReply(front, kind, body, size)
@@ -200,7 +203,13 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 	if front == nil {
 		return false, s.outOfStep("reply that nobody asked for")
 	}
+	if !front.streams(kind) {
+		return false, s.outOfStep("reply out of order")
+	}
 	if s.audit.running && front.purpose == forAudit && kind == wire.MsgDataRow {
+		if size > serverFrameMax {
+			return false, s.outOfStep("frame too large")
+		}
 		b := s.lease.Buffered()
 		if len(b) < size {
 			return s.fillReply(size)
@@ -322,6 +331,13 @@ func (s *session) discardsOwn(front *expect, size int) bool {
 	return own
 }
 
+// learnedMax bounds the parameters that a server may report to a login, learnedBytes
+// what each may take.
+const (
+	learnedMax   = 500
+	learnedBytes = 64 << 10
+)
+
 // learn notes a parameter that a login's settings changed.
 func (s *session) learn(kind byte, size int) {
 	if s.learning == nil || kind != wire.MsgParameterStatus {
@@ -333,7 +349,7 @@ func (s *session) learn(kind byte, size int) {
 	}
 }
 
-// queryReply deals with the replies to a simple query or function call.
+// queryReply deals with the replies to a simple query.
 func (s *session) queryReply(front *expect, kind byte, body []byte, size int) error {
 	switch kind {
 	case wire.MsgCommandComplete:
@@ -353,7 +369,6 @@ func (s *session) queryReply(front *expect, kind byte, body []byte, size int) er
 	case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
 		s.enterCopy()
 	case wire.MsgEmptyQueryResponse, wire.MsgCopyOutResponse, wire.MsgCopyDone:
-	case wire.MsgNoData:
 	default:
 		return s.outOfStep("unexpected reply to a query")
 	}
@@ -511,8 +526,11 @@ func (s *session) answerLocal() {
 // ready deals with ReadyForQuery.
 func (s *session) ready(body []byte, size int) error {
 	front := s.owed.front()
-	if front == nil || !front.ends() || len(body) != 1 {
+	if front == nil || !front.ends() {
 		return s.outOfStep("ReadyForQuery out of order")
+	}
+	if len(body) != 1 || body[0] != 'I' && body[0] != 'T' && body[0] != 'E' {
+		return s.outOfStep("ReadyForQuery of unknown status")
 	}
 	e := s.pop()
 	s.discarded = false

@@ -168,7 +168,7 @@ func (s *session) sendParse(size int) (bool, error) {
 		return false, nil
 	}
 	name, rest, ok := wire.CString(body)
-	if !ok {
+	if !ok || len(name) > nameMax {
 		return false, wire.Fatal("08P01", "invalid message format")
 	}
 	if s.uncertain(name) || len(name) > 0 && s.owed.altering > 0 && !s.outcomeKnown() {
@@ -252,7 +252,7 @@ func (s *session) sendLargeParse(size int) (bool, error) {
 	return true, nil
 }
 
-// nameMax bounds the names of statements and portals in messages that are not
+// nameMax bounds the names of statements, and of portals in messages that are not
 // read whole, in bytes.
 const nameMax = 8192
 

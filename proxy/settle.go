@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -519,5 +518,3 @@ func identityOf(st *pool.Settings) (items []pool.Setting) {
 	}
 	return items
 }
-
-var errAuditShape = errors.New("proxy: the state audit returned an unexpected row")

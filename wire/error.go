@@ -43,6 +43,15 @@ func (e *Error) severity() string {
 	return e.Severity
 }
 
+// sqlState is the code as a client must find it: that of a server's error may be
+// none.
+func (e *Error) sqlState() string {
+	if len(e.Code) != 5 {
+		return "XX000"
+	}
+	return e.Code
+}
+
 // Fatal returns an error that ends the session.
 func Fatal(code, format string, args ...any) *Error {
 	return &Error{Severity: "FATAL", Code: code, Message: fmt.Sprintf(format, args...)}
@@ -100,7 +109,7 @@ func (e *Error) append(dst []byte, kind byte) []byte {
 	}
 	field('S', e.severity())
 	field('V', e.severity())
-	field('C', e.Code)
+	field('C', e.sqlState())
 	field('M', e.Message)
 	field('D', e.Detail)
 	field('H', e.Hint)
