@@ -65,7 +65,7 @@ func TestDecide(t *testing.T) {
 	do("SET SESSION AUTHORIZATION decide_login")
 	for _, step := range []struct{ sql, code string }{
 		{"SELECT shardproxy.decide('a')", ""},
-		{"SET search_path = evil, pg_catalog; CREATE TEMP TABLE commits (x int); SELECT shardproxy.decide('b'); SET search_path = pg_catalog", ""},
+		{"SET search_path = evil, pg_catalog; CREATE TEMP TABLE commits (x int); SELECT shardproxy.decide('b'); DROP TABLE pg_temp.commits; SET search_path = pg_catalog", ""},
 		{"SET ROLE decide_member; SELECT shardproxy.decide('c'); RESET ROLE", ""},
 		{"BEGIN; SET LOCAL ROLE decide_member; SELECT shardproxy.decide('d'); COMMIT", ""},
 		{"BEGIN; SELECT shardproxy.decide('e'); ROLLBACK", ""},
