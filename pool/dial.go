@@ -103,11 +103,12 @@ func (p *nodePool) open(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := pc.SyncConn(ctx); err != nil {
-		_ = pc.Close(ctx)
-		return nil, err
-	}
 	path, err := p.askSearchPath(ctx, pc)
+	if err == nil {
+		// Last of all: a write that took long has made pgconn read in the background, where
+		// it would take the first answer away.
+		err = pc.SyncConn(ctx)
+	}
 	if err != nil {
 		_ = pc.Close(ctx)
 		return nil, err

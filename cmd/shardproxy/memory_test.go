@@ -57,7 +57,12 @@ type talker struct {
 // talk logs in and takes the connection over from the driver.
 func (ps *process) talk(t *testing.T) *talker {
 	t.Helper()
-	h, err := ps.connect().PgConn().Hijack()
+	pc := ps.connect().PgConn()
+	// A login on a busy machine may have left the driver reading in the background.
+	if err := pc.SyncConn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h, err := pc.Hijack()
 	if err != nil {
 		t.Fatal(err)
 	}
