@@ -43,6 +43,7 @@ var ErrAnswerTooLarge = errors.New("pool: the answer is too large to be kept")
 // blocks. A *wire.Error of severity ERROR, and ErrAnswerTooLarge, leave the connection
 // as good as it was; after any other error it is lost.
 func (s *Server) Run(ctx context.Context, frames []byte, o RunOptions) (Answer, error) {
+	s.Unnamed = 0 // a query drops it, a Parse replaces it
 	sock := s.Socket()
 	if err := sock.SetNonBlocking(false); err != nil {
 		return Answer{}, err

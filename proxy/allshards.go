@@ -25,6 +25,9 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil && s.pinned != "" {
 		e = s.tiedTo(0)
 	}
+	if e == nil && own && len(req.shards) == 1 {
+		return s.runAlone(kind, size, &req)
+	}
 	if e == nil && s.tx != 'E' {
 		e = s.enlistAll(own, req.shards)
 	}
@@ -141,11 +144,11 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 	s.normal.Scan(s.values.Text)
 	s.values.Literals = s.normal.Literals
+	if e := s.draw(r.plan); e != nil {
+		return e
+	}
 	if r.plan == nil || !r.plan.Splits() {
-		for i := range s.places {
-			r.shards = append(r.shards, i)
-		}
-		return s.unsteady()
+		return s.everywhere(r, bind, tail)
 	}
 	rows, err := s.rowsOf(r.plan)
 	if err != nil {
@@ -157,17 +160,41 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 		}
 		part, ok := r.plan.Part(s.values.Text, &s.normal, &s.values, rows, i)
 		if !ok {
-			return wire.Errorf("0A000", "the rows of this INSERT cannot be told apart").WithHint("Send one INSERT for each row.")
+			return errRows()
 		}
-		frames := wire.AppendQuery(nil, string(part.Text))
-		if bind != nil {
-			frames = wire.AppendParse(nil, "", parseRest(&part))
-			frames = wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), part.Bind)
-			frames = append(frames, tail...)
-		}
-		r.shards, r.parts, r.rows = append(r.shards, i), append(r.parts, frames), append(r.rows, part.Rows)
+		r.shards, r.parts, r.rows = append(r.shards, i), append(r.parts, partFrames(&part, bind != nil, tail)), append(r.rows, part.Rows)
 	}
 	return nil
+}
+
+// partFrames is a part as a simple query, or by the extended protocol with tail behind
+// Bind.
+func partFrames(part *router.Part, extended bool, tail []byte) []byte {
+	if !extended {
+		return wire.AppendQuery(nil, string(part.Text))
+	}
+	frames := wire.AppendParse(nil, "", parseRest(part))
+	frames = wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), part.Bind)
+	return append(frames, tail...)
+}
+
+// everywhere makes the request one for all shards.
+func (s *session) everywhere(r *allRequest, bind, tail []byte) *wire.Error {
+	for i := range s.places {
+		r.shards = append(r.shards, i)
+	}
+	if r.plan != nil && len(r.plan.Draws()) > 0 {
+		part, ok := r.plan.Part(s.values.Text, &s.normal, &s.values, nil, 0)
+		if !ok {
+			return errRows()
+		}
+		r.frames = partFrames(&part, bind != nil, tail)
+	}
+	return s.unsteady()
+}
+
+func errRows() *wire.Error {
+	return wire.Errorf("0A000", "the rows of this INSERT cannot be told apart").WithHint("Send one INSERT for each row.")
 }
 
 // rowsOf returns the shard of each row of an INSERT whose values are set.
@@ -372,6 +399,7 @@ func (s *session) allFailed(l *pool.Server, a pool.Answer, err error) *wire.Erro
 
 // noteAll notes what the statement did.
 func (s *session) noteAll(p *router.Plan) {
+	s.notesSequences(p)
 	if p == nil {
 		return
 	}

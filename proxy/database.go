@@ -90,6 +90,9 @@ type Database struct {
 	Owners func() *router.Owners
 	// TwoPhase commits transactions that wrote on several shards.
 	TwoPhase TwoPhase
+	// Draws gives the values that INSERTs leave to sequences, in a database of several
+	// shards.
+	Draws Draws
 	// Refresh is poked after a statement that changed the catalog; may be nil.
 	Refresh func()
 	// Refreshed is called instead in a database of several shards: it returns when

@@ -583,6 +583,10 @@ func (s *session) ready(body []byte, size int) error {
 
 // transaction notes the status of the transaction after a statement.
 func (s *session) transaction(status byte) {
+	if s.setsSequences {
+		s.db.Draws.Forget()
+		s.setsSequences = status != 'I'
+	}
 	if status == 'I' {
 		if !s.spreads() {
 			s.spread = nil

@@ -126,6 +126,7 @@ func (s *session) note(p *router.Plan) {
 	if p == nil || p.Intent != router.Read {
 		s.drawsSequences()
 	}
+	s.notesSequences(p)
 	if p == nil {
 		s.suspect |= query.EffectUnknown
 		return

@@ -142,6 +142,7 @@ type session struct {
 	settings       *pool.Settings // in force when the transaction commits
 	txBase         *pool.Settings // in force when it rolls back
 	catalogChanged bool           // DDL ran in the transaction
+	setsSequences  bool           // something in it may have set a sequence; of a database of several shards
 	catalogMade    bool           // and surely not on temporary objects alone
 	hasTemp        bool           // the last audit found temporary objects
 	route          query.Route

@@ -52,7 +52,7 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 	if s.places == nil || n.err != nil {
 		return
 	}
-	if p.Where == router.All {
+	if p.Where == router.All || len(p.Draws()) > 0 {
 		n.all = true
 		if n.shard != router.AnyShard {
 			n.err = errOneOnly()
@@ -317,7 +317,7 @@ func (s *session) misplaced(p *router.Plan, text, rest, bind []byte) *wire.Error
 	if s.places == nil || s.located || p == nil {
 		return nil
 	}
-	if p.Where == router.All {
+	if p.Where == router.All || len(p.Draws()) > 0 {
 		return errOneOnly()
 	}
 	shard, err := s.shardOf(p, text, rest, bind)

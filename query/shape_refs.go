@@ -107,6 +107,8 @@ type Insert struct {
 	// HasColumns tells whether there is a column list; ColumnsSpan is it with parentheses.
 	HasColumns  bool
 	ColumnsSpan Span
+	// TargetSpan is the table's name with its alias, DefaultSpan DEFAULT VALUES.
+	TargetSpan, DefaultSpan Span
 	// Source gives the rows: a ScopeValues, any other query, or nil for DEFAULT VALUES.
 	Source *Scope
 	// Overriding is "", "user" or "system".

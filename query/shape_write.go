@@ -45,9 +45,13 @@ func (c *scoper) insert(n *pg.InsertStmt, r region) {
 	if in.Overriding != "" && i >= 0 {
 		i += 3 // OVERRIDING SYSTEM VALUE
 	}
+	in.TargetSpan = c.s.Target.Span
 	rest := nowhere
 	if i >= 0 && r.known() && i < r.hi {
 		rest = region{i, r.hi}
+	}
+	if n.SelectStmt == nil && rest.known() && t.is(i, "default") && t.is(i+1, "values") {
+		in.DefaultSpan = t.span(i, i+1)
 	}
 	source, m := c.insertClauses(n, rest)
 	if n.SelectStmt != nil {

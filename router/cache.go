@@ -152,7 +152,8 @@ func entrySize(e *entry) int64 {
 	)
 	n := entryBase + len(e.key) + len(e.ctx.SearchPath) + len(e.ctx.Role) + len(e.plan.Why)
 	if e.plan.split != nil {
-		n += len(e.plan.split.rows) * rowBase
+		sp := e.plan.split
+		n += len(sp.rows)*rowBase + len(sp.replaced)*rowBase + len(sp.draws)*groupBase + len(sp.names)
 	}
 	for i := range e.plan.groups {
 		n += groupBase

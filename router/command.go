@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"strings"
 
 	"shardproxy/query"
@@ -35,11 +36,15 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 	var out routed
 	out.where, out.refusal = p.decide()
 	out.makesViews = p.makesView && out.where == All
+	if (out.where == Keyed || out.where == All) && len(shapes) == 1 && shapes[0].Kind == query.ShapeQuery && p.split != nil && p.splits() {
+		out.split = p.split
+	}
+	if p.draw != "" && out.refusal == nil && (out.split == nil || len(out.split.draws) == 0) {
+		p.refuse(reasonSequence, p.draw)
+		out.where, out.refusal = Refused, p.refusal
+	}
 	if out.where == Keyed {
 		out.groups = p.groups
-		if len(shapes) == 1 && shapes[0].Kind == query.ShapeQuery && p.split != nil && p.splits() {
-			out.split = p.split
-		}
 		p.settle(sql)
 	}
 	return out
@@ -58,13 +63,10 @@ type routed struct {
 // several shards, and where they stand is known.
 func (p *prover) splits() bool {
 	of := map[int32]bool{}
-	for i, g := range p.split.groups {
+	for _, g := range p.split.groups {
 		of[g] = true
-		if !p.split.rows[i].Located() {
-			return false
-		}
 	}
-	return len(of) == len(p.groups)
+	return len(of) == len(p.groups) && !slices.ContainsFunc(p.split.rows, func(s query.Span) bool { return !s.Located() })
 }
 
 // shape proves one command.

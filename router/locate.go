@@ -38,6 +38,10 @@ func (r *Refusal) Error() *wire.Error {
 	if hint == "" {
 		hint = r.Reason.hint()
 	}
+	if r.Reason == reasonLoading {
+		return wire.Errorf("57P03", "the tables of the shards are not known yet").
+			WithHint("The statement was not executed and may be tried again.")
+	}
 	e := wire.Errorf("0A000", "this statement cannot be run over several shards: %s", r.Why)
 	if hint != "" {
 		e = e.WithHint("%s", hint)

@@ -6,7 +6,7 @@ import "shardproxy/query"
 func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query.Literal) {
 	if m.catalog == nil || !m.catalog.HasTables() {
 		if !p.ofSession() {
-			p.Where, p.Refusal = Refused, &Refusal{Reason: reasonUnknown, Why: "the catalog is not loaded yet"}
+			p.Where, p.Refusal = Refused, &Refusal{Reason: reasonLoading, Why: "the catalog is not loaded yet"}
 		}
 		return
 	}

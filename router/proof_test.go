@@ -77,8 +77,17 @@ func testSchema(t *testing.T, text string) fakeRelations {
 				r.key = append(r.key, len(r.columns))
 				typ = strings.TrimSuffix(typ, "*")
 			}
-			r.columns = append(r.columns, relationColumn{name: name, typmod: -1,
-				key: f.keyType(&query.Type{Name: query.Name{Name: typ}})})
+			col := relationColumn{name: name, typmod: -1}
+			// id:int8+ is a serial, id:int8! always an identity, id:uuid~ random.
+			if bare := strings.TrimRight(typ, "+!~"); bare != typ {
+				col.draw, col.drawn = &Draw{Schema: "public", Table: r.name, Column: name, always: typ[len(bare)] == '!'}, typ[len(bare)] != '~'
+				if col.drawn {
+					col.draw.Sequence = "public." + r.name + "_" + name + "_seq"
+				}
+				typ = bare
+			}
+			col.key = f.keyType(&query.Type{Name: query.Name{Name: typ}})
+			r.columns = append(r.columns, col)
 		}
 		r.placement = shared
 		if r.kind == kindSharded && (len(r.key) != 1 || r.columns[r.key[0]].key != shardmap.Int8) {
@@ -124,7 +133,34 @@ func describeRoute(rel relations, sql string) string {
 	for i := range r.groups {
 		fmt.Fprintf(&out, " %s", describeGroup(&r.groups[i], rel, sql, n.Literals))
 	}
+	if r.split != nil && len(r.split.draws) > 0 {
+		fmt.Fprintf(&out, "\n  -> %s", drawnText(&Plan{split: r.split}, &n, sql))
+	}
 	return out.String()
+}
+
+// drawnText is the text with values drawn for it.
+func drawnText(p *Plan, n *query.Normal, sql string) string {
+	var v Values
+	for i := range p.RowCount() * len(p.Draws()) {
+		if p.Draws()[i%len(p.Draws())].Sequence == "" {
+			v.Drawn = append(v.Drawn, fmt.Appendf(nil, "c0ffee00-0000-4000-8000-%012d", i+1))
+		} else {
+			v.Drawn = append(v.Drawn, fmt.Appendf(nil, "%d", 1001+i))
+		}
+	}
+	// Parameters stay parameters, of which Part asks for the values.
+	v.Bind(make([]byte, 4))
+	v.params = make([]byte, 4*9+2)
+	v.count = 9
+	part, ok := p.Part([]byte(sql), n, &v, nil, 0)
+	if !ok {
+		return "cannot be written"
+	}
+	if st := query.Analyze(string(part.Text), query.Options{}); st.Opaque {
+		return "is no SQL: " + string(part.Text)
+	}
+	return string(part.Text)
 }
 
 func describeGroup(g *Group, rel relations, sql string, literals []query.Literal) string {
@@ -133,7 +169,8 @@ func describeGroup(g *Group, rel relations, sql string, literals []query.Literal
 	for i, column := range g.columns {
 		var values []string
 		for _, v := range column {
-			s := map[source]string{fromNull: "NULL", fromParam: fmt.Sprintf("$%d", v.index), fromPlan: "=" + v.fixed}[v.source]
+			s := map[source]string{fromNull: "NULL", fromParam: fmt.Sprintf("$%d", v.index), fromPlan: "=" + v.fixed,
+				fromDraw: fmt.Sprintf("draw %d", v.index)}[v.source]
 			if v.source == fromLiteral {
 				s = sql[literals[v.index].Start:literals[v.index].End]
 			}

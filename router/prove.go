@@ -25,8 +25,10 @@ type prover struct {
 	all       string
 	ends      bool
 	makesView bool
-	// rows are those of an INSERT that is the whole command, each with its group.
+	// split are the rows of an INSERT that is the whole command, each with its group.
+	// draw is why it cannot run otherwise; "" when it can.
 	split *split
+	draw  string
 	// locks is set when rows are locked against other lockers.
 	locks bool
 }

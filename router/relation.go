@@ -44,8 +44,10 @@ type relationColumn struct {
 	name   string
 	key    shardmap.KeyType
 	typmod int32
-	// drawn is set when an INSERT that leaves the column out draws from a sequence.
+	// drawn is set when an INSERT that leaves the column out draws from a sequence;
+	// draw says from which, and is set for random UUIDs too.
 	drawn bool
+	draw  *Draw
 	// unsteady is set when its default is no constant.
 	unsteady bool
 }

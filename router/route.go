@@ -51,6 +51,7 @@ const (
 	reasonView       Reason = "view"           // a write through a view
 	reasonCommand    Reason = "command"        // a command that is not built for shards
 	reasonUnknown    Reason = "not_understood" // a part of the text, or a name
+	reasonLoading    Reason = "loading"        // the catalog is not known yet
 )
 
 // Refusal is why a statement is not run.

@@ -45,7 +45,7 @@ func (b *bound) relationLocked(t *catalog.Table) *relation {
 func (b *bound) bind(t *catalog.Table) *relation {
 	r := &relation{schema: t.Schema, name: t.Name}
 	for i := range t.Columns {
-		r.columns = append(r.columns, bindColumn(&t.Columns[i]))
+		r.columns = append(r.columns, bindColumn(t, &t.Columns[i]))
 	}
 	switch {
 	case t.System:
@@ -60,8 +60,8 @@ func (b *bound) bind(t *catalog.Table) *relation {
 	return r
 }
 
-func bindColumn(c *catalog.Column) relationColumn {
-	out := relationColumn{name: c.Name, typmod: c.Modifier}
+func bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
+	out := relationColumn{name: c.Name, typmod: c.Modifier, draw: drawOf(t, c)}
 	deterministic := c.Collation == nil || c.Collation.Deterministic
 	if k, err := shardmap.KeyTypeOf(c.Base, deterministic); err == nil {
 		out.key = k

@@ -7,18 +7,39 @@ import (
 	"shardproxy/query"
 )
 
-// split is an INSERT of rows that may go to several shards.
+// split is an INSERT of rows that may go to several shards, or whose values are drawn.
 type split struct {
-	// rows are the places of the rows in the text.
-	rows []query.Span
-	// groups[i] is the group of row i in the plan.
-	groups []int32
+	// rows are the places of the rows in the text; defaults is set when the only one is
+	// DEFAULT VALUES.
+	rows     []query.Span
+	defaults bool
+	// groups[i] is the group of row i in the plan. everywhere is set instead when all
+	// rows go to all shards.
+	groups     []int32
+	everywhere bool
 	// conflict is set for ON CONFLICT, which may leave rows out of RETURNING.
 	conflict bool
+
+	// draws are the columns that are drawn, drawnAt their places among those of a row.
+	draws   []Draw
+	drawnAt []int
+	// list is the column list, behind the table's name. names goes to the end of the
+	// list, or becomes it; override says that OVERRIDING SYSTEM VALUE follows.
+	list, behind query.Span
+	names        string
+	override     bool
+	// replaced are, for each row and each draw, the DEFAULT in its place; absent
+	// where the row has no such column, or a value.
+	replaced []query.Span
+}
+
+// drawNumber returns which draw a column is, -1 for none.
+func (sp *split) drawNumber(column string) int {
+	return slices.IndexFunc(sp.draws, func(d Draw) bool { return d.Column == column })
 }
 
 // Splits reports whether the plan's rows may be sent to several shards; see Rows.
-func (p *Plan) Splits() bool { return p.split != nil }
+func (p *Plan) Splits() bool { return p.split != nil && !p.split.everywhere }
 
 // MayOmit reports whether a row that is inserted may not be returned.
 func (p *Plan) MayOmit() bool { return p.split != nil && p.split.conflict }
@@ -26,7 +47,11 @@ func (p *Plan) MayOmit() bool { return p.split != nil && p.split.conflict }
 // Rows returns the shard of each row of a plan that splits.
 func (p *Plan) Rows(o *Owners, v *Values) ([]int, error) {
 	shards := make([]int, len(p.split.rows))
+	draws := len(p.split.draws)
 	for i, g := range p.split.groups {
+		if len(v.Drawn) >= (i+1)*draws {
+			v.drawn = v.Drawn[i*draws : (i+1)*draws]
+		}
 		l := locator{owners: o, values: v, shard: AnyShard}
 		if err := l.group(&p.groups[g]); err != nil {
 			return nil, err
@@ -48,31 +73,28 @@ type Part struct {
 	Rows []int
 }
 
-// Part cuts a statement down to the rows of one shard. text is the client's, n a
-// scanner of the caller's; v has the values, and the result formats stand behind them.
-// ok is false when the text is not the plan's.
+// Part cuts a statement down to the rows of one shard, those of which shards says so;
+// all of them when it is nil. text is the client's, n a scanner of the caller's; v has
+// the values, and the result formats stand behind them. ok is false when the text is
+// not the plan's, or not all is drawn.
 func (p *Plan) Part(text []byte, n *query.Normal, v *Values, shards []int, shard int) (part Part, ok bool) {
-	rows := slices.Clone(p.split.rows)
-	spans := make([]*query.Span, len(rows))
-	for i := range rows {
-		spans[i] = &rows[i]
-	}
-	if !n.Locate(text, spans) || int(rows[len(rows)-1].End) > len(text) {
+	sp, ok := p.split.locate(text, n)
+	if !ok || len(v.Drawn) < len(sp.rows)*len(sp.draws) {
 		return part, false
 	}
 	r := renumberer{seen: map[int]int{}}
-	part.Text = r.append(nil, text[:rows[0].Start])
-	for i := range rows {
-		if shards[i] != shard {
+	part.Text = sp.head(&r, text)
+	for i := range sp.rows {
+		if shards != nil && shards[i] != shard {
 			continue
 		}
 		if len(part.Rows) > 0 {
 			part.Text = append(part.Text, ", "...)
 		}
-		part.Text = r.append(part.Text, text[rows[i].Start:rows[i].End])
+		part.Text = sp.row(part.Text, &r, text, v, i)
 		part.Rows = append(part.Rows, i)
 	}
-	part.Text = r.append(part.Text, text[rows[len(rows)-1].End:])
+	part.Text = r.append(part.Text, text[sp.rows[len(sp.rows)-1].End:])
 	if v.params == nil {
 		return part, len(r.old) == 0
 	}
@@ -81,6 +103,88 @@ func (p *Plan) Part(text []byte, n *query.Normal, v *Values, shards []int, shard
 	}
 	part.Bind, ok = v.pick(r.old)
 	return part, ok
+}
+
+// locate returns the split with its places in a text.
+func (sp *split) locate(text []byte, n *query.Normal) (*split, bool) {
+	out := *sp
+	out.rows, out.replaced = slices.Clone(sp.rows), slices.Clone(sp.replaced)
+	spans := []*query.Span{&out.list, &out.behind}
+	for _, list := range [][]query.Span{out.rows, out.replaced} {
+		for i := range list {
+			spans = append(spans, &list[i])
+		}
+	}
+	ok := n.Locate(text, spans) && int(out.rows[len(out.rows)-1].End) <= len(text)
+	return &out, ok
+}
+
+// head writes what stands before the rows, with the names of what is drawn.
+func (sp *split) head(r *renumberer, text []byte) []byte {
+	first := sp.rows[0].Start
+	if len(sp.draws) == 0 {
+		return r.append(nil, text[:first])
+	}
+	var out []byte
+	at := sp.behind.End
+	switch {
+	case !sp.list.Located():
+		out = append(r.append(out, text[:at]), " ("+sp.names+")"...)
+	case sp.names != "":
+		at = sp.list.End
+		out = append(r.append(out, text[:at-1]), ", "+sp.names+")"...)
+	default:
+		at = sp.list.End
+		out = r.append(out, text[:at])
+	}
+	if sp.override {
+		out = append(out, " OVERRIDING SYSTEM VALUE"...)
+	}
+	out = r.append(out, text[at:first])
+	if sp.defaults {
+		out = append(out, " VALUES "...)
+	}
+	return out
+}
+
+// row writes one row with what was drawn for it.
+func (sp *split) row(out []byte, r *renumberer, text []byte, v *Values, i int) []byte {
+	span := sp.rows[i]
+	if len(sp.draws) == 0 {
+		return r.append(out, text[span.Start:span.End])
+	}
+	drawn := v.Drawn[i*len(sp.draws):]
+	at, opened := span.Start, !sp.defaults
+	for j := range sp.draws {
+		if !sp.draws[j].missing {
+			if in := sp.replaced[i*len(sp.draws)+j]; in.Located() {
+				out = sp.drawnValue(r.append(out, text[at:in.Start]), j, drawn[j])
+				at = in.End
+			}
+		}
+	}
+	if !sp.defaults {
+		out = r.append(out, text[at:span.End-1])
+	}
+	for j := range sp.draws {
+		if !sp.draws[j].missing {
+			continue
+		}
+		if opened {
+			out = append(out, ", "...)
+		} else {
+			out, opened = append(out, '('), true
+		}
+		out = sp.drawnValue(out, j, drawn[j])
+	}
+	return append(out, ')')
+}
+
+func (sp *split) drawnValue(out []byte, draw int, v []byte) []byte {
+	if sp.draws[draw].Sequence != "" {
+		return append(out, v...)
+	}
+	return append(append(append(out, '\''), v...), '\'')
 }
 
 // renumberer numbers the parameters of a text's pieces anew, in the order in which

@@ -13,6 +13,7 @@ const (
 	fromLiteral               // a literal of the client's text
 	fromParam                 // a parameter of Bind
 	fromPlan                  // the plan itself: a keyword, a literal of a view
+	fromDraw                  // what was drawn for the row
 )
 
 // value is where a key's value comes from. It belongs to a plan, and holds nothing
@@ -28,7 +29,7 @@ type value struct {
 	sure bool
 	// literal is the kind of literal.
 	literal query.LiteralKind
-	// index is a literal's place in the text, or a parameter's number.
+	// index is a literal's place in the text, a parameter's number, or a draw's.
 	index int32
 	// as is the type of the column it is compared with, or assigned to.
 	as shardmap.KeyType

@@ -20,6 +20,9 @@ type Values struct {
 	// Described are the types as a server described them; they count where Types says
 	// nothing.
 	Described []uint32
+	// Drawn are the values of the plan's draws, as texts: those of its first row, then
+	// of the next. Nothing but digits and hyphens is in them.
+	Drawn [][]byte
 	// OtherEncoding is set when the client's encoding is not the servers'.
 	OtherEncoding bool
 
@@ -27,7 +30,8 @@ type Values struct {
 	formats []byte
 	params  []byte
 	count   int
-	at      []int32 // where each parameter begins, for many
+	drawn   [][]byte // of the row that is looked at
+	at      []int32  // where each parameter begins, for many
 	scratch []byte
 }
 
@@ -125,6 +129,11 @@ func (v *Values) read(val *value) (read, error) {
 	case fromPlan:
 		v.scratch = append(v.scratch[:0], val.fixed...)
 		return read{data: v.scratch, typed: t}, nil
+	case fromDraw:
+		if int(val.index) >= len(v.drawn) {
+			return read{}, unproven("it was not drawn")
+		}
+		return read{data: v.drawn[val.index], typed: t}, nil
 	case fromLiteral:
 		return v.literal(val, t)
 	}

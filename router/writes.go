@@ -54,9 +54,26 @@ func (p *prover) merge(b *block) {
 		w := &b.scope.Merge.When[i]
 		p.keeps(r, w.Set)
 		if w.Action == query.MergeInsert {
-			p.insertRow(b, r, w.Columns, w.HasColumns, w.Values)
+			p.mergeRow(b, r, w)
 		}
 	}
+}
+
+// mergeRow proves where a row goes that MERGE inserts.
+func (p *prover) mergeRow(b *block, r *relation, w *query.MergeWhen) {
+	in := &query.Insert{Columns: w.Columns, HasColumns: w.HasColumns, Overriding: w.Overriding}
+	in.Source = &query.Scope{Kind: query.ScopeValues, Rows: []query.Row{{Values: w.Values}}}
+	for i, c := range r.columns {
+		if c.drawn && !given(in, i, c.name) {
+			p.refuse(reasonSequence, drawsOwn(r, c.name))
+			return
+		}
+	}
+	p.insertRow(b, r, in, w.Values, &split{})
+}
+
+func drawsOwn(r *relation, column string) string {
+	return "column " + column + " of " + r.String() + " draws from a sequence, of which each shard has its own"
 }
 
 // insert proves where the rows of an INSERT go.
@@ -70,27 +87,37 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 	if b.right != nil {
 		p.block(b.right, given, nothing)
 	}
+	if l.rel.kind == kindReference {
+		sp := &split{everywhere: true, conflict: s.Insert.Conflict != nil}
+		p.draws(b, l.rel, sp)
+		return
+	}
 	if l.rel.kind != kindSharded {
 		return
 	}
 	if c := s.Insert.Conflict; c != nil {
 		p.keeps(l.rel, c.Set)
 	}
-	p.draws(l.rel, s.Insert)
 	if len(l.rel.key) == 0 {
 		p.add(Group{table: l.rel.String(), placement: l.rel.placement})
 		return
 	}
+	sp := &split{conflict: s.Insert.Conflict != nil}
+	p.draws(b, l.rel, sp)
 	src := s.Insert.Source
 	switch {
 	case src == nil:
-		p.refuse(reasonNoKey, "INSERT into "+l.rel.String()+" gives no key")
-	case src.Kind == query.ScopeValues:
-		sp := &split{conflict: s.Insert.Conflict != nil}
-		for i := range src.Rows {
-			p.insertRow(b, l.rel, s.Insert.Columns, s.Insert.HasColumns, src.Rows[i].Values)
-			sp.rows, sp.groups = append(sp.rows, src.Rows[i].Span), append(sp.groups, int32(len(p.groups)-1))
+		if p.keyPlaces(l.rel, nil, true, sp) != nil {
+			p.insertRow(b, l.rel, s.Insert, nil, sp)
+			sp.groups = append(sp.groups, int32(len(p.groups)-1))
 		}
+	case src.Kind == query.ScopeValues:
+		rows := make([]query.Span, 0, len(src.Rows))
+		for i := range src.Rows {
+			p.insertRow(b, l.rel, s.Insert, src.Rows[i].Values, sp)
+			rows, sp.groups = append(rows, src.Rows[i].Span), append(sp.groups, int32(len(p.groups)-1))
+		}
+		sp.rows = rows
 		if b.outer == nil && len(src.Rows) > 1 && src.Select == nil {
 			p.split = sp
 		}
@@ -99,15 +126,25 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 	}
 }
 
-// draws refuses an INSERT whose rows get values from a sequence: each shard has one
-// of its own.
-func (p *prover) draws(r *relation, in *query.Insert) {
+// draws finds out what an INSERT draws: each shard has sequences of its own, and so the
+// values are drawn before it runs, where its text lists the rows. Any other is refused.
+func (p *prover) draws(b *block, r *relation, sp *split) {
+	in := b.scope.Insert
+	listed := b.outer == nil && (in.Source == nil || in.Source.Kind == query.ScopeValues && in.Source.Select == nil)
+	if !listed || !p.drawn(r, in, sp) {
+		sp.draws = nil
+	}
 	for i, c := range r.columns {
-		if !c.drawn || len(r.key) == 0 {
+		if !c.drawn && c.draw == nil || given(in, i, c.name) {
 			continue
 		}
-		if !given(in, i, c.name) {
-			p.refuse(reasonSequence, "column "+c.name+" of "+r.String()+" draws from a sequence, of which each shard has its own")
+		covered := slices.ContainsFunc(sp.draws, func(d Draw) bool { return d.Column == c.name })
+		if covered {
+			p.split, p.draw = sp, drawsOwn(r, c.name)
+			continue
+		}
+		if c.drawn {
+			p.refuse(reasonSequence, drawsOwn(r, c.name))
 			return
 		}
 	}
@@ -127,15 +164,15 @@ func given(in *query.Insert, at int, name string) bool {
 }
 
 // keyPlaces returns where in a list of columns the key's columns are, nil when one is
-// missing.
-func (p *prover) keyPlaces(r *relation, columns []query.TargetColumn, listed bool) []int {
+// missing; -1 for one that is drawn.
+func (p *prover) keyPlaces(r *relation, columns []query.TargetColumn, listed bool, sp *split) []int {
 	places := make([]int, 0, len(r.key))
 	for _, k := range r.key {
 		at := k
 		if listed {
 			at = slices.IndexFunc(columns, func(c query.TargetColumn) bool { return c.Name == r.columns[k].name && !c.Part })
 		}
-		if at < 0 {
+		if at < 0 && (sp == nil || sp.drawNumber(r.columns[k].name) < 0) {
 			p.refuse(reasonNoKey, "INSERT into "+r.String()+" gives no value for "+r.columns[k].name+", which places the row")
 			return nil
 		}
@@ -145,14 +182,18 @@ func (p *prover) keyPlaces(r *relation, columns []query.TargetColumn, listed boo
 }
 
 // insertRow proves where one row of values goes.
-func (p *prover) insertRow(b *block, r *relation, columns []query.TargetColumn, listed bool, row []query.Value) {
-	places := p.keyPlaces(r, columns, listed)
+func (p *prover) insertRow(b *block, r *relation, in *query.Insert, row []query.Value, sp *split) {
+	places := p.keyPlaces(r, in.Columns, in.HasColumns || in.Source == nil, sp)
 	if places == nil {
 		return
 	}
 	g := Group{table: r.String(), placement: r.placement}
 	for i, at := range places {
 		c := r.columns[r.key[i]]
+		if n := sp.drawNumber(c.name); n >= 0 && (at < 0 || at >= len(row) || row[at].Kind == query.ValueDefault) {
+			g.columns = append(g.columns, []value{{source: fromDraw, index: int32(n), as: c.key, assigned: true, typmod: c.typmod}})
+			continue
+		}
 		if at >= len(row) || row[at].Kind == query.ValueDefault {
 			p.refuse(reasonNoKey, "INSERT into "+r.String()+" leaves "+c.name+", which places the row, to its default")
 			return
@@ -173,7 +214,7 @@ func (p *prover) insertRow(b *block, r *relation, columns []query.TargetColumn, 
 
 // insertQuery proves where the rows of a query go: its outputs must bind the key.
 func (p *prover) insertQuery(b *block, r *relation, given []fact) {
-	places := p.keyPlaces(r, b.scope.Insert.Columns, b.scope.Insert.HasColumns)
+	places := p.keyPlaces(r, b.scope.Insert.Columns, b.scope.Insert.HasColumns, nil)
 	if places == nil || b.right == nil {
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"shardproxy/metadata"
 	"shardproxy/proxy"
 	"shardproxy/router"
+	"shardproxy/sequence"
 	"shardproxy/shardmap"
 	"shardproxy/twopc"
 	"shardproxy/wire"
@@ -28,13 +29,24 @@ type cluster struct {
 	tasks   sync.WaitGroup
 	stop    context.CancelFunc
 
+	// draws are values of the home shard's sequences.
+	draws *sequence.Allocator
+
 	mu       sync.Mutex
 	watcher  *metadata.Watcher // nil until the configuration was compared
 	twoPhase atomic.Pointer[twopc.Resolver]
 }
 
 func newCluster(db *database) *cluster {
-	return &cluster{db: db, log: db.deps.log.With("database", db.conf.Name)}
+	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name)}
+	o := sequence.Options{Logger: c.log}
+	for i := range db.conf.Shards {
+		o.Shards = append(o.Shards, sequence.Shard{
+			Name: db.conf.Shards[i].Name, Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[i].connect(ctx) },
+		})
+	}
+	c.draws = sequence.New(o)
+	return c
 }
 
 // owners returns who owns which slot, nil while that is not known.
@@ -169,6 +181,7 @@ func (c *cluster) Commit(ctx context.Context, parts []proxy.CommitPart) error {
 
 // reconnect leaves the old primary of the home shard.
 func (c *cluster) reconnect() {
+	c.draws.Moved()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.watcher != nil {
@@ -181,6 +194,7 @@ func (c *cluster) close() {
 		c.stop()
 	}
 	c.tasks.Wait()
+	c.draws.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.watcher != nil {

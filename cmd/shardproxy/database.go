@@ -79,7 +79,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 			return nil, err
 		}
 		db.cluster = newCluster(db)
-		db.proxy.Owners, db.proxy.TwoPhase = db.cluster.owners, db.cluster
+		db.proxy.Owners, db.proxy.TwoPhase, db.proxy.Draws = db.cluster.owners, db.cluster, db.cluster.draws
 		opts.Rules = &db.conf
 		db.proxy.Refreshed = func() {
 			ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)

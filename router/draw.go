@@ -1,0 +1,168 @@
+package router
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"shardproxy/catalog"
+	"shardproxy/query"
+)
+
+// Draw is a column whose values do not come from the client: a sequence gives them,
+// or chance. Each shard would draw values of its own, which the others have too; so
+// whoever runs the INSERT draws them for all shards, and writes them into the text.
+type Draw struct {
+	// Schema, Table and Column say what the values are for, unquoted.
+	Schema, Table, Column string
+	// Sequence is the sequence as SQL names it, quoted and with its schema; "" for a
+	// random UUID.
+	Sequence string
+	// Identity is set when PostgreSQL asks for no privilege on the sequence.
+	Identity bool
+	// Ascending is set when each value is larger than all before it.
+	Ascending bool
+	// always is set when the text must say that values are given all the same.
+	always bool
+	// missing is set when no row has the column.
+	missing bool
+}
+
+// drawOf returns what an INSERT that leaves the column out draws; nil for nothing
+// that is understood.
+func drawOf(t *catalog.Table, c *catalog.Column) *Draw {
+	d := &Draw{Schema: t.Schema, Table: t.Name, Column: c.Name}
+	switch c.Default.Kind {
+	case catalog.DefaultSequence, catalog.DefaultIdentity:
+		of := c.Default.Sequence
+		if of == nil || of.Sequence == nil {
+			return nil
+		}
+		d.Sequence = quoted(of.Schema) + "." + quoted(of.Name)
+		d.Identity = c.Default.Kind == catalog.DefaultIdentity
+		d.Ascending = of.Sequence.Increment > 0 && !of.Sequence.Cycle
+		d.always = c.Default.Always
+		return d
+	case catalog.DefaultExpression:
+		switch c.Default.Expression {
+		case "gen_random_uuid()", "uuidv4()":
+			return d
+		}
+	}
+	return nil
+}
+
+func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// drawn finds the columns that an INSERT of rows leaves to be drawn, and where their
+// values go in its text. ok is false when that is not known.
+func (p *prover) drawn(r *relation, in *query.Insert, sp *split) (ok bool) {
+	names := in.Columns
+	width := len(r.columns)
+	if !in.HasColumns {
+		width = 0
+		if in.Source != nil && len(in.Source.Rows) > 0 {
+			width = len(in.Source.Rows[0].Values)
+		}
+	}
+	for i := range r.columns {
+		c := &r.columns[i]
+		if c.draw == nil || given(in, i, c.name) {
+			continue
+		}
+		if in.Overriding == "user" {
+			return false
+		}
+		at := i
+		if in.HasColumns {
+			at = slices.IndexFunc(names, func(t query.TargetColumn) bool { return t.Name == c.name })
+		}
+		d := *c.draw
+		d.missing = at < 0 || !in.HasColumns && at >= width
+		if d.always && in.Overriding == "" {
+			sp.override = true
+		}
+		sp.draws = append(sp.draws, d)
+		sp.drawnAt = append(sp.drawnAt, at)
+	}
+	if len(sp.draws) == 0 {
+		return true
+	}
+	sp.sort()
+	return sp.place(r, in, width)
+}
+
+// sort puts the draws in the order of their places in a row, those without one last.
+func (sp *split) sort() {
+	order := make([]int, len(sp.draws))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		if sp.draws[a].missing != sp.draws[b].missing {
+			return map[bool]int{true: 1, false: -1}[sp.draws[a].missing]
+		}
+		return cmp.Compare(sp.drawnAt[a], sp.drawnAt[b])
+	})
+	draws, at := slices.Clone(sp.draws), slices.Clone(sp.drawnAt)
+	for i, from := range order {
+		sp.draws[i], sp.drawnAt[i] = draws[from], at[from]
+	}
+}
+
+// place finds where the names and the values of drawn columns go.
+func (sp *split) place(r *relation, in *query.Insert, width int) bool {
+	sp.list, sp.behind = in.ColumnsSpan, in.TargetSpan
+	if in.HasColumns && !sp.list.Located() || !in.HasColumns && !sp.behind.Located() {
+		return false
+	}
+	var names []string
+	if !in.HasColumns {
+		if width > len(r.columns) {
+			return false
+		}
+		for i := range width {
+			names = append(names, quoted(r.columns[i].name))
+		}
+	}
+	for i := range sp.draws {
+		if sp.draws[i].missing {
+			names = append(names, quoted(sp.draws[i].Column))
+		}
+	}
+	sp.names = strings.Join(names, ", ")
+	if in.Source == nil {
+		sp.defaults, sp.rows = true, []query.Span{in.DefaultSpan}
+		return in.DefaultSpan.Located()
+	}
+	for i := range in.Source.Rows {
+		row := &in.Source.Rows[i]
+		for j, at := range sp.drawnAt {
+			var span query.Span
+			switch {
+			case sp.draws[j].missing:
+			case row.Values[at].Kind == query.ValueDefault:
+				if span = row.Values[at].Span; !span.Located() {
+					return false
+				}
+			case sp.override:
+				return false // a value that must not be given there
+			}
+			sp.replaced = append(sp.replaced, span)
+		}
+		sp.rows = append(sp.rows, row.Span)
+	}
+	return true
+}
+
+// Draws returns the columns whose values must be drawn before the plan runs, none for
+// most. The caller must not change them. See Values.Drawn.
+func (p *Plan) Draws() []Draw {
+	if p.split == nil {
+		return nil
+	}
+	return p.split.draws
+}
+
+// RowCount returns how many rows the text of a plan with a split lists.
+func (p *Plan) RowCount() int { return len(p.split.rows) }
