@@ -167,10 +167,15 @@ func (r *runner) read() (a Answer, failed error) {
 			}
 			a.Status = body[0]
 			return a, failed
-		case wire.MsgNoticeResponse, wire.MsgParameterStatus, wire.MsgNotificationResponse:
+		case wire.MsgParameterStatus, wire.MsgNotificationResponse:
+			continue
+		case wire.MsgNoticeResponse:
+			if failed == nil && len(a.Frames)+len(body)+5 <= r.o.Keep {
+				a.Frames = wire.AppendFrame(a.Frames, kind, body)
+			}
 			continue
 		case wire.MsgCommandComplete:
-			a.Tag = string(bytes.TrimRight(body, "\x00"))
+			a.Tag = tagText(body)
 		case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
 			return a, errors.New("the server asks for copy data")
 		}
@@ -183,3 +188,5 @@ func (r *runner) read() (a Answer, failed error) {
 		}
 	}
 }
+
+func tagText(body []byte) string { return string(bytes.TrimRight(body, "\x00")) }

@@ -20,6 +20,9 @@ const answerMax = 16 << 20
 
 // runAll runs the request, which is one statement alone, on several shards and answers it.
 func (s *session) runAll(kind byte, size int) error {
+	if kind == wire.MsgQuery && len(s.segment) == 1 && s.segment[0].CopyIn != nil {
+		return s.runCopyIn(size)
+	}
 	req, e := s.allRequest(kind, size)
 	own := s.tx == 'I'
 	if e == nil && s.pinned != "" {
@@ -130,6 +133,9 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 		case wire.MsgClose:
 			return r, errOneOnly()
 		case wire.MsgSync:
+			if r.plan != nil && r.plan.CopyIn != nil {
+				return r, wire.Errorf("0A000", "COPY into a table on several shards must be sent as a simple query")
+			}
 			r.frames, tail = append(r.frames, b[:size]...), append(tail, b[:size]...)
 			s.values = router.Values{Text: cut(rest), Types: appendTypes(nil, rest), Described: s.ahead.described}
 			s.values.Bind(values)
@@ -420,7 +426,7 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 	case e == nil:
 		frames := a.Frames
 		if req.parse {
-			frames = frames[5:] // ParseComplete
+			frames = withoutParse(frames)
 		}
 		out = append(out, frames...)
 	case a.Error != nil:

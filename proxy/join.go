@@ -65,3 +65,13 @@ func cutRows(frames []byte) (head []byte, rows [][]byte, end []byte) {
 	}
 	return head, rows, nil
 }
+
+// withoutParse returns an answer without its ParseComplete, before which notices may stand.
+func withoutParse(frames []byte) []byte {
+	for at := 0; at < len(frames); at += frameSize(frames[at:]) {
+		if frames[at] == wire.MsgParseComplete {
+			return append(frames[:at:at], frames[at+5:]...)
+		}
+	}
+	return frames
+}

@@ -162,8 +162,13 @@ func (s *session) parsed(n *need, p *router.Plan, name, rest []byte) {
 	} else {
 		s.ahead.named, s.ahead.name = rest, name
 	}
-	if p.Where == router.Refused && n.err == nil {
+	if p.Where != router.Refused || n.err != nil {
+		return
+	}
+	if !p.Refusal.Describable() {
 		n.err = p.Refusal.Error()
+	} else if n.shard == router.AnyShard {
+		n.shard = 0 // drivers ask for the columns of tables in this way; Bind is refused
 	}
 }
 

@@ -1,8 +1,6 @@
 package query
 
 import (
-	"strconv"
-
 	pg "github.com/pganalyze/pg_query_go/v6"
 )
 
@@ -174,60 +172,4 @@ func (sh *shaper) createView(s *Shape, x *pg.ViewStmt, r region) {
 		}
 	}
 	s.Inner = sh.shape(x.Query, body)
-}
-
-// copy reads COPY.
-func (sh *shaper) copy(s *Shape, x *pg.CopyStmt, r region) {
-	t := sh.text
-	s.Kind = ShapeCopy
-	k := &Copy{
-		From: x.IsFrom, File: x.Filename != "" || x.IsProgram,
-		Columns: names(x.Attlist), HasColumns: len(x.Attlist) > 0,
-	}
-	s.Copy = k
-	if x.Relation != nil {
-		k.Table = sh.tableNamed(x.Relation)
-		k.Table.Written = x.IsFrom
-	}
-	if x.Query != nil {
-		body := nowhere
-		if r.known() {
-			body = t.group(r.lo + 1)
-		}
-		k.Query = sh.query(x.Query, body, nil)
-	}
-	for _, o := range x.Options {
-		k.Options = append(k.Options, sh.copyOption(s, o.GetDefElem()))
-	}
-	c := sh.loose()
-	where := t.clauses(r, "where").behind(t, "where")
-	k.Where = c.condition(x.WhereClause, ClauseWhere, where)
-	s.take(c)
-}
-
-// copyOption reads one option of COPY.
-func (sh *shaper) copyOption(s *Shape, d *pg.DefElem) CopyOption {
-	o := CopyOption{Name: d.GetDefname(), HasValue: d.GetArg() != nil, Literal: -1}
-	t := sh.text
-	switch v := d.GetArg().GetNode().(type) {
-	case nil:
-	case *pg.Node_String_:
-		o.Value = v.String_.Sval
-	case *pg.Node_Integer:
-		o.Value = strconv.Itoa(int(v.Integer.Ival))
-	case *pg.Node_Float:
-		o.Value = v.Float.Fval
-	case *pg.Node_Boolean:
-		o.Value = strconv.FormatBool(v.Boolean.Boolval)
-	case *pg.Node_AStar:
-		o.Star = true
-	case *pg.Node_List:
-		o.List = names(v.List.Items)
-	default:
-		s.Unknown = append(s.Unknown, "an option of COPY")
-	}
-	if i := t.at(d.GetLocation()); i >= 0 && t.literal(i+1) >= 0 {
-		o.Literal = t.literal(i + 1)
-	}
-	return o
 }

@@ -80,9 +80,10 @@ type Copy struct {
 	Columns    []string
 	HasColumns bool
 	Query      *Scope
-	// File is set for a file or program on the server instead of the client's stream.
-	File    bool
-	Options []CopyOption
+	// File is set for a file or program on the server instead of the client's
+	// stream; Program tells which.
+	File, Program bool
+	Options       []CopyOption
 	// Where is the condition of COPY FROM.
 	Where *Condition
 }

@@ -116,7 +116,7 @@ func (p *shapePrinter) copy(k *Copy) {
 	if k.From {
 		direction = "from"
 	}
-	p.line("%s%s", direction, flag(k.File, " file"))
+	p.line("%s%s%s", direction, flag(k.File, " file"), flag(k.Program, " program"))
 	if k.Table != nil {
 		p.line("table: %s", p.reference(k.Table))
 	}

@@ -43,6 +43,13 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 		p.refuse(reasonSequence, p.draw)
 		out.where, out.refusal = Refused, p.refusal
 	}
+	if p.copies != nil && out.refusal == nil {
+		// All of them may get rows.
+		if out.where, out.copies = All, p.copies; len(shapes) != 1 || shapes[0].Kind != query.ShapeCopy {
+			p.refuse(reasonCommand, "COPY into "+p.copies.Table+", which is on several shards, is to be sent alone")
+			out.where, out.refusal = Refused, p.refusal
+		}
+	}
 	if out.where == Keyed {
 		out.groups = p.groups
 		p.settle(sql)
@@ -57,6 +64,7 @@ type routed struct {
 	groups     []Group
 	makesViews bool
 	split      *split
+	copies     *CopyIn
 }
 
 // splits reports whether the rows of an INSERT are all that the command needs of
@@ -109,9 +117,14 @@ func (p *prover) copy(sh *query.Shape, t *text) {
 		p.command(c.Query, t)
 		return
 	}
-	r := p.mention(c.Table)
-	if r == kindSharded || r == kindReference && c.From {
-		p.refuse(reasonCommand, "COPY of "+p.uses[r]+", which is on several shards")
+	l := p.mentioned(c.Table)
+	switch k := l.rel.kind; {
+	case k == kindSharded && len(l.rel.key) == 0:
+		p.add(Group{table: l.rel.String(), placement: l.rel.placement})
+	case (k == kindSharded || k == kindReference) && c.From && !c.File:
+		p.copyIn(c, l.rel)
+	case k == kindSharded || k == kindReference && c.From:
+		p.refuse(reasonCommand, "COPY of "+p.uses[k]+", which is on several shards")
 	}
 }
 
@@ -131,13 +144,15 @@ func (p *prover) other(sh *query.Shape, t *text, c *query.Command) {
 }
 
 // mention notes a table that a command names.
-func (p *prover) mention(r *query.Reference) kind {
+func (p *prover) mention(r *query.Reference) kind { return p.mentioned(r).rel.kind }
+
+func (p *prover) mentioned(r *query.Reference) *leaf {
 	l := &leaf{ref: r, rel: p.relations.find(r.Schema, r.Name)}
 	if l.rel == nil {
 		l.rel = &relation{kind: kindSingle, schema: r.Schema, name: r.Name}
 	}
 	p.note(l)
-	return l.rel.kind
+	return l
 }
 
 // functions notes what the command calls, and what it does besides its tables.

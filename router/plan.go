@@ -39,6 +39,8 @@ type Plan struct {
 	Refusal *Refusal
 	// MakesViews is set when a view is made on all shards.
 	MakesViews bool
+	// CopyIn is set for a COPY FROM STDIN whose rows are to be placed one by one.
+	CopyIn *CopyIn
 	// split is set for an INSERT whose rows may go to several shards.
 	split *split
 	// groups are the uses of sharded tables, which must meet on one shard.

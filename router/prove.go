@@ -29,6 +29,8 @@ type prover struct {
 	// draw is why it cannot run otherwise; "" when it can.
 	split *split
 	draw  string
+	// copies is set for a COPY FROM STDIN that is cut into rows.
+	copies *CopyIn
 	// locks is set when rows are locked against other lockers.
 	locks bool
 }

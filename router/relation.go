@@ -48,8 +48,8 @@ type relationColumn struct {
 	// draw says from which, and is set for random UUIDs too.
 	drawn bool
 	draw  *Draw
-	// unsteady is set when its default is no constant.
-	unsteady bool
+	// unsteady is set when its default is no constant, generated when it is computed.
+	unsteady, generated bool
 }
 
 // viewText is the text that a view's scope belongs to.

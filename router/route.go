@@ -61,6 +61,12 @@ type Refusal struct {
 	Why, Hint string
 }
 
+// Describable reports whether any server can say which parameters and columns the
+// statement has: what is refused is to run it.
+func (r *Refusal) Describable() bool {
+	return r.Reason != reasonUnknown && r.Reason != reasonLoading && r.Reason != reasonCommand
+}
+
 // hint is what a refusal is told with when nothing better is known.
 func (r Reason) hint() string {
 	switch r {

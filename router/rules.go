@@ -69,6 +69,8 @@ func bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
 	switch c.Default.Kind {
 	case catalog.DefaultSequence, catalog.DefaultIdentity:
 		out.drawn = true
+	case catalog.DefaultGenerated:
+		out.generated = true
 	case catalog.DefaultExpression:
 		out.unsteady = c.Default.Volatility != catalog.Immutable
 	}

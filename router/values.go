@@ -31,8 +31,10 @@ type Values struct {
 	params  []byte
 	count   int
 	drawn   [][]byte // of the row that is looked at
-	at      []int32  // where each parameter begins, for many
-	scratch []byte
+	// drawnFormat is that of drawn.
+	drawnFormat shardmap.Format
+	at          []int32 // where each parameter begins, for many
+	scratch     []byte
 }
 
 // Bind takes the parameters of a Bind message, whose body begins behind the names of
@@ -133,7 +135,8 @@ func (v *Values) read(val *value) (read, error) {
 		if int(val.index) >= len(v.drawn) {
 			return read{}, unproven("it was not drawn")
 		}
-		return read{data: v.drawn[val.index], typed: t}, nil
+		d := v.drawn[val.index]
+		return read{null: d == nil, data: d, f: v.drawnFormat, typed: t}, nil
 	case fromLiteral:
 		return v.literal(val, t)
 	}

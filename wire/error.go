@@ -17,6 +17,7 @@ type Error struct {
 	Message  string
 	Detail   string
 	Hint     string
+	Where    string // the context: what the server was at, such as the line of COPY data
 	Routine  string // of the server's source, where a driver looks for it
 	Cause    error
 }
@@ -113,6 +114,7 @@ func (e *Error) append(dst []byte, kind byte) []byte {
 	field('M', e.Message)
 	field('D', e.Detail)
 	field('H', e.Hint)
+	field('W', e.Where)
 	field('R', e.Routine)
 	dst = append(dst, 0)
 	putLength(dst, start)
@@ -127,5 +129,5 @@ func ReadError(body []byte) *Error {
 		sev = Field(body, 'S')
 	}
 	return &Error{Severity: sev, Code: Field(body, 'C'), Message: Field(body, 'M'),
-		Detail: Field(body, 'D'), Hint: Field(body, 'H')}
+		Detail: Field(body, 'D'), Hint: Field(body, 'H'), Where: Field(body, 'W')}
 }

@@ -307,6 +307,19 @@ func (s *Socket) CloseRead() error {
 	return nil
 }
 
+// Shutdown ends both directions: who waits in a read or a write waits no more, and the
+// connection is of no further use. Any goroutine may call it before Close.
+func (s *Socket) Shutdown() error {
+	if s.net == nil {
+		return unix.Shutdown(s.fd, unix.SHUT_RDWR)
+	}
+	var err error
+	if gone := s.net.raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_RDWR) }); gone != nil {
+		return gone
+	}
+	return err
+}
+
 // LocalAddr returns the local address, nil of a detached socket.
 func (s *Socket) LocalAddr() net.Addr {
 	if s.net == nil {
