@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"shardproxy/router"
 )
 
 // collector reads the Source at each scrape: nothing is counted twice, and
@@ -94,6 +96,7 @@ func families() []family {
 		"server_resets_total", "Server connections reset before their next use.",
 		"server_cancels_total", "Cancel requests sent to servers.",
 	)
+	add([]string{"database", "reason"}, "refusals_total", "Requests refused because they cannot be run over several shards, by the reason.")
 	add([]string{"database", "user", "node", "state"}, "servers", "Server connections, by what they do.")
 	add([]string{"database", "user", "node"},
 		"pool_size", "Server connections allowed.",
@@ -193,6 +196,9 @@ func (e emitter) database(d *Database, now time.Time) {
 	e.counter("database_audits_total", t.Audits, d.Name)
 	e.counter("database_received_bytes_total", t.Received, d.Name)
 	e.counter("database_sent_bytes_total", t.Sent, d.Name)
+	for _, reason := range router.Reasons() {
+		e.counter("refusals_total", d.Refusals[reason], d.Name, string(reason))
+	}
 	p := &d.PoolTotals
 	e.counter("pool_leases_total", p.Assigned, d.Name)
 	e.seconds("pool_wait_seconds_total", time.Duration(p.WaitNanos), d.Name)

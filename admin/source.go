@@ -10,6 +10,7 @@ import (
 	"shardproxy/gate"
 	"shardproxy/pool"
 	"shardproxy/proxy"
+	"shardproxy/router"
 )
 
 // Source gives what there is to see. Each call returns a fresh picture that
@@ -100,8 +101,10 @@ type Database struct {
 	Clients                int // logged in
 	Paused                 bool
 	Totals                 proxy.DatabaseTotals
-	PoolTotals             pool.Totals
-	Shards                 []Shard
+	// Refusals counts requests that no shard could be found for, by the reason.
+	Refusals   map[router.Reason]int64
+	PoolTotals pool.Totals
+	Shards     []Shard
 }
 
 // Shard is one shard of a database.

@@ -117,6 +117,8 @@ type Database struct {
 type databaseStats struct {
 	statements, transactions, reads, replicaReads, errors, retries, pins, audits atomic.Int64
 	received, sent                                                               atomic.Int64
+	// refusals are counted by the places of their reasons in router.Reasons.
+	refusals [reasonsMax]atomic.Int64
 }
 
 // DatabaseTotals are counters since start.

@@ -78,6 +78,8 @@ type expect struct {
 	// shift is how many characters the client's text has more than what was sent
 	// ahead of the place where they differ.
 	shift int
+	// above is a row of our own that the client gets ahead of the first of the answer.
+	above string
 	// spliced is set for a text of several commands that was not sent as it came.
 	spliced *splicedText
 }

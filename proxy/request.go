@@ -167,6 +167,9 @@ func (s *session) request(kind byte, size int) (bool, error) {
 		s.skip(kind, size)
 		return true, nil
 	}
+	if s.routing != nil {
+		return s.routeFrame(kind, size)
+	}
 	if s.lost {
 		return s.lostRequest(kind, size)
 	}
@@ -258,6 +261,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		if s.failed && !s.owed.empty() || s.discarded || s.readyOwed {
 			return false, nil // what the session has set is known with the end of the last one
 		}
+		if v, err := s.explains(kind, size); v != goesOn || err != nil {
+			return v == isRefused, err
+		}
 		if s.places != nil {
 			if v, err := s.staysHere(kind, size); v != goesOn || err != nil {
 				return v == isRefused, err
@@ -278,6 +284,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	case wire.MsgFlush:
 		s.drop(size)
 		return true, nil
+	}
+	if v, err := s.explains(kind, size); v != goesOn || err != nil {
+		return v == isRefused, err
 	}
 	need, ok := s.scan()
 	if !ok {
@@ -315,6 +324,7 @@ func (s *session) bringsUnnamed(kind byte) bool {
 // refuse answers a request that got no server with an error.
 func (s *session) refuse(kind byte, size int, e *wire.Error) {
 	s.db.stats.errors.Add(1)
+	s.db.countRefusal(e)
 	s.endHold()
 	s.forgetPlans()
 	s.noReplica, s.exclude = false, 0

@@ -73,7 +73,7 @@ func (s *session) relayRest() bool {
 func (s *session) plainFrames() (n, rest int, more bool) {
 	b := s.lease.Buffered()
 	front := s.owed.front()
-	if front == nil || front.mode != relay || s.download > 0 && s.swallowing {
+	if front == nil || front.mode != relay || s.download > 0 && s.swallowing || s.download == 0 && front.above != "" {
 		return 0, 0, len(b) >= 5
 	}
 	for n = s.download; n <= len(b); {
@@ -205,6 +205,9 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 	}
 	if !front.streams(kind) {
 		return false, s.outOfStep("reply out of order")
+	}
+	if kind == wire.MsgDataRow && front.above != "" {
+		s.sayAbove(front)
 	}
 	if s.audit.running && front.purpose == forAudit && kind == wire.MsgDataRow {
 		if size > serverFrameMax {

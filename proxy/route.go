@@ -137,6 +137,9 @@ func (s *session) refused(p *router.Plan) *wire.Error {
 	if e := refusedRoute(p); e != nil {
 		return e
 	}
+	if e := s.refusedRouting(p); e != nil {
+		return e
+	}
 	return s.refusedOnReplica(p)
 }
 

@@ -107,6 +107,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 	}
 	s.forward(size)
 	s.expectQuery(p)
+	s.owed.last().above = s.above(p)
 	return true, nil
 }
 
@@ -472,6 +473,9 @@ func (s *session) sendExecute(size int) (bool, error) {
 	if p != nil {
 		_, e.tag = s.resetText(p)
 		s.forgetting = s.forgetting || deallocatesAll(p)
+	}
+	if n := len(body); n >= 4 && binary.BigEndian.Uint32(body[n-4:]) == 0 {
+		e.above = s.above(p)
 	}
 	s.owed.push(e)
 	return true, nil

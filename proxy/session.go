@@ -133,6 +133,7 @@ type session struct {
 	unsure       bool        // something ran on the lease that may have left what no audit finds
 	auditAgain   atomic.Bool // when the catalog is loaded: until then names may be missing
 	setsUnknown  bool        // set_config was called for who knows which setting: keeps its connection
+	explained    bool        // it has prepared a statement that asks for a route
 	asked        bool        // a Flush was sent because too many replies are owed
 	dataAhead    bool        // copy data was sent before the server asked for it
 	copyUnsure   bool        // data was sent behind a Sync in a copy
@@ -159,6 +160,7 @@ type session struct {
 	scopeAt        uint64 // the database's schema then
 	statementBytes int
 	portals        map[string]*router.Plan
+	routing        *routing     // the request at hand asks for routes
 	portal         *router.Plan // of the unnamed portal
 	unnamed        []byte       // what Parse made the unnamed statement, behind the name
 	unnamedAs      *router.Plan

@@ -40,9 +40,9 @@ func (r *Refusal) Error() *wire.Error {
 	}
 	if r.Reason == reasonLoading {
 		return wire.Errorf("57P03", "the tables of the shards are not known yet").
-			WithHint("The statement was not executed and may be tried again.")
+			WithHint("The statement was not executed and may be tried again.").WithCause(because(r.Reason))
 	}
-	e := wire.Errorf("0A000", "this statement cannot be run over several shards: %s", r.Why)
+	e := wire.Errorf("0A000", "this statement cannot be run over several shards: %s", r.Why).WithCause(because(r.Reason))
 	if hint != "" {
 		e = e.WithHint("%s", hint)
 	}
@@ -56,6 +56,8 @@ type locator struct {
 	shard  int
 	first  *Group // that was found there
 	combos int
+	// trace takes all that is found, nil to find the one shard; see Plan.Route.
+	trace *trace
 }
 
 // maxCombinations bounds the keys of one group that are made from lists of values for
@@ -124,6 +126,9 @@ func (l *locator) value(g *Group, i int, row shardmap.RowHash, val *value, r rea
 		}
 		h = row.Sum()
 	}
+	if l.trace != nil {
+		l.trace.slot(l.owners, h)
+	}
 	return l.found(g, l.owners.Of(h))
 }
 
@@ -144,6 +149,10 @@ func (l *locator) placed(g *Group, val *value, v shardmap.Value) error {
 
 // found notes a shard that the group needs.
 func (l *locator) found(g *Group, shard int) error {
+	if l.trace != nil {
+		l.trace.shard(shard)
+		return nil
+	}
 	if l.shard == AnyShard {
 		l.shard, l.first = shard, g
 		return nil

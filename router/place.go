@@ -11,6 +11,8 @@ import (
 type Placement struct {
 	// types are those of the key's columns, in order; none for a schema's.
 	types []shardmap.KeyType
+	// names are those of the key's columns.
+	names []string
 	// list and ranges are nil for tables that are placed by hash.
 	list   *shardmap.List
 	ranges *shardmap.Ranges

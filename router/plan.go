@@ -47,6 +47,8 @@ type Plan struct {
 	groups []Group
 	// literals is set when one of them has a value from a literal of the text.
 	literals bool
+	// explain is set for an EXPLAIN.
+	explain *query.ExplainOptions
 	// Why says in a few words why Intent is Write for a statement that looks
 	// like a read ("calls volatile function f"); for EXPLAIN ROUTE and logs.
 	Why string

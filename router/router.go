@@ -195,7 +195,10 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 	}
 	var p *Plan
 	j := newJudge(m.catalog, m.ctx, r.readOnly)
+	explain := readExplain(m.sql)
 	switch {
+	case explain != nil && explain.Route:
+		p = explainsRoute(len(m.sql))
 	case r.opts.Rules != nil:
 		st, shapes := n.AnalyzeShapes(string(m.sql), r.options(m.sql, m.ctx))
 		p = j.plan(st)
@@ -208,6 +211,7 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 		p = j.plan(n.Analyze(string(m.sql), r.options(m.sql, m.ctx)))
 		p.Exact = !m.normalises || !shareable(p.Statement)
 	}
+	p.explain = explain
 	if p.Statement.Opaque {
 		r.opaque.Add(1)
 	}

@@ -156,6 +156,7 @@ func (b *bound) shard(r *relation, rule *config.Table) {
 		}
 		r.key = append(r.key, i)
 		r.placement.types = append(r.placement.types, r.columns[i].key)
+		r.placement.names = append(r.placement.names, r.columns[i].name)
 	}
 	var err error
 	switch {

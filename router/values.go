@@ -247,5 +247,5 @@ func nonASCII(b []byte) bool {
 }
 
 func unproven(why string) *wire.Error {
-	return wire.Errorf("0A000", "the value of the key cannot be understood: %s", why).WithHint("%s", reasonValue.hint())
+	return wire.Errorf("0A000", "the value of the key cannot be understood: %s", why).WithHint("%s", reasonValue.hint()).WithCause(because(reasonValue))
 }

@@ -1,5 +1,5 @@
 // Command shardproxy is the proxy and its tools: run, init, check, version,
-// hash-password, demo.
+// hash-password, demo, catalog, route.
 package main
 
 import (
@@ -29,7 +29,8 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), initCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand())
+	root.AddCommand(runCommand(), initCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand(),
+		catalogCommand(), routeCommand())
 	err := root.Execute()
 	var ee *exitError
 	switch {
