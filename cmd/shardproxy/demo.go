@@ -14,9 +14,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"shardproxy/internal/pgcluster"
+	"shardproxy/query"
 	"shardproxy/testdata/sql"
 )
 
@@ -24,9 +27,10 @@ func demoCommand() *cobra.Command {
 	var listen, adminAddress string
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Start a real PostgreSQL cluster in a temporary folder and the proxy in front of it",
-		Long: "Demo starts a primary and two streaming replicas with the order-processing\n" +
-			"schema, and the proxy. Ctrl-C ends everything and leaves nothing behind.\n\n" +
+		Short: "Start two shards of real PostgreSQL servers in a temporary folder and the proxy in front of them",
+		Long: "Demo starts two shards, each a primary and a streaming replica, with the\n" +
+			"order-processing schema, and the proxy. Ctrl-C ends everything and leaves\n" +
+			"nothing behind.\n\n" +
 			"PostgreSQL's server programs are searched for; " + pgcluster.BinDirVariable + " names\n" +
 			"their folder. Started as root, the servers run as the user postgres.",
 		Args: cobra.NoArgs,
@@ -46,10 +50,14 @@ func demoCommand() *cobra.Command {
 	return c
 }
 
-// demo is a cluster and a proxy that end together.
+// demo is servers and a proxy that end together.
 type demo struct {
 	listen, admin string
 	out           io.Writer
+
+	dirs   []string // of the shards; the proxy's files are in the first
+	shards []*pgcluster.Cluster
+	orders int64
 }
 
 // demoPassword guards rows that anybody can make again.
@@ -64,29 +72,19 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dir, err := pgcluster.OwnFolder("shardproxy-demo-")
+	fmt.Fprintf(d.out, "starting PostgreSQL %s: two shards, each a primary and a streaming replica ...\n", bin.Version)
+	defer d.remove()
+	if err := d.start(ctx, bin); err != nil {
+		return err
+	}
+	path, err := d.configure()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "starting PostgreSQL %s: a primary and two streaming replicas ...\n", bin.Version)
-	cluster := pgcluster.New(pgcluster.Options{Replicas: 2, Binaries: bin, Parent: dir, OwnParent: true})
-	defer func() {
-		fmt.Fprintln(d.out, "removing the cluster ...")
-		if err := cluster.Close(); err != nil {
-			fmt.Fprintln(d.out, "left behind:", err)
-		}
-	}()
-	if err := cluster.Open(ctx); err != nil {
+	if err := d.init(ctx, path); err != nil {
 		return err
 	}
-	if err := d.fill(ctx, cluster); err != nil {
-		return fmt.Errorf("fill the demo database: %w", err)
-	}
-	path, err := d.configure(dir, cluster)
-	if err != nil {
-		return err
-	}
-	log, err := os.Create(filepath.Join(dir, "shardproxy.log"))
+	log, err := os.Create(filepath.Join(d.dirs[0], "shardproxy.log"))
 	if err != nil {
 		return err
 	}
@@ -99,11 +97,60 @@ func (d *demo) run(ctx context.Context) error {
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-	if err := d.greet(ctx, cluster, log.Name(), begun); err != nil {
+	if err := d.fill(ctx); err != nil {
+		return fmt.Errorf("fill the demo database: %w", err)
+	}
+	if err := d.greet(log.Name(), begun); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	fmt.Fprintln(d.out)
+	return nil
+}
+
+// start makes the shards.
+func (d *demo) start(ctx context.Context, bin pgcluster.Binaries) error {
+	for range demoShards {
+		dir, err := pgcluster.OwnFolder("shardproxy-demo-")
+		if err != nil {
+			return err
+		}
+		d.dirs = append(d.dirs, dir)
+		d.shards = append(d.shards, pgcluster.New(pgcluster.Options{
+			Replicas: 1, Binaries: bin, Parent: dir, OwnParent: true,
+			Settings: map[string]string{"max_prepared_transactions": "100", "wal_level": "logical"},
+		}))
+	}
+	all, ctx := errgroup.WithContext(ctx)
+	for _, c := range d.shards {
+		all.Go(func() error { return c.Open(ctx) })
+	}
+	return all.Wait()
+}
+
+// demoShards is how many shards there are.
+const demoShards = 2
+
+// remove ends the servers and removes what they have made.
+func (d *demo) remove() {
+	fmt.Fprintln(d.out, "removing the servers ...")
+	for _, c := range d.shards {
+		if err := c.Close(); err != nil {
+			fmt.Fprintln(d.out, "left behind:", err)
+		}
+	}
+}
+
+// init makes the slot map on the shards.
+func (d *demo) init(ctx context.Context, path string) error {
+	c := initCommand()
+	var said strings.Builder
+	c.SetOut(&said)
+	c.SetErr(&said)
+	c.SetArgs([]string{"-c", path})
+	if err := c.ExecuteContext(ctx); err != nil {
+		return fmt.Errorf("init: %w\n%s", err, said.String())
+	}
 	return nil
 }
 
@@ -119,28 +166,104 @@ func (d *demo) ready() error {
 	return nil
 }
 
-// fill creates the order-processing schema and its rows.
-func (d *demo) fill(ctx context.Context, c *pgcluster.Cluster) error {
-	conn, err := pgx.Connect(ctx, c.Primary().DSN("app", "app"))
+// fill creates the order-processing schema and its rows, through the proxy. The rows are
+// made in a database beside it, which is dropped then.
+func (d *demo) fill(ctx context.Context) error {
+	node := d.shards[0].Primary()
+	const scratch = "seed"
+	admin, err := node.Connect(ctx, "postgres")
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx)
-	for _, text := range []string{sql.Schema(), sql.Seed(), "ANALYZE"} {
-		if _, err := conn.PgConn().Exec(ctx, text).ReadAll(); err != nil {
+	defer admin.Close(ctx)
+	if _, err := admin.Exec(ctx, "CREATE DATABASE "+scratch+" OWNER "+pgcluster.AppUser); err != nil {
+		return err
+	}
+	from, err := pgx.Connect(ctx, node.DSN(scratch, pgcluster.AppUser))
+	if err != nil {
+		return err
+	}
+	defer from.Close(ctx)
+	to, err := d.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer to.Close(ctx)
+	for _, text := range []string{sql.Schema(), sql.Seed()} {
+		if _, err := from.PgConn().Exec(ctx, text).ReadAll(); err != nil {
 			return err
 		}
 	}
-	return nil
+	schema := sql.Schema()
+	for _, st := range query.Split([]byte(schema)) {
+		// One after the other, for each may name what is made by those before it.
+		if _, err := to.Exec(ctx, schema[st.Start:st.End], pgx.QueryExecModeSimpleProtocol); err != nil {
+			return err
+		}
+	}
+	for _, table := range []string{"products", "customers", "orders", "order_items"} {
+		n, err := copyTable(ctx, from, to, table)
+		if err != nil {
+			return fmt.Errorf("table %s: %w", table, err)
+		}
+		if table == "orders" {
+			d.orders = n
+		}
+	}
+	if err := from.Close(ctx); err != nil {
+		return err
+	}
+	_, err = admin.Exec(ctx, "DROP DATABASE "+scratch+" WITH (FORCE)")
+	return err
 }
 
-// configure writes the proxy's files into the folder.
-func (d *demo) configure(dir string, c *pgcluster.Cluster) (string, error) {
-	var nodes []string
-	for _, n := range c.Nodes() {
-		nodes = append(nodes, fmt.Sprintf("%q", n.Addr()))
+// copyTable copies the rows of a table and returns how many there are.
+func copyTable(ctx context.Context, from, to *pgx.Conn, table string) (int64, error) {
+	r, w := io.Pipe()
+	go func() {
+		_, err := from.PgConn().CopyTo(ctx, w, "COPY "+table+" TO STDOUT")
+		w.CloseWithError(err)
+	}()
+	tag, err := to.PgConn().CopyFrom(ctx, r, "COPY "+table+" FROM STDIN")
+	r.CloseWithError(err)
+	return tag.RowsAffected(), err
+}
+
+// connect connects through the proxy, once it knows the shards.
+func (d *demo) connect(ctx context.Context) (*pgx.Conn, error) {
+	for tries := 0; ; tries++ {
+		conn, err := pgx.Connect(ctx, d.dsn())
+		if err == nil {
+			if _, err = conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS public"); err == nil {
+				return conn, nil
+			}
+			_ = conn.Close(ctx) // it was of no use
+		}
+		var pe *pgconn.PgError
+		if !errors.As(err, &pe) || pe.Code != "57P03" || tries == 100 {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	password := filepath.Join(dir, "app.password")
+}
+
+func (d *demo) dsn() string { return fmt.Sprintf("postgres://app:%s@%s/app", demoPassword, d.listen) }
+
+// configure writes the proxy's files into the folder.
+func (d *demo) configure() (string, error) {
+	var shards strings.Builder
+	for i, c := range d.shards {
+		var nodes []string
+		for _, n := range c.Nodes() {
+			nodes = append(nodes, fmt.Sprintf("%q", n.Addr()))
+		}
+		fmt.Fprintf(&shards, "      - {name: s%d, nodes: [%s]}\n", i, strings.Join(nodes, ", "))
+	}
+	password := filepath.Join(d.dirs[0], "app.password")
 	if err := os.WriteFile(password, []byte(demoPassword+"\n"), 0o600); err != nil {
 		return "", err
 	}
@@ -151,57 +274,55 @@ users:
 databases:
   app:
     shards:
-      - {name: s0, nodes: [%s]}
-    server:
+%s    server:
       control: {user: postgres}
-`, d.listen, d.admin, password, strings.Join(nodes, ", "))
-	path := filepath.Join(dir, "shardproxy.yaml")
+    tables:
+      customers:   {key: id}
+      orders:      {key: customer_id}
+      order_items: {key: customer_id}
+      products:    {reference: true}
+`, d.listen, d.admin, password, shards.String())
+	path := filepath.Join(d.dirs[0], "shardproxy.yaml")
 	return path, os.WriteFile(path, []byte(text), 0o600)
 }
 
-// greet waits until a statement comes back and says how to go on.
-func (d *demo) greet(ctx context.Context, c *pgcluster.Cluster, log string, begun time.Time) error {
-	dsn := fmt.Sprintf("postgres://app:%s@%s/app", demoPassword, d.listen)
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	var orders int
-	if err := conn.QueryRow(ctx, "SELECT count(*) FROM orders").Scan(&orders); err != nil {
-		return err
-	}
+// greet says how to go on.
+func (d *demo) greet(log string, begun time.Time) error {
 	host, port, err := net.SplitHostPort(d.listen)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(d.out, `
-ready after %.1f s: %d orders behind the proxy
+ready after %.1f s: %d orders on %d shards behind the proxy
 
   DSN      %s
   psql     PGPASSWORD=%s psql -h %s -p %s -U app app
-  query    SELECT status, count(*) FROM orders GROUP BY status ORDER BY status;
+  query    SELECT status, count(*) FROM orders WHERE customer_id = 42 GROUP BY status ORDER BY status;
+  route    EXPLAIN (ROUTE) SELECT * FROM orders JOIN order_items USING (customer_id) WHERE customer_id = 42;
   console  PGPASSWORD=%s psql -h %s -p %s -U app shardproxy -c 'SHOW NODES'
   admin    http://%s/
   log      %s
 
-`, time.Since(begun).Seconds(), orders, dsn, demoPassword, host, port, demoPassword, host, port, d.admin, log)
-	d.nodes(c)
+`, time.Since(begun).Seconds(), d.orders, len(d.shards), d.dsn(), demoPassword, host, port, demoPassword, host, port, d.admin, log)
+	d.nodes()
 	fmt.Fprint(d.out, "\nCtrl-C ends everything.\n")
 	return nil
 }
 
 // nodes says where the servers are and how to make one fail.
-func (d *demo) nodes(c *pgcluster.Cluster) {
-	for _, n := range c.Nodes() {
-		fmt.Fprintf(d.out, "  %-8s %s, process %d, data in %s\n", n.Name(), n.Addr(), n.PID(), n.DataDir())
+func (d *demo) nodes() {
+	for i, c := range d.shards {
+		for _, n := range c.Nodes() {
+			fmt.Fprintf(d.out, "  s%d %-8s %s, process %d, data in %s\n", i, n.Name(), n.Addr(), n.PID(), n.DataDir())
+		}
 	}
+	c := d.shards[len(d.shards)-1]
 	promote := fmt.Sprintf("%s promote -D %s", c.Binaries().Path("pg_ctl"), c.Replicas()[0].DataDir())
 	if account := c.Account(); account != "" {
 		promote = fmt.Sprintf("su -s /bin/sh %s -c '%s'", account, promote)
 	}
 	fmt.Fprintf(d.out, `
-To see writes wait for a new primary:
+To see writes of one shard wait for a new primary:
   kill the primary   kill -9 %d
   promote a replica  %s
 `, c.Primary().PID(), promote)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -20,13 +21,26 @@ func TestDemoFailover(t *testing.T) {
 		return strings.Contains(ps.printed(), "Ctrl-C ends everything")
 	})
 	found := ps.traces()
-	for _, node := range []string{"primary", "replica1", "replica2"} {
+	for _, node := range []string{"s0 primary", "s0 replica1", "s1 primary", "s1 replica1"} {
 		if line := ps.printedAs(node); !strings.Contains(line, "data in "+temp+"/") {
 			t.Errorf("no data directory in %q", line)
 		}
 	}
 	c := (&proxied{t: t}).connectTo(ps.printedAs("DSN"))
-	const write = "UPDATE customers SET name = name WHERE id = 1"
+	var write string // on the shard whose primary dies
+	eventually(t, "one is on s1", func() bool {
+		for id := 1; id < 20; id++ {
+			write = fmt.Sprintf("UPDATE customers SET name = name WHERE id = %d", id)
+			rows, err := c.Query(within(t, 10*time.Second), "EXPLAIN (ROUTE) "+write, pgx.QueryExecModeSimpleProtocol)
+			if err != nil {
+				return false
+			}
+			if lines, err := pgx.CollectRows(rows, pgx.RowTo[string]); err == nil && strings.Contains(strings.Join(lines, " "), "shard s1") {
+				return true
+			}
+		}
+		return false
+	})
 	must(t, c, write)
 	shell := func(line string) {
 		t.Helper()
