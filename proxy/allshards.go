@@ -25,6 +25,9 @@ func (s *session) runAll(kind byte, size int) error {
 	}
 	req, e := s.allRequest(kind, size)
 	own := s.tx == 'I'
+	if e == nil && own && s.pinned == "" && req.plan != nil && req.plan.Each {
+		return s.runEach(kind, size, &req)
+	}
 	if e == nil && s.pinned != "" {
 		e = s.tiedTo(0)
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"strconv"
 
-	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
@@ -82,53 +81,4 @@ func randomUUID() []byte {
 func (s *session) notesSequences(p *router.Plan) {
 	const sets = query.EffectSequenceWrite | query.EffectCatalog | query.EffectUnknown
 	s.setsSequences = s.setsSequences || s.places != nil && s.db.Draws != nil && (p == nil || p.Effects&sets != 0)
-}
-
-// runAlone runs a request that was rewritten and needs one shard, outside of a
-// transaction, and answers it.
-func (s *session) runAlone(kind byte, size int, r *allRequest) error {
-	err := s.acquire(need{shard: r.shards[0], primary: true})
-	if err == nil {
-		if e := s.awaitReplies(); e != nil {
-			err = e
-		}
-	}
-	if err != nil {
-		e := wire.AsError(err)
-		if err == errEnded || e.IsFatal() {
-			return err
-		}
-		s.refuse(kind, size, e)
-		return nil
-	}
-	s.db.stats.statements.Add(1)
-	s.setPhase(phaseActive)
-	s.client.Release()
-	s.held = false
-	a, err := s.runOn(s.lease, r.parts[0], answerMax)
-	var e *wire.Error
-	switch {
-	case isLost(err):
-		return s.lostAlone(kind, size, err)
-	case err == pool.ErrAnswerTooLarge:
-		e = wire.Errorf("54000", "the answer is larger than %d bytes", answerMax).WithDetail("The rows were inserted.")
-	case err != nil:
-		e = wire.AsError(err)
-	}
-	s.acted, s.wrote = true, true
-	s.suspect |= r.plan.Effects & auditEffects
-	s.transaction('I')
-	s.forgetPlans()
-	return s.answerAll(kind, *r, a, e)
-}
-
-// lostAlone ends a request whose connection is gone: it may have been executed.
-func (s *session) lostAlone(kind byte, size int, cause error) error {
-	l := s.lease
-	s.shard.Nodes.Suspect(l.Node, cause)
-	s.giveBack(pool.Dead)
-	s.mark, s.wrote = s.shard.Nodes.Mark(), false
-	s.refuse(kind, size, wire.Errorf("08007", "the connection to the server was lost: it is not known whether the rows were inserted").
-		WithDetail("Shard %s, node %s.", s.shard.Name, l.Address()).WithCause(cause))
-	return nil
 }

@@ -10,7 +10,7 @@ import (
 // route finds out where a statement runs whose commands have these shapes. literals
 // are those of its text.
 func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string, literals []query.Literal) routed {
-	p := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}}
+	p := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}, sql: sql}
 	if st.Opaque || len(shapes) != len(st.Commands) {
 		p.refuse(reasonUnknown, "the text is not understood")
 	}
@@ -43,6 +43,10 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 		p.refuse(reasonSequence, p.draw)
 		out.where, out.refusal = Refused, p.refusal
 	}
+	if out.each = p.each && out.where == All; out.each && len(shapes) > 1 {
+		p.refuse(reasonCommand, "what runs on one shard after the other is to be sent alone")
+		out.where, out.refusal = Refused, p.refusal
+	}
 	if p.copies != nil && out.refusal == nil {
 		// All of them may get rows.
 		if out.where, out.copies = All, p.copies; len(shapes) != 1 || shapes[0].Kind != query.ShapeCopy {
@@ -65,6 +69,7 @@ type routed struct {
 	makesViews bool
 	split      *split
 	copies     *CopyIn
+	each       bool
 }
 
 // splits reports whether the rows of an INSERT are all that the command needs of

@@ -39,6 +39,9 @@ type Plan struct {
 	Refusal *Refusal
 	// MakesViews is set when a view is made on all shards.
 	MakesViews bool
+	// Each is set, with Where All, for a command that PostgreSQL runs in no transaction:
+	// it runs on one shard after the other, and may be repeated.
+	Each bool
 	// CopyIn is set for a COPY FROM STDIN whose rows are to be placed one by one.
 	CopyIn *CopyIn
 	// split is set for an INSERT whose rows may go to several shards.

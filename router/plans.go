@@ -17,7 +17,7 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 	}
 	found := route(newSchema(b, m.ctx), p.Statement, shapes, string(m.sql), literals)
 	p.Where, p.Refusal, p.groups, p.MakesViews = found.where, found.refusal, found.groups, found.makesViews
-	p.split, p.CopyIn = found.split, found.copies
+	p.split, p.CopyIn, p.Each = found.split, found.copies, found.each
 	for i := range p.groups {
 		for _, column := range p.groups[i].columns {
 			for j := range column {

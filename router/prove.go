@@ -29,6 +29,10 @@ type prover struct {
 	// draw is why it cannot run otherwise; "" when it can.
 	split *split
 	draw  string
+	// sql is the text of all commands. each is set for a command that runs on one shard
+	// after the other, in no transaction.
+	sql  string
+	each bool
 	// copies is set for a COPY FROM STDIN that is cut into rows.
 	copies *CopyIn
 	// locks is set when rows are locked against other lockers.

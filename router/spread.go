@@ -2,6 +2,7 @@ package router
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"shardproxy/query"
@@ -30,6 +31,9 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	named := false
 	for _, n := range names {
 		r := p.relations.find(n.Schema, n.Name)
+		if sh.What() == "the command ReindexStmt" && slices.Contains(strings.Fields(strings.ToLower(p.sql[c.Start:c.End])), "index") {
+			p.refuse(reasonCommand, "of which table "+n.Name+" is an index is not looked up: use REINDEX TABLE")
+		}
 		if r == nil {
 			r = &relation{kind: kindSingle, schema: n.Schema, name: n.Name}
 		}
@@ -52,7 +56,18 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	if p.all != "" && c.Effects&(query.EffectTemp|query.EffectCatalog) == query.EffectTemp {
 		p.refuse(reasonCommand, "temporary objects belong to the home shard, and "+p.all+" is on several")
 	}
-	if p.all != "" && c.Kind != query.KindDDL && sh.Kind != query.ShapeTruncate {
+	how := maintains(sh, p.sql[c.Start:c.End])
+	if how == onEach && !named && c.Kind != query.KindDDL {
+		p.all = "what " + strings.TrimPrefix(sh.What(), "the command ") + " is about"
+		p.uses[kindSystem] = ""
+	}
+	if p.all != "" && how == onEach {
+		p.each = true
+	}
+	if p.all != "" && concurrently(sh, p.sql[c.Start:c.End]) {
+		p.refuse(reasonCommand, "CONCURRENTLY works on one server, and "+p.all+" is on several shards: leave it out")
+	}
+	if p.all != "" && c.Kind != query.KindDDL && sh.Kind != query.ShapeTruncate && how == noMaintenance {
 		p.refuse(reasonCommand, "a command that is no query, on "+p.all+", which is on several shards")
 	}
 }

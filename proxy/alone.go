@@ -1,0 +1,116 @@
+package proxy
+
+import (
+	"strings"
+
+	"shardproxy/pool"
+	"shardproxy/wire"
+)
+
+// runAlone runs a request that was rewritten and needs one shard, outside of a
+// transaction, and answers it.
+func (s *session) runAlone(kind byte, size int, r *allRequest) error {
+	err := s.acquire(need{shard: r.shards[0], primary: true})
+	if err == nil {
+		if e := s.awaitReplies(); e != nil {
+			err = e
+		}
+	}
+	if err != nil {
+		e := wire.AsError(err)
+		if err == errEnded || e.IsFatal() {
+			return err
+		}
+		s.refuse(kind, size, e)
+		return nil
+	}
+	s.db.stats.statements.Add(1)
+	s.setPhase(phaseActive)
+	s.client.Release()
+	s.held = false
+	a, err := s.runOn(s.lease, r.parts[0], answerMax)
+	var e *wire.Error
+	switch {
+	case isLost(err):
+		return s.lostAlone(kind, size, err)
+	case err == pool.ErrAnswerTooLarge:
+		e = wire.Errorf("54000", "the answer is larger than %d bytes", answerMax).WithDetail("The rows were inserted.")
+	case err != nil:
+		e = wire.AsError(err)
+	}
+	s.acted, s.wrote = true, true
+	s.suspect |= r.plan.Effects & auditEffects
+	s.transaction('I')
+	s.forgetPlans()
+	return s.answerAll(kind, *r, a, e)
+}
+
+// lostAlone ends a request whose connection is gone: it may have been executed.
+func (s *session) lostAlone(kind byte, size int, cause error) error {
+	l := s.lease
+	s.shard.Nodes.Suspect(l.Node, cause)
+	s.giveBack(pool.Dead)
+	s.mark, s.wrote = s.shard.Nodes.Mark(), false
+	s.refuse(kind, size, wire.Errorf("08007", "the connection to the server was lost: it is not known whether the rows were inserted").
+		WithDetail("Shard %s, node %s.", s.shard.Name, l.Address()).WithCause(cause))
+	return nil
+}
+
+// runEach runs a command in no transaction on one shard after the other. What it does
+// may be done again: when one fails the others need not be undone.
+func (s *session) runEach(kind byte, size int, r *allRequest) error {
+	s.db.stats.statements.Add(1)
+	s.client.Release()
+	s.held = false
+	var first pool.Answer
+	var done []string
+	for i := range s.places {
+		a, err := s.runThere(i, r.frames)
+		e := wire.AsError(err)
+		if err == errEnded || err != nil && e.IsFatal() && !isLost(err) {
+			return err
+		}
+		if err != nil {
+			told := *e
+			told.Severity = "ERROR"
+			told.Detail = strings.TrimSpace(told.Detail + " Shard " + s.db.Shards[i].Name + "; done on: " + listed(done) + ".")
+			s.forgetPlans()
+			return s.answerAll(kind, *r, pool.Answer{}, &told)
+		}
+		if done = append(done, s.db.Shards[i].Name); i == 0 {
+			first = a
+		}
+	}
+	s.forgetPlans()
+	return s.answerAll(kind, *r, first, nil)
+}
+
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// runThere runs frames on a shard outside of a transaction, on a connection that it
+// gives back.
+func (s *session) runThere(shard int, frames []byte) (pool.Answer, error) {
+	if err := s.acquire(need{shard: shard, primary: true}); err != nil {
+		return pool.Answer{}, err
+	}
+	if e := s.awaitReplies(); e != nil {
+		return pool.Answer{}, e
+	}
+	s.setPhase(phaseActive)
+	a, err := s.runOn(s.lease, frames, answerMax)
+	if isLost(err) {
+		l := s.lease
+		s.shard.Nodes.Suspect(l.Node, err)
+		s.giveBack(pool.Dead)
+		return a, wire.Errorf("08006", "the connection to a server was lost").WithDetail("Node %s.", l.Address()).WithCause(err)
+	}
+	s.acted = true
+	s.transaction('I')
+	s.giveBack(pool.Clean)
+	return a, err
+}
