@@ -218,6 +218,7 @@ func (c *scoper) callBag(e *Expr, x *pg.FuncCall) {
 		Name: qualified(x.Funcname, callArgs(x)), Star: x.AggStar, Distinct: x.AggDistinct,
 		Ordered: len(x.AggOrder) > 0, Filtered: x.AggFilter != nil, Within: x.AggWithinGroup, Over: x.Over != nil,
 	}
+	call.Args = c.callValues(x)
 	e.Calls = append(e.Calls, call)
 	c.noteCall(&call)
 	c.bags(e, x.Args)
@@ -226,6 +227,29 @@ func (c *scoper) callBag(e *Expr, x *pg.FuncCall) {
 	if x.Over != nil {
 		c.window(e, x.Over)
 	}
+}
+
+// callValues returns the arguments of a call, nil when some stand by name.
+func (c *scoper) callValues(x *pg.FuncCall) []Value {
+	if x.FuncVariadic || len(x.Args) == 0 {
+		return nil
+	}
+	out := make([]Value, len(x.Args))
+	for i, n := range x.Args {
+		bare := n
+		if cast := n.GetTypeCast(); cast != nil {
+			bare = cast.Arg
+		}
+		switch {
+		case n.GetNamedArgExpr() != nil:
+			return nil
+		case bare.GetAConst() != nil || bare.GetParamRef() != nil:
+			out[i] = c.value(n)
+		default:
+			out[i] = Value{Kind: ValueExpr, Literal: -1}
+		}
+	}
+	return out
 }
 
 // noteCall tells the scope of what the syntax of a call proves.

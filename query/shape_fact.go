@@ -202,6 +202,9 @@ type Expr struct {
 // Call is a function call.
 type Call struct {
 	Name Name
+	// Args are the arguments where all stand by position: those that are constants or
+	// parameters, perhaps cast; others are a ValueExpr of which nothing is known here.
+	Args []Value
 	// Star is f(*); Distinct, Ordered, Filtered and Within (WITHIN GROUP) are set
 	// for aggregates; Over for window functions.
 	Star, Distinct, Ordered, Filtered, Within, Over bool

@@ -18,6 +18,7 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 		c := &st.Commands[i]
 		p.shape(sh, &text{literals: literals}, c)
 		if c.Kind != query.KindDDL || sh.Kind != query.ShapeOther && sh.Kind != query.ShapeCreateView {
+			p.calls = routedCalls{shape: sh, text: &text{literals: literals}}
 			p.functions(c) // those of a definition are not called
 		}
 		if p.written[kindReference] != "" && p.refusal == nil {
@@ -169,6 +170,9 @@ func (p *prover) functions(c *query.Command) {
 	for _, f := range c.Functions {
 		if ofOneServer(f.Name) {
 			p.uses[kindSystem] = "what " + f.Name + " is about"
+			continue
+		}
+		if p.placedCall(c, f) {
 			continue
 		}
 		if why := p.relations.reaches(f); why != "" {

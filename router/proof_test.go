@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	"shardproxy/config"
 	"shardproxy/query"
 	"shardproxy/shardmap"
 )
@@ -40,6 +41,13 @@ func (f fakeRelations) returnsSet(n query.Name) bool {
 }
 
 func (f fakeRelations) immutable(n query.Name) bool { return n.Name == "lower" || n.Name == "abs" }
+
+func (f fakeRelations) placed(n query.Name) *config.Function {
+	if n.Name == "f_placed" {
+		return &config.Function{Name: "f_placed", Arguments: []int{2}, Table: "orders"}
+	}
+	return nil
+}
 
 func (f fakeRelations) reaches(n query.Name) string {
 	if strings.HasPrefix(n.Name, "f_") {
@@ -166,6 +174,9 @@ func drawnText(p *Plan, n *query.Normal, sql string) string {
 func describeGroup(g *Group, rel relations, sql string, literals []query.Literal) string {
 	var columns []string
 	r := rel.find("", strings.TrimPrefix(g.table, "public."))
+	if r == nil { // a function
+		r = &relation{name: g.table, key: []int{0}, columns: []relationColumn{{name: "argument"}}}
+	}
 	for i, column := range g.columns {
 		var values []string
 		for _, v := range column {

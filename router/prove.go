@@ -33,6 +33,8 @@ type prover struct {
 	// after the other, in no transaction.
 	sql  string
 	each bool
+	// calls are where the functions of the command at hand are called.
+	calls routedCalls
 	// copies is set for a COPY FROM STDIN that is cut into rows.
 	copies *CopyIn
 	// locks is set when rows are locked against other lockers.

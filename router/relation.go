@@ -1,6 +1,7 @@
 package router
 
 import (
+	"shardproxy/config"
 	"shardproxy/query"
 	"shardproxy/shardmap"
 )
@@ -72,6 +73,8 @@ type relations interface {
 	// immutable reports whether a function surely gives the same for the same arguments
 	// on every server.
 	immutable(f query.Name) bool
+	// placed returns the rule that says where a function runs, nil for most.
+	placed(f query.Name) *config.Function
 	// reaches says why a function cannot be called in a database of several shards;
 	// "" when it can.
 	reaches(f query.Name) string

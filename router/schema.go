@@ -2,6 +2,7 @@ package router
 
 import (
 	"shardproxy/catalog"
+	"shardproxy/config"
 	"shardproxy/query"
 	"shardproxy/shardmap"
 )
@@ -31,6 +32,9 @@ func newSchema(b *bound, ctx Context) schema {
 	}
 	return s
 }
+
+// placed implements relations.
+func (s schema) placed(f query.Name) *config.Function { return s.rules.FunctionRule(f.Schema, f.Name) }
 
 // find implements relations.
 func (s schema) find(name, table string) *relation {

@@ -224,6 +224,10 @@ func (p *prover) insertQuery(b *block, r *relation, given []fact) {
 	g := Group{table: r.String(), placement: r.placement}
 	for i, at := range places {
 		k := r.columns[r.key[i]]
+		if v, ok := p.constantOutput(b.right, at, k); ok {
+			g.columns = append(g.columns, []value{v})
+			continue
+		}
 		values := c.values(col{l, at})
 		if values == nil || !p.comparable(col{l, at}, values) || k.key == 0 || !p.keyOf(col{l, at}).Colocates(k.key) || k.typmod >= 0 {
 			p.refuse(reasonUnbound, "the rows that go into "+r.String()+" may belong on any shard")
@@ -232,4 +236,23 @@ func (p *prover) insertQuery(b *block, r *relation, given []fact) {
 		g.columns = append(g.columns, values)
 	}
 	p.add(g)
+}
+
+// constantOutput returns the value that a column of all rows of a query has. It is
+// stored as it stands there: PostgreSQL gives it the type of the column that it is for.
+func (p *prover) constantOutput(b *block, at int, k relationColumn) (value, bool) {
+	s := b.scope
+	if s.Kind != query.ScopeSelect || s.Select != nil && (s.Select.Distinct || len(s.Select.DistinctOn) > 0 || s.Select.Grouped) || k.key == 0 {
+		return value{}, false
+	}
+	if at >= len(s.Outputs) || slices.ContainsFunc(s.Outputs[:at+1], func(o query.Output) bool { return o.Star }) {
+		return value{}, false
+	}
+	out := &s.Outputs[at].Value
+	if out.Kind != query.ValueLiteral && out.Kind != query.ValueParam {
+		return value{}, false
+	}
+	v, ok := p.value(b, out, k.key)
+	v.assigned, v.typmod = true, k.typmod
+	return v, ok
 }

@@ -281,6 +281,9 @@ databases:
       orders:      {key: customer_id}
       order_items: {key: customer_id}
       products:    {reference: true}
+    functions:
+      spent_since: {argument: 1, table: orders}
+      place_order: {argument: 1, table: orders}
 `, d.listen, d.admin, password, shards.String())
 	path := filepath.Join(d.dirs[0], "shardproxy.yaml")
 	return path, os.WriteFile(path, []byte(text), 0o600)
