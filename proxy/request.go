@@ -295,6 +295,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	if s.answersHere(&need) {
 		return true, nil
 	}
+	if need.batch && need.err == nil {
+		return true, s.runBatch()
+	}
 	if need.all && need.err == nil {
 		return true, s.runAll(kind, size)
 	}
@@ -352,7 +355,9 @@ type need struct {
 	primary  bool // the client insists on the primary
 	opaque   bool
 	shard    int         // the place of the shard, router.AnyShard
+	bound    int         // how many statements were placed
 	all      bool        // it runs on all shards
+	batch    bool        // its statements lie on several shards
 	err      *wire.Error // why it is not sent anywhere
 }
 
@@ -367,6 +372,10 @@ func (s *session) scan() (n need, ok bool) {
 	intent, bound, parsed := true, 0, 0
 	for off := 0; ; {
 		if off > scanMax {
+			if s.places != nil && buf[0] != wire.MsgQuery && buf[0] != wire.MsgFunctionCall {
+				n.batch = true // where what follows lies is seen when it comes
+				return n, true
+			}
 			return s.unread(n), true
 		}
 		if off > len(buf) {

@@ -49,34 +49,27 @@ func (s *session) moveTo(shard int) {
 // locate finds the shard of one statement of the request at hand. rest is the text
 // with the types behind it, as in Parse; bind what stands in Bind behind the names.
 func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
-	if s.places == nil || n.err != nil {
+	if s.places == nil || n.err != nil || n.batch {
 		return
 	}
+	n.bound++
 	if p.Where == router.All || len(p.Draws()) > 0 {
-		n.all = true
-		if n.shard != router.AnyShard {
-			n.err = errOneOnly()
-		}
+		n.batch, n.all = n.bound > 1, true
 		return
 	}
 	shard, err := s.shardOf(p, text, rest, bind)
 	switch {
 	case err == errSplit:
-		n.all = true
-		if n.shard != router.AnyShard {
-			n.err = errOneOnly()
-		}
+		n.batch, n.all = n.bound > 1, true
 	case err != nil:
 		n.err = wire.AsError(err)
 	case n.all:
-		n.err = errOneOnly()
+		n.batch = true
 	case shard == router.AnyShard || shard == n.shard:
 	case n.shard == router.AnyShard:
 		n.shard = shard
 	default:
-		n.err = wire.Errorf("0A000", "the statements of this request lie on several shards").
-			WithDetail("Shards %s and %s.", s.db.Shards[n.shard].Name, s.db.Shards[shard].Name).
-			WithHint("What is sent up to one Sync is one transaction: send the statements of one shard together.")
+		n.batch = true
 	}
 }
 
@@ -256,6 +249,13 @@ func (s *session) staysHere(kind byte, size int) (verdict, error) {
 		if done, err := s.forAll(kind, size); done || err != nil {
 			return isRefused, err
 		}
+	}
+	if n.batch && e == nil && s.tx != 'E' {
+		if !s.owed.empty() || s.tx == 'I' && s.pinned == "" {
+			s.forgetPlans()
+			return waits, nil
+		}
+		return isRefused, s.runBatch()
 	}
 	if n.all && e == nil && s.tx != 'E' {
 		if !s.owed.empty() || s.tx == 'I' && s.pinned == "" {

@@ -1,0 +1,305 @@
+package proxy
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"shardproxy/pool"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// run runs the statements that were read, and answers them.
+func (b *batch) run() error {
+	s, units := b.s, b.units
+	b.units, b.bytes = nil, 0
+	if len(units) == 0 || b.failed {
+		return nil
+	}
+	var bad *wire.Error
+	if i := slices.IndexFunc(units, func(u *unit) bool { return u.err != nil }); i >= 0 {
+		bad, units = units[i].err, units[:i]
+	}
+	shards := b.shardsOf(units)
+	if len(shards) > 0 {
+		if e := b.enlist(shards); e != nil {
+			if e.IsFatal() {
+				return e
+			}
+			b.tell(e.Append(nil))
+			return nil
+		}
+	}
+	s.db.stats.statements.Add(int64(len(units)))
+	answers, err := b.onShards(shards, units)
+	if err != nil {
+		return err
+	}
+	if err := b.answer(units, shards, answers); err != nil || b.failed {
+		return err
+	}
+	if bad != nil {
+		b.tell(bad.Append(nil))
+	}
+	return nil
+}
+
+// shardsOf returns all shards of some statements, in order.
+func (b *batch) shardsOf(units []*unit) (all []int) {
+	for _, u := range units {
+		for _, i := range u.shards {
+			if !slices.Contains(all, i) {
+				all = append(all, i)
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// enlist makes shards a part of the transaction.
+func (b *batch) enlist(shards []int) *wire.Error {
+	s := b.s
+	if s.pinned != "" {
+		return s.tiedTo(shards[0])
+	}
+	if s.tx == 'E' {
+		return wire.Errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+	}
+	e := s.enlistAll(s.tx == 'I', shards)
+	b.begun = b.begun || e == nil
+	s.setPhase(phaseActive)
+	return e
+}
+
+// shardAnswer is what one shard said to its statements of a chunk.
+type shardAnswer struct {
+	lease  *pool.Server
+	answer pool.Answer
+	err    error
+	units  []*unit
+}
+
+// onShards runs each shard's statements, all shards at once. An error ends the session.
+func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
+	s := b.s
+	answers := make([]shardAnswer, len(shards))
+	frames := make([][]byte, len(shards))
+	for i, shard := range shards {
+		a := &answers[i]
+		a.lease = b.leaseOn(shard)
+		for _, u := range units {
+			if at := slices.Index(u.shards, shard); at >= 0 {
+				a.units, frames[i] = append(a.units, u), append(frames[i], u.parts[at]...)
+				if u.bind != nil && u.plan.MayWrite {
+					b.wrote(shard)
+				}
+			}
+		}
+		frames[i] = wire.AppendEmpty(frames[i], wire.MsgSync)
+		s.task.release(a.lease.Socket())
+	}
+	var cancelled atomic.Bool
+	wanted := func() bool {
+		if !cancelled.Load() && s.cancelWanted() {
+			cancelled.Store(true)
+		}
+		return cancelled.Load()
+	}
+	s.task.aside(func() {
+		var all sync.WaitGroup
+		for i := range answers {
+			all.Go(func() {
+				answers[i].answer, answers[i].err = answers[i].lease.Run(s.server.ctx, frames[i], pool.RunOptions{Keep: answerMax, Cancelled: wanted})
+			})
+		}
+		all.Wait()
+	})
+	for i := range answers {
+		if isLost(answers[i].err) {
+			return nil, s.allFailed(answers[i].lease, answers[i].answer, answers[i].err)
+		}
+	}
+	return answers, nil
+}
+
+// leaseOn returns the transaction's connection to a shard.
+func (b *batch) leaseOn(shard int) *pool.Server {
+	s := b.s
+	if shard == s.index {
+		return s.lease
+	}
+	at := slices.IndexFunc(s.spread.branches, func(br branch) bool { return br.index == shard })
+	return s.spread.branches[at].lease
+}
+
+// wrote notes that the transaction writes on a shard.
+func (b *batch) wrote(shard int) {
+	m := b.s.spread
+	if shard == b.s.index {
+		m.wrote = true
+		return
+	}
+	at := slices.IndexFunc(m.branches, func(br branch) bool { return br.index == shard })
+	m.branches[at].wrote = true
+}
+
+// answer tells the client what became of the statements, in their order.
+func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error {
+	s := b.s
+	// What each shard said to each statement.
+	said := map[*unit][]pool.Answer{}
+	failed := map[*unit]int{}
+	for i := range answers {
+		a := &answers[i]
+		rest := a.answer.Frames
+		for _, u := range a.units {
+			mine, tag, more, whole := u.cut(rest)
+			if !whole {
+				failed[u] = i
+				break
+			}
+			said[u], rest = append(said[u], pool.Answer{Frames: mine, Tag: tag}), more
+		}
+	}
+	for _, u := range units {
+		if i, bad := failed[u]; bad {
+			return b.failAt(&answers[i])
+		}
+		frames, e := b.join(u, said[u])
+		if e != nil {
+			b.tell(e.Append(nil))
+			return nil
+		}
+		out := append(s.client.Output(), u.lead...)
+		s.client.SetOutput(append(out, frames...))
+		if u.bind != nil {
+			s.noteAll(u.plan)
+			s.suspect |= u.plan.Effects & auditEffects
+		}
+	}
+	s.steps++
+	if s.client.Pending() > highWater {
+		if err := s.flushAll(); err != nil {
+			return s.clientError(err)
+		}
+	}
+	return nil
+}
+
+// failAt tells the error of a shard.
+func (b *batch) failAt(a *shardAnswer) error {
+	switch {
+	case a.answer.Error != nil:
+		b.tell(wire.AppendFrame(nil, wire.MsgErrorResponse, a.answer.Error))
+	case a.err != nil:
+		e := wire.AsError(a.err)
+		if a.err == pool.ErrAnswerTooLarge {
+			e = wire.Errorf("54000", "the answer of a request on several shards is larger than %d bytes", answerMax)
+		}
+		b.tell(e.Append(nil))
+	default:
+		return b.s.outOfStep("an answer that is not whole")
+	}
+	return nil
+}
+
+// join makes one answer of those of a statement's shards.
+func (b *batch) join(u *unit, answers []pool.Answer) ([]byte, *wire.Error) {
+	if len(answers) == 0 {
+		return nil, nil
+	}
+	frames := answers[0].Frames
+	switch {
+	case u.same:
+		for i := range answers {
+			if answers[i].Tag != answers[0].Tag {
+				return nil, wire.Errorf("55000", "shards gave different results: %s and %s", answers[0].Tag, answers[i].Tag).
+					WithHint("The copies of the table differ.")
+			}
+		}
+	case len(answers) > 1:
+		a, e := (&allRequest{rows: u.rows}).join(answers)
+		if e != nil {
+			return nil, e
+		}
+		frames = a.Frames
+	}
+	if !u.parsed {
+		frames = withoutParse(frames)
+	}
+	return frames, nil
+}
+
+// cut takes the statement's answer off what a shard said: all that belongs to it, up to
+// its end. whole is false when the end is not there.
+func (u *unit) cut(b []byte) (mine []byte, tag string, rest []byte, whole bool) {
+	due := []byte{wire.MsgParseComplete}
+	if u.described {
+		due = append(due, wire.MsgParameterDescription, wire.MsgRowDescription)
+	}
+	if u.bind != nil {
+		due = append(due, wire.MsgBindComplete)
+		if u.portal {
+			due = append(due, wire.MsgRowDescription)
+		}
+		due = append(due, wire.MsgCommandComplete)
+	}
+	at := 0
+	for len(due) > 0 {
+		if len(b)-at < 5 {
+			return nil, "", b, false
+		}
+		kind, size := b[at], frameSize(b[at:])
+		switch {
+		case kind == due[0], kind == wire.MsgNoData && due[0] == wire.MsgRowDescription, kind == wire.MsgEmptyQueryResponse:
+			if kind == wire.MsgCommandComplete {
+				tag = string(cut(b[at+5 : at+size]))
+			}
+			due = due[1:]
+		}
+		at += size
+	}
+	return b[:at:at], tag, b[at:], true
+}
+
+// sync ends the batch.
+func (b *batch) sync(size int) error {
+	s := b.s
+	s.client.Discard(size)
+	s.steps++
+	b.finishUnit()
+	if err := b.run(); err != nil {
+		return err
+	}
+	switch {
+	case b.own && b.begun && s.tx == 'T':
+		if err := s.finish(!b.failed); err != nil {
+			e := wire.AsError(err)
+			if e.IsFatal() {
+				return e
+			}
+			if !b.failed {
+				b.tell(e.Append(nil))
+			}
+		}
+	case b.failed && s.tx == 'T':
+		s.tx, s.failed = 'E', true
+		if s.lease != nil {
+			// The client's next statement is to fail there, as one did elsewhere.
+			s.task.release(s.lease.Socket())
+			s.task.aside(func() { _ = s.lease.Exec(s.server.ctx, "EXECUTE "+noStatement) })
+		}
+	}
+	s.forgetPlans()
+	s.answerReady()
+	return nil
+}
+
+// definesHere notes a Parse that no server gets under the name.
+func (s *session) definesHere(name string, rest []byte, p *router.Plan) *wire.Error {
+	s.segment = append(s.segment[:0], p)
+	defer s.forgetPlans()
+	return s.preparesHere(name, rest)
+}
