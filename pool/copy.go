@@ -31,6 +31,9 @@ type Copying struct {
 // to wait for.
 func (s *Server) StartCopy(text string) (*Copying, Answer, error) {
 	s.Unnamed = 0
+	if s.Abandoned() {
+		return nil, Answer{}, errAbandoned
+	}
 	sock := s.Socket()
 	if err := sock.SetNonBlocking(false); err != nil {
 		return nil, Answer{}, err

@@ -214,6 +214,23 @@ func (p *Pools) Retire(node int) {
 	})
 }
 
+// Abandon has nobody wait for what a node was asked: it does not answer, or is not the
+// primary any more.
+func (p *Pools) Abandon(node int) {
+	p.each(func(n *nodePool) {
+		if n.node != node {
+			return
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for s := range n.servers {
+			if s.lent {
+				s.Abandon()
+			}
+		}
+	})
+}
+
 // Wake lets pools that wait for a node dial it again at once.
 func (p *Pools) Wake(node int) {
 	p.each(func(n *nodePool) {

@@ -38,12 +38,18 @@ type RunOptions struct {
 // ErrAnswerTooLarge says that an answer is larger than RunOptions.Keep.
 var ErrAnswerTooLarge = errors.New("pool: the answer is too large to be kept")
 
+// errAbandoned ends what waits for a server that Server.Abandon was called for.
+var errAbandoned = errors.New("pool: the node does not answer or is not the primary any more")
+
 // Run sends frames, a request that ends with one ReadyForQuery, and waits for its
 // end. Nothing may be owed to the connection, and nobody else may use it meanwhile; it
 // blocks. A *wire.Error of severity ERROR, and ErrAnswerTooLarge, leave the connection
 // as good as it was; after any other error it is lost.
 func (s *Server) Run(ctx context.Context, frames []byte, o RunOptions) (Answer, error) {
 	s.Unnamed = 0 // a query drops it, a Parse replaces it
+	if s.Abandoned() {
+		return Answer{}, errAbandoned
+	}
 	sock := s.Socket()
 	if err := sock.SetNonBlocking(false); err != nil {
 		return Answer{}, err
@@ -98,6 +104,9 @@ func (r *runner) Read(p []byte) (int, error) {
 			r.asked = now
 			if r.ctx.Err() != nil {
 				return 0, r.ctx.Err()
+			}
+			if r.server.Abandoned() {
+				return 0, errAbandoned
 			}
 			if !r.cancelled && r.o.Cancelled != nil && r.o.Cancelled() {
 				r.cancelled = true

@@ -30,6 +30,7 @@ type Server struct {
 	Sequences uint64
 
 	pool      *nodePool
+	abandoned atomic.Bool // see Abandon
 	prepared  *simplelru.LRU[*Statement, struct{}]
 	count     atomic.Int64 // of prepared, for those who may not look into it
 	key       wire.CancelKey
@@ -102,6 +103,13 @@ func (s *Server) ForgetAll() {
 
 // PreparedCount returns how many statements the connection has prepared.
 func (s *Server) PreparedCount() int { return s.prepared.Len() }
+
+// Abandon says that the server is not to be waited for any more: a Run that is under way
+// ends with an error, and others fail at once. Any goroutine may call it.
+func (s *Server) Abandon() { s.abandoned.Store(true) }
+
+// Abandoned reports whether Abandon was called.
+func (s *Server) Abandoned() bool { return s.abandoned.Load() }
 
 // ID returns a number unique among the server connections of Pools that share their IDs.
 func (s *Server) ID() uint64 { return s.id }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -92,7 +93,8 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 		s.unnamedTok, s.unnamedLarge = 0, false
 		return r, s.spreadOver(&r, nil, nil)
 	}
-	var rest, values, tail []byte
+	var rest, values, tail, parsed []byte
+	bound := false
 	for {
 		kind, size := b[0], frameSize(b)
 		body := b[5:size]
@@ -102,7 +104,7 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 			if rest != nil || len(r.frames) > 0 {
 				return r, errOneOnly()
 			}
-			rest = text
+			rest, parsed = text, name
 			if e := s.preparesHere(string(name), text); e != nil {
 				return r, e
 			}
@@ -111,9 +113,10 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 			portal, after, _ := wire.CString(body)
 			var name []byte
 			name, values, _ = wire.CString(after)
-			if len(portal) > 0 {
+			if len(portal) > 0 || bound || rest != nil && !bytes.Equal(name, parsed) {
 				return r, errOneOnly()
 			}
+			bound = true
 			if rest == nil {
 				if rest = s.restOf(name); rest == nil {
 					return r, wire.Errorf("26000", "prepared statement \"%s\" does not exist", name)
@@ -276,6 +279,9 @@ func (s *session) preparesHere(name string, rest []byte) *wire.Error {
 func (s *session) enlistAll(own bool, shards []int) *wire.Error {
 	if own {
 		s.begun, s.tx = &begunTx{text: "BEGIN", primary: true}, 'T'
+		if len(shards) > 1 {
+			s.begun.text += boundedLocks
+		}
 	}
 	for _, i := range shards {
 		if s.lease == nil {
@@ -415,6 +421,7 @@ func (s *session) noteAll(p *router.Plan) {
 	if p.Effects&(query.EffectCatalog|query.EffectUnknown) != 0 {
 		s.catalogChanged, s.catalogMade = true, true
 	}
+	s.suspect |= p.Effects & auditEffects
 	s.acted = true
 	s.spread.newViews = s.spread.newViews || p.MakesViews
 }
@@ -433,7 +440,17 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 		}
 		out = append(out, frames...)
 	case a.Error != nil:
-		out = wire.AppendFrame(out, wire.MsgErrorResponse, a.Error)
+		body, before := a.Error, a.Frames
+		if req.parts != nil || req.plan != nil && len(req.plan.Draws()) > 0 {
+			body = withoutPosition(body)
+		}
+		if req.parse {
+			before = withoutParse(before)
+		}
+		if kind != wire.MsgQuery {
+			out = append(out, before...)
+		}
+		out = wire.AppendFrame(out, wire.MsgErrorResponse, body)
 	default:
 		out = e.Append(out)
 	}

@@ -207,6 +207,8 @@ func (b *batch) finishUnit() {
 	switch {
 	case u.bind != nil && !u.executed:
 		u.err = wire.Errorf("0A000", "a portal must be executed at once in a request on several shards")
+	case u.bind == nil && u.plan.Single.Kind == query.KindBegin:
+		u.err = errAlone() // to describe it no server is asked
 	case u.bind == nil:
 		frames := wire.AppendParse(nil, "", u.rest)
 		if u.described {
@@ -236,7 +238,7 @@ func (b *batch) parse(body []byte) *wire.Error {
 	if p.Where == router.Refused && !p.Refusal.Describable() {
 		return p.Refusal.Error()
 	}
-	if p.CopyIn != nil || p.Each || controlsTransaction(p) || p.Single == nil || p.Single.Kind == query.KindBegin {
+	if !b.takes(p) {
 		return errAlone()
 	}
 	if e := s.definesHere(string(name), rest, p); e != nil {
@@ -259,11 +261,36 @@ func (b *batch) statement(name []byte) *wire.Error {
 	if rest == nil || p == nil {
 		return wire.Errorf("26000", "prepared statement \"%s\" does not exist", name)
 	}
-	if p.CopyIn != nil || p.Each || controlsTransaction(p) || p.Single == nil || p.Single.Kind == query.KindBegin {
+	if !b.takes(p) {
 		return errAlone()
 	}
 	b.open = &unit{plan: p, name: string(name), rest: bytes.Clone(rest)}
 	return nil
+}
+
+// takes reports whether a statement may stand in a batch. BEGIN may be the first.
+func (b *batch) takes(p *router.Plan) bool {
+	if p.Single != nil && p.Single.Kind == query.KindBegin {
+		return b.s.tx == 'I' && !b.begun && len(b.units) == 0
+	}
+	return p.Single != nil && p.CopyIn == nil && !p.Each && !controlsTransaction(p)
+}
+
+// begin begins the client's transaction, as the first statement of the batch.
+func (b *batch) begin(u *unit) {
+	s, c := b.s, u.plan.Single
+	text := cut(u.rest)
+	s.takeOver(&need{}, c, string(text))
+	b.own = false
+	var out []byte
+	if u.parsed {
+		out = wire.AppendEmpty(out, wire.MsgParseComplete)
+	}
+	out = wire.AppendEmpty(out, wire.MsgBindComplete)
+	if u.portal {
+		out = wire.AppendEmpty(out, wire.MsgNoData)
+	}
+	b.units = append(b.units, &unit{lead: wire.AppendCommandComplete(out, tagOf(c, text))})
 }
 
 func (b *batch) bindTo(body []byte) *wire.Error {
@@ -280,6 +307,11 @@ func (b *batch) bindTo(body []byte) *wire.Error {
 	}
 	if e := b.statement(name); e != nil {
 		return e
+	}
+	if u := b.open; u.described {
+		// It is described as the client wrote it, whatever the shards get.
+		b.finishUnit()
+		b.open = &unit{plan: u.plan, name: u.name, rest: u.rest}
 	}
 	b.open.bind = values
 	return nil
@@ -319,6 +351,11 @@ func (b *batch) execute(body []byte) *wire.Error {
 	}
 	u.executed = true
 	u.tail = wire.AppendFrame(u.tail, wire.MsgExecute, make([]byte, 5))
+	if u.plan.Single.Kind == query.KindBegin {
+		b.open = nil
+		b.begin(u)
+		return nil
+	}
 	e := b.place(u)
 	if e != nil {
 		b.open = nil
@@ -356,9 +393,6 @@ func (b *batch) place(u *unit) *wire.Error {
 		return p.Refusal.Error()
 	}
 	frames := wire.AppendParse(nil, "", u.rest)
-	if u.described {
-		frames = appendDescribe(frames, 'S')
-	}
 	frames = append(wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), u.bind), u.tail...)
 	if p.Where != router.All && !p.Splits() && len(p.Draws()) == 0 {
 		shard, err := s.shardOf(p, cut(u.rest), u.rest, u.bind)
@@ -370,9 +404,6 @@ func (b *batch) place(u *unit) *wire.Error {
 		}
 		u.shards, u.parts = []int{shard}, [][]byte{frames}
 		return nil
-	}
-	if u.described {
-		return errOneOnly()
 	}
 	r := allRequest{plan: p, frames: frames}
 	s.values = router.Values{Text: cut(u.rest), Types: appendTypes(nil, u.rest), Described: s.ahead.described}

@@ -151,13 +151,16 @@ func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error
 	// What each shard said to each statement.
 	said := map[*unit][]pool.Answer{}
 	failed := map[*unit]int{}
+	partial := map[*unit][]byte{}
 	for i := range answers {
 		a := &answers[i]
 		rest := a.answer.Frames
 		for _, u := range a.units {
 			mine, tag, more, whole := u.cut(rest)
 			if !whole {
-				failed[u] = i
+				if _, ok := failed[u]; !ok {
+					failed[u], partial[u] = i, rest
+				}
 				break
 			}
 			said[u], rest = append(said[u], pool.Answer{Frames: mine, Tag: tag}), more
@@ -165,7 +168,7 @@ func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error
 	}
 	for _, u := range units {
 		if i, bad := failed[u]; bad {
-			return b.failAt(&answers[i])
+			return b.failAt(u, partial[u], &answers[i])
 		}
 		frames, e := b.join(u, said[u])
 		if e != nil {
@@ -188,11 +191,18 @@ func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error
 	return nil
 }
 
-// failAt tells the error of a shard.
-func (b *batch) failAt(a *shardAnswer) error {
+// failAt tells the error of a shard, behind what it had said of the statement.
+func (b *batch) failAt(u *unit, before []byte, a *shardAnswer) error {
+	if !u.parsed {
+		before = withoutParse(before)
+	}
 	switch {
 	case a.answer.Error != nil:
-		b.tell(wire.AppendFrame(nil, wire.MsgErrorResponse, a.answer.Error))
+		body := a.answer.Error
+		if len(u.shards) > 1 || len(u.plan.Draws()) > 0 {
+			body = withoutPosition(body)
+		}
+		b.tell(wire.AppendFrame(before[:len(before):len(before)], wire.MsgErrorResponse, body))
 	case a.err != nil:
 		e := wire.AsError(a.err)
 		if a.err == pool.ErrAnswerTooLarge {

@@ -95,6 +95,10 @@ func setsLocally(p *router.Plan) bool {
 	return false
 }
 
+// boundedLocks bounds the waits for locks of a transaction on several shards, unless its
+// user has: no server sees a deadlock whose locks are on several.
+const boundedLocks = "; SELECT pg_catalog.set_config('lock_timeout', '30s', true) WHERE pg_catalog.current_setting('lock_timeout') = '0'"
+
 // extend takes the transaction to another shard, or back to one where it was. The
 // error is what the statement is told; the transaction goes on where it is.
 func (s *session) extend(shard int) *wire.Error {
@@ -119,7 +123,11 @@ func (s *session) extend(shard int) *wire.Error {
 		s.unpark(to)
 		return nil
 	}
-	s.begun = &begunTx{text: m.begin + s.savepointsSQL(), primary: true}
+	begin := m.begin
+	if !strings.HasSuffix(begin, boundedLocks) {
+		begin += boundedLocks
+	}
+	s.begun = &begunTx{text: begin + s.savepointsSQL(), primary: true}
 	if err := s.acquire(need{shard: shard, primary: true}); err != nil {
 		s.begun = nil
 		s.unpark(from)

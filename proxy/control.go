@@ -99,6 +99,7 @@ var errNodeDown = errors.New("the node does not answer or is not the primary any
 // start anew elsewhere, other clients are told. Without it a server that was
 // stopped, not killed, would keep them for ever.
 func (srv *Server) Abandon(db *Database, shard *Shard, node int) {
+	shard.Pools.Abandon(node)
 	srv.each(func(s *session) {
 		if l := s.leased.Load(); s.db == db && l != nil && l.Node == node && shard.Pools.Owns(l) {
 			s.abandoned.Store(l.ID())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"sync/atomic"
 
 	"shardproxy/exec"
 	"shardproxy/pool"
@@ -26,9 +27,11 @@ type copyIn struct {
 	reader  *exec.CopyReader
 	shards  []*copyShard
 	owners  *router.Owners
+	effects query.Effect
 	drawn   [][]int64 // of each draw, not used yet
 
 	drawNext int // how many are drawn next
+	unwanted atomic.Bool
 
 	left   int         // bytes of the client's frame that have not come
 	err    *wire.Error // what the client is told, nil while all is well
@@ -52,7 +55,7 @@ type copyShard struct {
 // runCopyIn runs a simple query that is such a COPY.
 func (s *session) runCopyIn(size int) error {
 	text := string(trimNUL(s.client.Buffered()[5:size]))
-	c := &copyIn{s: s, plan: s.segment[0].CopyIn, owners: s.db.Owners()}
+	c := &copyIn{s: s, plan: s.segment[0].CopyIn, owners: s.db.Owners(), effects: s.segment[0].Effects & auditEffects}
 	own := s.tx == 'I'
 	e := c.prepare(text)
 	if e == nil && s.pinned != "" {
@@ -310,6 +313,7 @@ func (c *copyIn) finish(own bool) error {
 		c.wrote(shard)
 	}
 	s.acted = true
+	s.suspect |= c.effects
 	e := c.err
 	switch {
 	case e == nil && own:

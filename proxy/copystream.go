@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"shardproxy/exec"
@@ -60,8 +62,14 @@ func (c *copyIn) watch(done <-chan struct{}) {
 			}
 			return
 		case <-tick.C:
+			for _, shard := range c.shards {
+				if shard.lease.Abandoned() {
+					_ = shard.lease.Socket().Shutdown() // as above
+				}
+			}
 			if !cancelled && c.s.cancelWanted() {
 				cancelled = true
+				c.unwanted.Store(true) // a server that waits for data heeds no cancel request
 				for _, shard := range c.shards {
 					shard.lease.Cancel(nil)
 				}
@@ -73,6 +81,10 @@ func (c *copyIn) watch(done <-chan struct{}) {
 // fill reads from the client; it returns now and then without having read.
 func (c *copyIn) fill() {
 	client := c.s.client
+	if c.unwanted.Load() {
+		c.err = wire.Errorf("57014", "canceling statement due to user request")
+		return
+	}
 	if c.failedThere() {
 		c.ended = true
 		return
@@ -242,6 +254,9 @@ func (c *copyIn) draw() ([]exec.CopyAdded, error) {
 		added[i].Name = d.Column
 		if d.Sequence == "" {
 			added[i].Value = randomUUID()
+			if c.dialect.Format == exec.CopyBinary {
+				added[i].Value, _ = hex.DecodeString(strings.ReplaceAll(string(added[i].Value), "-", ""))
+			}
 			continue
 		}
 		if len(c.drawn[i]) == 0 {
@@ -251,10 +266,43 @@ func (c *copyIn) draw() ([]exec.CopyAdded, error) {
 			}
 			c.drawNext = min(2*c.drawNext, copyDrawMax)
 		}
-		added[i].Value = strconv.AppendInt(nil, c.drawn[i][0], 10)
+		v := c.drawn[i][0]
 		c.drawn[i] = c.drawn[i][1:]
+		if c.dialect.Format != exec.CopyBinary {
+			added[i].Value = strconv.AppendInt(nil, v, 10)
+			continue
+		}
+		var err error
+		if added[i].Value, err = binaryInt(d.Type, v); err != nil {
+			return nil, err
+		}
 	}
 	return added, nil
+}
+
+// OIDs of the integer types.
+const (
+	oidInt8 = 20
+	oidInt2 = 21
+	oidInt4 = 23
+)
+
+// binaryInt is a number as the type's receive function takes it.
+func binaryInt(oid uint32, v int64) ([]byte, error) {
+	switch {
+	case oid == oidInt8:
+		return binary.BigEndian.AppendUint64(nil, uint64(v)), nil
+	case oid == oidInt4 && v == int64(int32(v)):
+		return binary.BigEndian.AppendUint32(nil, uint32(v)), nil
+	case oid == oidInt2 && v == int64(int16(v)):
+		return binary.BigEndian.AppendUint16(nil, uint16(v)), nil
+	case oid == oidInt4:
+		return nil, wire.Errorf("22003", "integer out of range")
+	case oid == oidInt2:
+		return nil, wire.Errorf("22003", "smallint out of range")
+	}
+	return nil, wire.Errorf("0A000", "values of a sequence cannot be given to a column of this type in the binary format").
+		WithHint("Use the text format.")
 }
 
 // copyDrawMax bounds how many values are drawn ahead for one COPY.

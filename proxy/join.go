@@ -75,3 +75,19 @@ func withoutParse(frames []byte) []byte {
 	}
 	return frames
 }
+
+// withoutPosition returns the fields of an error without the position: it is one in a
+// text that was rewritten.
+func withoutPosition(body []byte) (out []byte) {
+	for len(body) > 0 && body[0] != 0 {
+		value, rest, ok := wire.CString(body[1:])
+		if !ok {
+			return append(out, body...)
+		}
+		if body[0] != 'P' {
+			out = append(append(append(out, body[0]), value...), 0)
+		}
+		body = rest
+	}
+	return append(out, 0)
+}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
+	"time"
 
 	"shardproxy/query"
 	"shardproxy/router"
@@ -236,6 +237,10 @@ func (s *session) skip(kind byte, size int) {
 	}
 }
 
+// loadingWait is how long a statement waits, after a start, for the tables of the shards
+// to be known.
+const loadingWait = 5 * time.Second
+
 // begin deals with the first frame of a request: it finds the server for it.
 func (s *session) begin(kind byte, size int) (bool, error) {
 	if s.control.Load()&(controlKill|controlDrain) != 0 && s.tx == 'I' && s.owed.empty() && !s.fresh {
@@ -291,6 +296,15 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	need, ok := s.scan()
 	if !ok {
 		return false, nil
+	}
+	for end := time.Now().Add(loadingWait); need.err != nil && router.IsLoading(need.err) && time.Now().Before(end); {
+		if err := s.pause(20*time.Millisecond, phaseHeld); err != nil {
+			if e := wire.AsError(err); e.IsFatal() || err == errEnded {
+				return false, err
+			}
+			break
+		}
+		need, _ = s.scan()
 	}
 	if s.answersHere(&need) {
 		return true, nil
@@ -358,6 +372,7 @@ type need struct {
 	bound    int         // how many statements were placed
 	all      bool        // it runs on all shards
 	batch    bool        // its statements lie on several shards
+	odd      bool        // it has more than what runs one statement
 	err      *wire.Error // why it is not sent anywhere
 }
 
@@ -370,6 +385,7 @@ func (s *session) scan() (n need, ok bool) {
 	var unnamed, named *router.Plan
 	var name []byte
 	intent, bound, parsed := true, 0, 0
+	var parsedName, boundName []byte
 	for off := 0; ; {
 		if off > scanMax {
 			if s.places != nil && buf[0] != wire.MsgQuery && buf[0] != wire.MsgFunctionCall {
@@ -412,7 +428,7 @@ func (s *session) scan() (n need, ok bool) {
 				return s.unread(n), true
 			}
 			p := s.planInto(cut(text))
-			parsed++
+			parsed, parsedName = parsed+1, nm
 			s.parsed(&n, p, nm, text)
 			n.primary = n.primary || s.routeFor(p) == query.RoutePrimary
 			if len(nm) == 0 {
@@ -427,6 +443,10 @@ func (s *session) scan() (n need, ok bool) {
 			if good {
 				nm, _, good = wire.CString(after)
 			}
+			if good && size > scanMax && size <= batchFrameMax && s.places != nil {
+				n.batch = true // where it lies is seen when all of it has come
+				return n, true
+			}
 			if !good || size > scanMax {
 				if whole || size > scanMax {
 					return s.unread(n), true
@@ -434,7 +454,7 @@ func (s *session) scan() (n need, ok bool) {
 				return need{}, false
 			}
 			p := s.planOf(nm, unnamed, name, named)
-			bound++
+			bound, boundName = bound+1, nm
 			s.bindsTo(&n, p, nm, after)
 			if p == nil {
 				intent, n.replica = false, false
@@ -454,11 +474,17 @@ func (s *session) scan() (n need, ok bool) {
 				}
 			}
 		case wire.MsgDescribe, wire.MsgClose:
+			n.odd = n.odd || kind == wire.MsgClose || len(body) == 0 || body[0] != 'P'
 		case wire.MsgSync:
+			n.batch = n.batch || n.all && (n.odd || parsed > 0 && (parsed > 1 || !bytes.Equal(parsedName, boundName)))
 			n.read = intent && (bound > 0 || parsed > 0)
 			n.readOnly = n.readOnly && bound == 1
 			return n, true
 		default:
+			if kind == wire.MsgFlush && s.places != nil && parsed+bound > 0 {
+				n.batch = true // what follows may be for another shard
+				return n, true
+			}
 			return s.unread(n), true
 		}
 		off += size
@@ -530,6 +556,7 @@ func (s *session) plan(text []byte) *router.Plan {
 	ctx := router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding}
 	if s.places != nil {
 		ctx.Role, ctx.NewViews = s.role, s.spread != nil && s.spread.newViews
+		ctx.Altered = s.catalogChanged
 	}
 	if s.alteredAhead || s.owed.altering > 0 {
 		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true}

@@ -155,6 +155,9 @@ func (s *session) parsed(n *need, p *router.Plan, name, rest []byte) {
 	} else {
 		s.ahead.named, s.ahead.name = rest, name
 	}
+	if n.err == nil && p.Where == router.Home && n.shard == router.AnyShard {
+		n.shard = 0 // only there can it be described
+	}
 	if p.Where != router.Refused || n.err != nil {
 		return
 	}

@@ -18,6 +18,8 @@ type Draw struct {
 	// Sequence is the sequence as SQL names it, quoted and with its schema; "" for a
 	// random UUID.
 	Sequence string
+	// Type is the OID of the column's type, or of what its domain is made of.
+	Type uint32
 	// Identity is set when PostgreSQL asks for no privilege on the sequence.
 	Identity bool
 	// Ascending is set when each value is larger than all before it.
@@ -31,7 +33,7 @@ type Draw struct {
 // drawOf returns what an INSERT that leaves the column out draws; nil for nothing
 // that is understood.
 func drawOf(t *catalog.Table, c *catalog.Column) *Draw {
-	d := &Draw{Schema: t.Schema, Table: t.Name, Column: c.Name}
+	d := &Draw{Schema: t.Schema, Table: t.Name, Column: c.Name, Type: c.Base}
 	switch c.Default.Kind {
 	case catalog.DefaultSequence, catalog.DefaultIdentity:
 		of := c.Default.Sequence
@@ -88,6 +90,9 @@ func (p *prover) drawn(r *relation, in *query.Insert, sp *split) (ok bool) {
 	if len(sp.draws) == 0 {
 		return true
 	}
+	if in.Source != nil && slices.ContainsFunc(in.Source.Rows, p.makesRows) {
+		return false
+	}
 	sp.sort()
 	return sp.place(r, in, width)
 }
@@ -141,6 +146,8 @@ func (sp *split) place(r *relation, in *query.Insert, width int) bool {
 			var span query.Span
 			switch {
 			case sp.draws[j].missing:
+			case at >= len(row.Values):
+				return false // PostgreSQL refuses it
 			case row.Values[at].Kind == query.ValueDefault:
 				if span = row.Values[at].Span; !span.Located() {
 					return false
@@ -166,3 +173,24 @@ func (p *Plan) Draws() []Draw {
 
 // RowCount returns how many rows the text of a plan with a split lists.
 func (p *Plan) RowCount() int { return len(p.split.rows) }
+
+// makesRows reports whether a row of VALUES may be several: a single one may call
+// functions that return sets.
+func (p *prover) makesRows(row query.Row) bool {
+	return slices.ContainsFunc(row.Values, func(v query.Value) bool {
+		e := v.Expr()
+		return e != nil && slices.ContainsFunc(e.Calls, func(c query.Call) bool { return p.relations.returnsSet(c.Name) })
+	})
+}
+
+// drawsNothing reports whether a default's volatile expression is surely one that takes
+// its value from chance or from the clock.
+func drawsNothing(expression string) bool {
+	name, _ := strings.CutPrefix(expression, "public.")
+	switch name {
+	case "gen_random_uuid()", "uuidv4()", "uuidv7()", "uuid_generate_v1()", "uuid_generate_v1mc()", "uuid_generate_v4()",
+		"random()", "clock_timestamp()", "timeofday()":
+		return true
+	}
+	return false
+}

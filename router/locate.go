@@ -205,3 +205,7 @@ func (p *Placement) fixedShard(o *Owners) int {
 
 // Literals reports whether Shard looks at the literals of the text.
 func (p *Plan) Literals() bool { return p.literals }
+
+// IsLoading reports whether a statement was refused for now, because the catalog is not
+// loaded yet.
+func IsLoading(e *wire.Error) bool { return e.Code == "57P03" && ReasonOf(e) == reasonLoading }

@@ -70,6 +70,9 @@ type Context struct {
 	Role string
 	// NewViews is set when views may be there that the catalog does not know yet.
 	NewViews bool
+	// Altered is set in a transaction that has changed definitions, which the catalog does
+	// not know of yet.
+	Altered bool
 	// NonStandardStrings is set when standard_conforming_strings is off.
 	NonStandardStrings bool
 	// UnsafeEncoding is set when in the session's client_encoding a byte below

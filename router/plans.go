@@ -1,6 +1,10 @@
 package router
 
-import "shardproxy/query"
+import (
+	"slices"
+
+	"shardproxy/query"
+)
 
 // place adds to a plan where it runs. literals are those of the text it is made for.
 func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query.Literal) {
@@ -16,6 +20,13 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 		r.bound.Store(b)
 	}
 	found := route(newSchema(b, m.ctx), p.Statement, shapes, string(m.sql), literals)
+	if m.ctx.Altered && inserts(shapes) && (found.where == Keyed || found.where == All) {
+		found.where, found.refusal = Refused, &Refusal{Reason: reasonCommand,
+			Why: "definitions were changed in this transaction, and what an INSERT or COPY must know of them is known when it is committed"}
+	}
+	if found.where == Refused {
+		found.split, found.copies, found.each = nil, nil, false
+	}
 	p.Where, p.Refusal, p.groups, p.MakesViews = found.where, found.refusal, found.groups, found.makesViews
 	p.split, p.CopyIn, p.Each = found.split, found.copies, found.each
 	for i := range p.groups {
@@ -46,4 +57,15 @@ func (p *Plan) ofSession() bool {
 		}
 	}
 	return true
+}
+
+// inserts reports whether a command may insert rows.
+func inserts(shapes []*query.Shape) bool {
+	return slices.ContainsFunc(shapes, func(sh *query.Shape) bool {
+		if sh.Kind == query.ShapeCopy {
+			return sh.Copy.From
+		}
+		s := sh.Scope
+		return s != nil && (s.Kind == query.ScopeInsert || s.Kind == query.ScopeMerge || len(s.With) > 0)
+	})
 }

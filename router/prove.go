@@ -22,9 +22,11 @@ type prover struct {
 	refusal *Refusal
 	// all is what a command defines, or changes, on every shard; ends is set when one
 	// beside it is about the session.
-	all       string
-	ends      bool
-	makesView bool
+	all string
+	// allReference is set when a reference table is among it.
+	allReference bool
+	ends         bool
+	makesView    bool
 	// split are the rows of an INSERT that is the whole command, each with its group.
 	// draw is why it cannot run otherwise; "" when it can.
 	split *split

@@ -260,6 +260,9 @@ func (r *Router) hash(key []byte, ctx *Context, exact bool) uint64 {
 	if ctx.NewViews {
 		h ^= 0x9696969696969696
 	}
+	if ctx.Altered {
+		h ^= 0xc3c3c3c3c3c3c3c3
+	}
 	if ctx.NonStandardStrings {
 		h ^= 0x3c3c3c3c3c3c3c3c
 	}

@@ -73,6 +73,8 @@ func bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
 		out.generated = true
 	case catalog.DefaultExpression:
 		out.unsteady = c.Default.Volatility != catalog.Immutable
+		// What else a volatile expression does is not known: it may draw.
+		out.drawn = c.Default.Volatility == catalog.Volatile && !drawsNothing(c.Default.Expression)
 	}
 	return out
 }

@@ -40,7 +40,7 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 		named = true
 		switch {
 		case r.declared, r.kind == kindSharded, r.kind == kindReference, r.kind == kindView && p.viewSpread(r):
-			p.all = r.String()
+			p.all, p.allReference = r.String(), p.allReference || r.kind == kindReference
 		case r.kind == kindUnknown:
 			p.refuse(reasonUnknown, r.String()+" "+r.why)
 		default:
@@ -63,6 +63,9 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	}
 	if p.all != "" && how == onEach {
 		p.each = true
+	}
+	if why := p.fillsColumn(sh, c); p.all != "" && why != "" {
+		p.refuse(reasonReference, why)
 	}
 	if p.all != "" && concurrently(sh, p.sql[c.Start:c.End]) {
 		p.refuse(reasonCommand, "CONCURRENTLY works on one server, and "+p.all+" is on several shards: leave it out")

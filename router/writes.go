@@ -14,29 +14,70 @@ func (p *prover) writes(b *block, given []fact, nothing bool) {
 		p.insert(b, given, nothing)
 	case query.ScopeUpdate:
 		if r := p.target(b); r != nil && s.Update != nil {
-			p.keeps(r, s.Update.Set)
+			p.keeps(b, r, s.Update.Set)
 		}
 	case query.ScopeMerge:
 		p.merge(b)
 	}
 }
 
-// target returns the sharded table that is written, nil for others.
+// target returns the table on several shards that is written, nil for others.
 func (p *prover) target(b *block) *relation {
 	for _, n := range b.nodes {
-		if n.leaf != nil && n.leaf.ref == b.scope.Target && n.leaf.rel != nil && n.leaf.rel.kind == kindSharded {
+		if n.leaf != nil && n.leaf.ref == b.scope.Target && n.leaf.rel != nil &&
+			(n.leaf.rel.kind == kindSharded || n.leaf.rel.kind == kindReference) {
 			return n.leaf.rel
 		}
 	}
 	return nil
 }
 
-// keeps refuses assignments to the columns of a key.
-func (p *prover) keeps(r *relation, set []query.Assignment) {
+// keeps refuses assignments by which a row may come to belong to another shard, and of
+// defaults that each shard would make for itself.
+func (p *prover) keeps(b *block, r *relation, set []query.Assignment) {
 	for i := range set {
-		if r.isKey(set[i].Column.Name) {
-			p.refuse(reasonKeyChange, "column "+set[i].Column.Name+" is part of the key of "+r.String()+
+		a := &set[i]
+		if a.Value.Kind == query.ValueDefault {
+			p.keepsDefault(r, a.Column.Name)
+		}
+		if r.isKey(a.Column.Name) && !p.staysThere(b, r, a) {
+			p.refuse(reasonKeyChange, "column "+a.Column.Name+" is part of the key of "+r.String()+
 				": a row with another key may belong to another shard")
+		}
+	}
+}
+
+// staysThere reports whether an assignment to a key's column leaves the row where it is:
+// the value of the row that an INSERT gave, which was placed by it, or one whose shard
+// must be that of all else.
+func (p *prover) staysThere(b *block, r *relation, a *query.Assignment) bool {
+	v := &a.Value
+	if c := v.Column; v.Kind == query.ValueColumn && c != nil && b.scope.Kind == query.ScopeInsert {
+		return c.Schema == "" && c.Table == "excluded" && c.Name == a.Column.Name
+	}
+	if len(r.key) != 1 || a.Column.Part || v.Kind != query.ValueLiteral && v.Kind != query.ValueParam {
+		return false
+	}
+	k := r.columns[r.key[0]]
+	to, ok := p.value(b, v, k.key)
+	if !ok {
+		return false
+	}
+	to.assigned, to.typmod = true, k.typmod
+	p.add(Group{table: r.String(), placement: r.placement, columns: [][]value{{to}}})
+	return true
+}
+
+// keepsDefault refuses SET column = DEFAULT where the default is drawn, or may be another
+// on each shard.
+func (p *prover) keepsDefault(r *relation, column string) {
+	for _, c := range r.columns {
+		switch {
+		case c.name != column:
+		case c.drawn:
+			p.refuse(reasonSequence, drawsOwn(r, column))
+		case r.kind == kindReference && (c.unsteady || c.draw != nil):
+			p.refuse(reasonReference, r.String()+" is on every shard, and the default of "+column+" may be another on each")
 		}
 	}
 }
@@ -52,8 +93,8 @@ func (p *prover) merge(b *block) {
 	}
 	for i := range b.scope.Merge.When {
 		w := &b.scope.Merge.When[i]
-		p.keeps(r, w.Set)
-		if w.Action == query.MergeInsert {
+		p.keeps(b, r, w.Set)
+		if w.Action == query.MergeInsert && r.kind == kindSharded {
 			p.mergeRow(b, r, w)
 		}
 	}
@@ -87,6 +128,9 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 	if b.right != nil {
 		p.block(b.right, given, nothing)
 	}
+	if c := s.Insert.Conflict; c != nil && l.rel.kind == kindReference {
+		p.keeps(b, l.rel, c.Set)
+	}
 	if l.rel.kind == kindReference {
 		sp := &split{everywhere: true, conflict: s.Insert.Conflict != nil}
 		p.draws(b, l.rel, sp)
@@ -96,7 +140,7 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 		return
 	}
 	if c := s.Insert.Conflict; c != nil {
-		p.keeps(l.rel, c.Set)
+		p.keeps(b, l.rel, c.Set)
 	}
 	if len(l.rel.key) == 0 {
 		p.add(Group{table: l.rel.String(), placement: l.rel.placement})

@@ -3,6 +3,7 @@ package sequence
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,6 +25,10 @@ const (
 	// margin is how far a sequence moves beyond what is known after a failover: other
 	// proxies may hold blocks of values that were drawn before.
 	margin = 100 * blockMax
+	// reach is how far beyond a sequence the values of rows are looked at.
+	reach = 10 * margin
+	// lockWait bounds the wait for a lock, milliseconds: meanwhile nobody else draws.
+	lockWait = 300
 )
 
 // ErrClosed is returned by Draw after Close.
@@ -193,9 +198,17 @@ func (a *Allocator) draw(ctx context.Context, st *state, role string, d *router.
 			}
 		}
 		var err error
-		values, err = nextValues(ctx, conn, d, size)
+		values, err = nextValues(ctx, conn, d, size, n)
 		return err
 	})
+	if locked(err) && ctx.Err() == nil {
+		// Somebody alters the sequence: others may draw from theirs meanwhile.
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+			return a.draw(ctx, st, role, d, n)
+		}
+	}
 	if err != nil {
 		return nil, told(d, err)
 	}
@@ -233,6 +246,10 @@ func (a *Allocator) onHome(ctx context.Context, f func(*pgx.Conn) error) error {
 	if a.conn == nil {
 		conn, err := a.opts.Shards[0].Connect(ctx)
 		if err != nil {
+			return err
+		}
+		if _, err := conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = %d", lockWait)); err != nil {
+			_ = conn.Close(ctx) // the first error is the one to report
 			return err
 		}
 		a.conn, a.connMoved = conn, moved

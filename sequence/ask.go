@@ -13,9 +13,15 @@ import (
 	"shardproxy/wire"
 )
 
-// nextValues draws from the sequence itself.
-func nextValues(ctx context.Context, conn *pgx.Conn, d *router.Draw, n int) ([]int64, error) {
-	rows, err := conn.Query(ctx, "SELECT pg_catalog.nextval($1::text::regclass) FROM pg_catalog.generate_series(1, $2)", d.Sequence, n)
+// nextValues draws from the sequence itself, n values or at least so many.
+func nextValues(ctx context.Context, conn *pgx.Conn, d *router.Draw, n, least int) ([]int64, error) {
+	// A block may not be larger than what is left, or all of that would be lost with it.
+	// The name is the catalog's own, quoted.
+	rows, err := conn.Query(ctx, fmt.Sprintf(`SELECT pg_catalog.nextval($1::text::regclass) FROM (
+		SELECT CASE WHEN q.seqcycle THEN $2::numeric ELSE least($2::numeric, greatest($3::numeric, pg_catalog.floor(
+			(CASE WHEN q.seqincrement > 0 THEN q.seqmax ELSE q.seqmin END::numeric - s.last_value) / q.seqincrement))) END AS n
+		FROM %s s, pg_catalog.pg_sequence q WHERE q.seqrelid = $1::text::regclass OFFSET 0) x,
+		LATERAL pg_catalog.generate_series(1, x.n::int)`, d.Sequence), d.Sequence, n, least)
 	if err != nil {
 		return nil, err
 	}
@@ -40,14 +46,15 @@ func (a *Allocator) moveBeyond(ctx context.Context, home *pgx.Conn, d *router.Dr
 	if !d.Ascending {
 		return nil
 	}
-	highest, err := a.highest(ctx, home, d)
+	var last, limit int64
+	// The name is the catalog's own, quoted.
+	err := home.QueryRow(ctx, fmt.Sprintf(`SELECT s.last_value, q.seqmax FROM %s s, pg_catalog.pg_sequence q WHERE q.seqrelid = $1::text::regclass`,
+		d.Sequence), d.Sequence).Scan(&last, &limit)
 	if err != nil {
 		return err
 	}
-	var last, limit int64
-	// The name is the catalog's own, quoted.
-	err = home.QueryRow(ctx, fmt.Sprintf(`SELECT s.last_value, q.seqmax FROM %s s, pg_catalog.pg_sequence q WHERE q.seqrelid = $1::text::regclass`,
-		d.Sequence), d.Sequence).Scan(&last, &limit)
+	// Rows beyond were given their values by somebody else: no failover loses so many.
+	highest, err := a.highest(ctx, home, d, last+min(reach, limit-last))
 	if err != nil {
 		return err
 	}
@@ -65,9 +72,9 @@ func (a *Allocator) moveBeyond(ctx context.Context, home *pgx.Conn, d *router.Dr
 	return err
 }
 
-// highest returns the largest value of the column on all shards that can be asked; 0
-// when there is none, or no index that tells.
-func (a *Allocator) highest(ctx context.Context, home *pgx.Conn, d *router.Draw) (highest int64, err error) {
+// highest returns the largest value of the column, up to most, on all shards that can be
+// asked; 0 when there is none, or no index that tells.
+func (a *Allocator) highest(ctx context.Context, home *pgx.Conn, d *router.Draw, most int64) (highest int64, err error) {
 	table := pgx.Identifier{d.Schema, d.Table}.Sanitize()
 	var indexed bool
 	err = home.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
@@ -76,7 +83,7 @@ func (a *Allocator) highest(ctx context.Context, home *pgx.Conn, d *router.Draw)
 	if err != nil || !indexed {
 		return 0, err
 	}
-	sql := fmt.Sprintf("SELECT coalesce(pg_catalog.max(%s), 0)::bigint FROM %s", pgx.Identifier{d.Column}.Sanitize(), table)
+	sql := fmt.Sprintf("SELECT coalesce(pg_catalog.max(%s), 0)::bigint FROM %s WHERE %[1]s <= $1", pgx.Identifier{d.Column}.Sanitize(), table)
 	for i := range a.opts.Shards {
 		conn := home
 		if i > 0 {
@@ -88,9 +95,14 @@ func (a *Allocator) highest(ctx context.Context, home *pgx.Conn, d *router.Draw)
 			}
 		}
 		var there int64
-		err = conn.QueryRow(ctx, sql).Scan(&there)
+		err = conn.QueryRow(ctx, sql, most).Scan(&there)
 		if i > 0 {
 			_ = conn.Close(ctx) // nothing depends on it
+		}
+		if locked(err) {
+			// Somebody changes the table, perhaps the transaction that draws.
+			a.opts.Logger.Warn("shard not asked for the largest value of a sequence", "shard", a.opts.Shards[i].Name, "sequence", d.Sequence, "error", err)
+			continue
 		}
 		if err != nil {
 			return 0, err
@@ -98,6 +110,12 @@ func (a *Allocator) highest(ctx context.Context, home *pgx.Conn, d *router.Draw)
 		highest = max(highest, there)
 	}
 	return highest, nil
+}
+
+// locked reports whether a lock was not to be had in time.
+func locked(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == "55P03"
 }
 
 // told turns an error into what the client is told.

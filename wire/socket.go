@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -192,6 +193,9 @@ func (s *Socket) Read(p []byte) (int, error) {
 			return 0, ErrWouldBlock
 		case err == unix.EAGAIN:
 			if err := s.block(unix.POLLIN); err != nil {
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					return 0, err // as it is, for crypto/tls must see that it may read on
+				}
 				return 0, fmt.Errorf("read: %w", err)
 			}
 		case err != nil:
