@@ -59,9 +59,9 @@ regress: ## PostgreSQL's own regression suite, directly and through the proxy (M
 	nice scripts/regress.sh
 
 nightly: need build lint ## the long way: all tests five times with the race detector, every fuzz target for ten minutes
-	go test -race -count 5 -p $(PARALLEL) -timeout 3h $$(go list ./... | grep -v /drivertest)
-	@# Its stage is made once for a process, and its scripts leave their tables there.
-	for i in 1 2 3 4 5; do go test -race -count 1 -timeout 1h ./internal/drivertest || exit 1; done
+	go test -race -count 5 -p $(PARALLEL) -timeout 3h $$(go list ./... | grep -v -e /drivertest -e /ormtest)
+	@# Their stages are made once for a process, and their scripts leave their tables there.
+	for i in 1 2 3 4 5; do go test -race -count 1 -p 1 -timeout 1h ./internal/drivertest ./internal/ormtest || exit 1; done
 	scripts/fuzz.sh 10m
 
 help: ## print this list

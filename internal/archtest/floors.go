@@ -29,7 +29,9 @@ func Floors() map[string]int {
 		"internal/pgcluster":  testFloor,
 		"internal/pgtest":     testFloor,
 		"internal/faultproxy": testFloor,
+		"internal/clientrun":  testFloor,
 		"internal/drivertest": testFloor,
+		"internal/ormtest":    testFloor,
 		"internal/archtest":   testFloor,
 		"internal/bench":      testFloor,
 	}

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"shardproxy/internal/clientrun"
 	"shardproxy/internal/pgcluster"
 )
 
@@ -43,7 +44,7 @@ func legs(client string) []leg {
 	}
 	direct, proxied := l, l
 	direct.name, direct.port, direct.database = "direct", l.nodes[0], client+directSuffix
-	proxied.name, proxied.port, proxied.database = "proxy", s.proxy.port, client
+	proxied.name, proxied.port, proxied.database = "proxy", s.port, client
 	return []leg{direct, proxied}
 }
 
@@ -80,6 +81,17 @@ func (l leg) nodeDSN(port int) string {
 // its sections, or those named, if any are and it knows how.
 type clientScript func(l leg, only []string) (string, error)
 
+// runScript runs a program with a leg's environment and returns what it
+// printed. Its standard error comes with the error.
+func runScript(l leg, more []string, program string, args ...string) (string, error) {
+	return runScriptInput(l, more, "", program, args...)
+}
+
+// runScriptInput is runScript with a text as standard input.
+func runScriptInput(l leg, more []string, input, program string, args ...string) (string, error) {
+	return clientrun.Script{Program: program, Args: args, Env: append(l.environment(), more...), Input: input}.Run()
+}
+
 // compare runs one client's script over both legs at once and reports each
 // section that differs.
 func compare(t *testing.T, client string, script clientScript) {
@@ -88,13 +100,13 @@ func compare(t *testing.T, client string, script clientScript) {
 		t.Fatal(err)
 	}
 	both := legs(client)
-	transcripts, errs := make([]transcript, len(both)), make([]error, len(both))
+	transcripts, errs := make([]clientrun.Transcript, len(both)), make([]error, len(both))
 	var wg sync.WaitGroup
 	for i, l := range both {
 		wg.Go(func() {
 			var text string
 			text, errs[i] = script(l, nil)
-			transcripts[i] = readTranscript(text)
+			transcripts[i] = clientrun.ReadTranscript(text)
 		})
 	}
 	wg.Wait()
@@ -104,14 +116,14 @@ func compare(t *testing.T, client string, script clientScript) {
 	}
 	got = goOn(both[1], script, want, got)
 	for _, section := range want {
-		t.Run(section.name, func(t *testing.T) {
-			if failures := section.failures(); failures != "" {
+		t.Run(section.Name, func(t *testing.T) {
+			if failures := section.Failures(); failures != "" {
 				t.Fatalf("against PostgreSQL itself:\n%s", failures)
 			}
 			if testing.Verbose() {
-				t.Log("PostgreSQL:\n" + strings.Join(section.lines, "\n"))
+				t.Log("PostgreSQL:\n" + strings.Join(section.Lines, "\n"))
 			}
-			section.judge(t, got.find(section.name))
+			section.Judge(t, got.Find(section.Name))
 		})
 	}
 	for i, err := range errs {
@@ -143,15 +155,15 @@ func touchSources() error {
 
 // goOn runs the sections that a script did not come to because one before them
 // hung, so that one fault does not hide others.
-func goOn(l leg, script clientScript, want, got transcript) transcript {
+func goOn(l leg, script clientScript, want, got clientrun.Transcript) clientrun.Transcript {
 	for 0 < len(got) && len(got) < len(want) {
 		var rest []string
 		for _, s := range want[len(got):] {
-			rest = append(rest, s.name)
+			rest = append(rest, s.Name)
 		}
 		text, _ := script(l, rest) // the first run's error is reported
-		more := readTranscript(text)
-		if len(more) == 0 || more[0].name != rest[0] {
+		more := clientrun.ReadTranscript(text)
+		if len(more) == 0 || more[0].Name != rest[0] {
 			break
 		}
 		got = append(got, more...)

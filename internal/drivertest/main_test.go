@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"shardproxy/internal/clientrun"
 	"shardproxy/internal/pgcluster"
 )
 
@@ -23,7 +24,8 @@ var clients = []string{
 // stage is where all tests play: the servers and the proxy before them.
 type stage struct {
 	cluster *pgcluster.Cluster
-	proxy   *program
+	proxy   *clientrun.Program
+	port    int    // of the proxy
 	dir     string // of files made for the tests
 	wrongCA string // an authority that signed nothing
 }
@@ -73,8 +75,7 @@ func openStage() (s *stage, err error) {
 	if err := s.makeDatabases(ctx); err != nil {
 		return nil, err
 	}
-	s.proxy, err = startProxy(ctx, s)
-	return s, err
+	return s, s.startProxy(ctx)
 }
 
 // makeDatabases makes two databases for each client: the one that the proxy
@@ -100,9 +101,9 @@ func (s *stage) makeDatabases(ctx context.Context) error {
 func (s *stage) close(failed bool) error {
 	var err error
 	if s.proxy != nil {
-		err = s.proxy.stop()
+		err = s.proxy.Stop()
 		if failed || err != nil {
-			s.proxy.printLog()
+			s.proxy.PrintLog()
 		}
 	}
 	if closeErr := s.cluster.Close(); err == nil {

@@ -13,7 +13,7 @@ func TestPostgresJS(t *testing.T) { compareNode(t, "postgresjs") }
 // compareNode runs testdata/node/<client>_script.js with the pinned packages.
 func compareNode(t *testing.T, client string) {
 	var said strings.Builder
-	install := exec.Command("./node-modules.sh")
+	install := exec.Command("../../scripts/node-modules.sh", "testdata/node")
 	install.Stderr = &said
 	modules, err := install.Output()
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"testing"
+
+	"shardproxy/internal/clientrun"
 )
 
 // counted matches the lines of pgbench's report that must not differ.
@@ -13,7 +15,7 @@ var counted = regexp.MustCompile(`(?m)^(number of (transactions actually process
 // vanish, and no client may fail.
 func TestPgbench(t *testing.T) {
 	compare(t, "pgbench", func(l leg, _ []string) (string, error) {
-		text := sectionMark + "fill\n"
+		text := clientrun.SectionMark + "fill\n"
 		bench := func(args ...string) error {
 			out, err := runScript(l, nil, "pgbench", args...)
 			for _, line := range counted.FindAllString(out, -1) {
@@ -36,7 +38,7 @@ func TestPgbench(t *testing.T) {
 				if what[1] == "testdata/pgbench/pipeline.sql" && mode == "simple" {
 					continue // pipelines are of the extended protocol
 				}
-				text += sectionMark + fmt.Sprint(mode, " ", what) + "\n"
+				text += clientrun.SectionMark + fmt.Sprint(mode, " ", what) + "\n"
 				args := append([]string{"-n", "-M", mode, "-c", fmt.Sprint(clients), "-j", fmt.Sprint(threads), "-t", fmt.Sprint(transactions)}, what...)
 				if err := bench(args...); err != nil {
 					return text, err

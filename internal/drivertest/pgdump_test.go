@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+
+	"shardproxy/internal/clientrun"
 )
 
 // dumped matches the lines of a dump that differ by chance.
@@ -27,7 +29,7 @@ SELECT lo_from_bytea(4711, 'a large object');
 func TestDump(t *testing.T) {
 	folder := t.TempDir()
 	compare(t, "pgdump", func(l leg, _ []string) (string, error) {
-		text := sectionMark + "fill\n"
+		text := clientrun.SectionMark + "fill\n"
 		file := filepath.Join(folder, l.name+".sql")
 		if err := os.WriteFile(file, []byte(dumpSchema), 0o600); err != nil {
 			return text, err
@@ -38,7 +40,7 @@ func TestDump(t *testing.T) {
 		}
 		for _, args := range [][]string{{}, {"--data-only"}, {"--schema-only", "--no-owner"}, {"--data-only", "--inserts", "--rows-per-insert=100", "-t", "shop.orders"},
 			{"--serializable-deferrable", "--data-only", "-n", "shop"}} {
-			text += sectionMark + fmt.Sprint("dump ", args) + "\n"
+			text += clientrun.SectionMark + fmt.Sprint("dump ", args) + "\n"
 			out, err := runScript(l, nil, "pg_dump", args...)
 			if text += dumped.ReplaceAllString(out, ""); err != nil {
 				return text, err
@@ -46,7 +48,7 @@ func TestDump(t *testing.T) {
 		}
 		// By two connections that share a snapshot, and back by two.
 		archive := filepath.Join(folder, l.name+".dir")
-		text += sectionMark + "in parallel\n"
+		text += clientrun.SectionMark + "in parallel\n"
 		for _, command := range [][]string{
 			{"pg_dump", "-Fd", "-j2", "-f", archive},
 			{"psql", "-X", "-q", "-c", "DROP SCHEMA shop CASCADE", "-c", "SELECT lo_unlink(4711)"},

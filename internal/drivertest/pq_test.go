@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+
+	"shardproxy/internal/clientrun"
 )
 
 // TestPq runs lib/pq under database/sql, as nearly all of its users do.
@@ -125,7 +127,7 @@ func pqPrepared(ctx context.Context, w *teller) error {
 		check(tx.StmtContext(ctx, a).QueryRowContext(ctx, i).Scan(&v))
 		check(b.QueryRowContext(ctx, i).Scan(&n))
 		if v != fmt.Sprintf("v%d", i) || n != i+1 {
-			w.say("%s: %d: %q %d", failureMark, i, v, n)
+			w.say("%s: %d: %q %d", clientrun.FailureMark, i, v, n)
 		}
 		check(tx.Commit())
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"shardproxy/internal/clientrun"
 )
 
 // byChance matches what psql prints and what differs from run to run: process
@@ -24,7 +26,7 @@ func TestPsql(t *testing.T) {
 		if err != nil {
 			return text, err
 		}
-		text += sectionMark + "arguments\n"
+		text += clientrun.SectionMark + "arguments\n"
 		for _, args := range [][]string{
 			{"-c", "SELECT 1; SELECT 2"},
 			{"-c", "SELECT 1", "-c", `\echo between`, "-c", "SELECT 1/0", "-c", "SELECT 3"},
@@ -41,7 +43,7 @@ func TestPsql(t *testing.T) {
 				return text, err
 			}
 		}
-		text += sectionMark + "interrupt\n"
+		text += clientrun.SectionMark + "interrupt\n"
 		out, err := interruptPsql(l)
 		return text + out, err
 	})

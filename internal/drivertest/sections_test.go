@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/lib/pq"
+
+	"shardproxy/internal/clientrun"
 )
 
 // sectionTimeout bounds one section of a script written in Go.
@@ -41,11 +43,11 @@ func runSections(l leg, sections []goSection) (string, error) {
 	w := &teller{leg: l}
 	failed := 0
 	for _, s := range sections {
-		w.say("%s%s", sectionMark, s.name)
+		w.say("%s%s", clientrun.SectionMark, s.name)
 		ctx, cancel := context.WithTimeout(context.Background(), sectionTimeout)
 		if err := w.guarded(ctx, s); err != nil {
 			failed++
-			w.say("%s: %v", failureMark, err)
+			w.say("%s: %v", clientrun.FailureMark, err)
 			if ctx.Err() != nil {
 				w.say("it hung")
 			}
@@ -100,7 +102,7 @@ func (w *teller) refused(what string, err error) {
 	var theirs *pq.Error
 	switch {
 	case err == nil:
-		w.say("%s: %s succeeded", failureMark, what)
+		w.say("%s: %s succeeded", clientrun.FailureMark, what)
 	case errors.As(err, &ours):
 		w.say("%s: %s %s %q detail %q hint %q position %d where %q on %q.%q.%q type %q constraint %q", what, ours.Severity, ours.Code, ours.Message,
 			ours.Detail, ours.Hint, ours.Position, ours.Where, ours.SchemaName, ours.TableName, ours.ColumnName, ours.DataTypeName, ours.ConstraintName)

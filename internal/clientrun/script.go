@@ -1,4 +1,4 @@
-package drivertest
+package clientrun
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -15,28 +16,32 @@ import (
 // bound of its own and says where it hangs.
 const scriptTimeout = 4 * time.Minute
 
-// runScript runs a program with a leg's environment and returns what it
-// printed. Its standard error comes with the error.
-func runScript(l leg, more []string, program string, args ...string) (string, error) {
-	return runScriptInput(l, more, "", program, args...)
+// Script is a client program and what it is run with.
+type Script struct {
+	Program string
+	Args    []string
+	Env     []string // all of its environment
+	Dir     string   // where it runs; "" is here
+	Input   string   // its standard input
 }
 
-// runScriptInput is runScript with a text as standard input.
-func runScriptInput(l leg, more []string, input, program string, args ...string) (string, error) {
+// Run runs the program to its end, at most four minutes, and returns what it
+// printed. Its standard error comes with the error.
+func (s Script) Run() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), scriptTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(l.environment(), more...)
+	cmd := exec.CommandContext(ctx, s.Program, s.Args...)
+	cmd.Env, cmd.Dir = s.Env, s.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 5 * time.Second
 	var out, errOut bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewBufferString(input), &out, &errOut
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(s.Input), &out, &errOut
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = fmt.Errorf("not done after %v", scriptTimeout)
 	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", filepath.Base(program), err, errOut.Bytes())
+		err = fmt.Errorf("%s: %w\n%s", filepath.Base(s.Program), err, errOut.Bytes())
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) && ctx.Err() == nil {
 			err = fmt.Errorf("%w\nrun scripts/need-drivers.sh to install the drivers", err)

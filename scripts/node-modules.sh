@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Node.js drivers that package-lock.json pins into a folder of the
-# user's cache, once for each version of that file, and prints the folder to
-# put into NODE_PATH.
+# Installs the Node.js packages that the package-lock.json of the folder given
+# pins into a folder of the user's cache, once for each version of that file,
+# and prints the folder to put into NODE_PATH.
 set -euo pipefail
-cd "$(dirname "$0")/testdata/node"
+cd "$1"
 
 if ! command -v npm >/dev/null; then
 	echo "npm is missing: run scripts/need-drivers.sh, or as root: apt-get install nodejs npm" >&2

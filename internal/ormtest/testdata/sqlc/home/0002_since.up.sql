@@ -1,0 +1,4 @@
+BEGIN;
+ALTER TABLE rates ADD COLUMN since date NOT NULL DEFAULT '2020-01-01';
+CREATE INDEX rates_since ON rates (since);
+COMMIT;
