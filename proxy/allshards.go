@@ -29,8 +29,12 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil && own && s.pinned == "" && req.plan != nil && req.plan.Each {
 		return s.runEach(kind, size, &req)
 	}
-	if e == nil && s.pinned != "" {
+	tied := s.pinned != ""
+	if e == nil && tied && (!own || s.lease == nil || s.index != 0 || !s.owed.empty()) {
 		e = s.tiedTo(0)
+	}
+	if e == nil && tied {
+		return s.runTied(kind, size, &req)
 	}
 	if e == nil && own && len(req.shards) == 1 {
 		return s.runAlone(kind, size, &req)

@@ -114,3 +114,54 @@ func (s *session) runThere(shard int, frames []byte) (pool.Answer, error) {
 	s.giveBack(pool.Clean)
 	return a, err
 }
+
+// runTied runs a request on several shards for a session that is tied to its connection
+// to the home shard, outside of a transaction: a migration tool that holds an advisory
+// lock. It keeps that connection.
+func (s *session) runTied(kind byte, size int, r *allRequest) error {
+	s.db.stats.statements.Add(1)
+	s.client.Release()
+	s.held = false
+	if _, err := s.runOn(s.lease, wire.AppendQuery(nil, "BEGIN"+boundedLocks), 0); err != nil {
+		if isLost(err) {
+			return s.serverLost(err)
+		}
+		return err
+	}
+	s.tx, s.leaseBase = 'T', s.lease.Settings
+	s.spread = &spreadTx{begin: "BEGIN" + boundedLocks, tied: true}
+	e := s.enlistAll(false, r.shards)
+	var answer pool.Answer
+	if e == nil {
+		s.setPhase(phaseActive)
+		answer, e = s.onAll(r)
+	}
+	if e != nil && e.IsFatal() {
+		return e
+	}
+	if e == nil {
+		s.noteAll(r.plan)
+	}
+	if err := s.backHome(); err != nil {
+		return err
+	}
+	if err := s.finish(e == nil); err != nil && e == nil {
+		if e = wire.AsError(err); e.IsFatal() {
+			return e
+		}
+	}
+	s.forgetPlans()
+	return s.answerAll(kind, *r, answer, e)
+}
+
+// backHome makes the connection to the home shard the lease again.
+func (s *session) backHome() error {
+	if s.index == 0 {
+		return nil
+	}
+	s.tx = 'T' // also of one that has failed: it ends next
+	if e := s.extend(0); e != nil {
+		return e
+	}
+	return nil
+}

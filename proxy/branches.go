@@ -28,6 +28,8 @@ type spreadTx struct {
 	only string
 	// portals are where the portals are that were bound in it.
 	portals map[string]int
+	// tied is set when the session stays tied to its connection to the home shard.
+	tied bool
 	// newViews is set when it has made views, which nobody else knows of.
 	newViews bool
 }
@@ -103,7 +105,7 @@ const boundedLocks = "; SELECT pg_catalog.set_config('lock_timeout', '30s', true
 // error is what the statement is told; the transaction goes on where it is.
 func (s *session) extend(shard int) *wire.Error {
 	m := s.spread
-	if s.tx != 'T' || m == nil || s.pinned != "" {
+	if s.tx != 'T' || m == nil || s.pinned != "" && !m.tied {
 		return s.tiedTo(shard)
 	}
 	at := slices.IndexFunc(m.branches, func(b branch) bool { return b.index == shard })

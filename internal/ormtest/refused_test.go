@@ -51,7 +51,6 @@ func TestRefused(t *testing.T) {
 		sql    []string // the last one is refused
 	}{
 		{3, "0A000", []string{"SELECT * FROM customers LIMIT 1"}},
-		{4, "0A000", []string{"SELECT pg_advisory_lock(1)", "CREATE INDEX ON orders (customer_id, note)"}},
 		{7, "0A000", []string{"BEGIN; CREATE INDEX ON orders (customer_id, note); COMMIT"}},
 		{7, "0A000", []string{"CREATE INDEX ON orders (customer_id, note); CREATE TABLE other (a int)"}},
 		{8, "0A000", []string{"BEGIN", "CREATE VIEW v AS SELECT customer_id FROM orders", "CREATE TABLE other2 (a int)"}},

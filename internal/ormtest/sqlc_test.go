@@ -94,7 +94,6 @@ func (s *sqlcShop) tell(ctx context.Context, db database, sql string, args ...an
 }
 
 // migrate runs steps of golang-migrate's migrations, 0 for all that are left.
-// They have single tables only: refused.md, 4.
 func (s *sqlcShop) migrate(steps int) {
 	m, err := migrate.New("file://testdata/sqlc/home", "pgx5://"+s.url())
 	check(err)
