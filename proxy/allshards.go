@@ -334,6 +334,9 @@ func (s *session) awaitReplies() *wire.Error {
 		if err == nil {
 			err = s.flush()
 		}
+		if err == nil && s.lease != nil && s.lease.Abandoned() {
+			err = errNodeDown
+		}
 		if err == nil && s.lease != nil && !s.owed.empty() && s.steps == before {
 			if err = s.obeyWaiting(); err != nil && !wire.AsError(err).IsFatal() {
 				cancelled, err = wire.AsError(err), nil
