@@ -22,40 +22,6 @@ const (
 	exitWarnings = 3
 )
 
-func checkCommand() *cobra.Command {
-	var strict, show bool
-	var path string
-	c := &cobra.Command{
-		Use:   "check",
-		Short: "Check a configuration file and report everything that is wrong with it",
-		Long: "Check reads the configuration as run would and prints every problem as\n" +
-			"file:line:column. Exit code 0: good, 2: problems, 3: warnings under --strict.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load(path)
-			if err != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), err)
-				return &exitError{code: exitProblems}
-			}
-			for _, w := range cfg.Warnings() {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-			}
-			if show {
-				fmt.Fprint(cmd.OutOrStdout(), cfg.String())
-			}
-			if strict && len(cfg.Warnings()) > 0 {
-				return &exitError{code: exitWarnings}
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: good (databases: %d, users: %d)\n", path, len(cfg.Databases), len(cfg.Users))
-			return nil
-		},
-	}
-	c.Flags().StringVarP(&path, "config", "c", "shardproxy.yaml", "configuration file")
-	c.Flags().BoolVar(&strict, "strict", false, "fail on warnings too")
-	c.Flags().BoolVar(&show, "show", false, "print the configuration with every default filled in, secrets hidden")
-	return c
-}
-
 // load reads a configuration, and refuses what this version cannot do.
 func load(path string) (*config.Config, error) {
 	return config.Load(path, config.Options{})
