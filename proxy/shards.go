@@ -309,9 +309,14 @@ func (s *session) refuseHere(kind byte, size int, e *wire.Error) error {
 
 // tiedTo is what a statement is told that belongs to another shard than the lease.
 func (s *session) tiedTo(shard int) *wire.Error {
+	if shard == s.index {
+		return wire.Errorf("0A000", "the session is tied to its server connection, and this statement runs on several shards").
+			WithDetail("What ties it: %s.", s.pinned).
+			WithHint("SHOW CLIENTS says what ties a session to a server connection.")
+	}
 	e := wire.Errorf("0A000", "the transaction runs on another shard than this statement").
 		WithDetail("Shards %s and %s.", s.shard.Name, s.db.Shards[shard].Name).
-		WithHint("A transaction may use the rows of one shard.")
+		WithHint("What the transaction has done before keeps it where it is.")
 	if s.tx == 'I' {
 		e = wire.Errorf("0A000", "the session is tied to another shard than that of this statement").
 			WithDetail("Shards %s and %s; what ties it: %s.", s.shard.Name, s.db.Shards[shard].Name, s.pinned).
