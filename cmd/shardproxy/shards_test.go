@@ -53,10 +53,17 @@ type shardedProgram struct {
 // startShards makes shards with the schema, their cluster, and the program.
 func startShards(t testing.TB, n int, more ...string) *shardedProgram {
 	t.Helper()
+	return startShardsOf(t, n, pgtest.Options{}, more...)
+}
+
+// startShardsOf is startShards with servers of the caller's choice.
+func startShardsOf(t testing.TB, n int, o pgtest.Options, more ...string) *shardedProgram {
+	t.Helper()
+	o.Settings = map[string]string{"max_prepared_transactions": "20", "wal_level": "logical"}
 	s := &shardedProgram{proxied: &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}}
 	var list strings.Builder
 	for i := range n {
-		cl := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_prepared_transactions": "20", "wal_level": "logical"}})
+		cl := pgtest.Start(t, o)
 		s.shards = append(s.shards, cl)
 		fmt.Fprintf(&list, "      - {name: s%d, nodes: [%q]}\n", i, cl.Primary().Addr())
 		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), shardedSchema)
