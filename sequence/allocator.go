@@ -201,10 +201,11 @@ func (a *Allocator) draw(ctx context.Context, st *state, role string, d *router.
 		values, err = nextValues(ctx, conn, d, size, n)
 		return err
 	})
-	if locked(err) && ctx.Err() == nil {
+	if locked(err) {
 		// Somebody alters the sequence: others may draw from theirs meanwhile.
 		select {
 		case <-ctx.Done():
+			return nil, unreachable(d, err)
 		case <-time.After(20 * time.Millisecond):
 			return a.draw(ctx, st, role, d, n)
 		}
