@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -83,6 +84,9 @@ func (b *both) one(t *testing.T, st *statement, m mode, writes, commits bool) *a
 	if slices.Contains([]string{got.code(), want.code()}, "57014") {
 		end = "ROLLBACK"
 		return nil
+	}
+	if strings.HasPrefix(got.code(), "22") && strings.HasPrefix(want.code(), "42") {
+		return &got // a key's value is read before a server reads the text: both refuse it
 	}
 	if d := difference(&got, &want, st.ordered); d != "" {
 		st.wrong = fmt.Sprintf("%s, sent %s: %s", st.line, m.name, d)
