@@ -72,6 +72,13 @@ type Function struct {
 	Table string `yaml:"table" required:"true" apply:"restart"`
 }
 
+// TableName returns the parts of Table, folded as SQL folds them; the schema is "" where it
+// names none.
+func (f *Function) TableName() (schema, name string) {
+	schema, name, _ = splitName(f.Table) // Load has looked at it
+	return schema, name
+}
+
 // ruleIndex finds rules by what they are for: places in Database.Schemas,
 // Tables and Functions.
 type ruleIndex struct {

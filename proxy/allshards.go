@@ -109,7 +109,7 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 				return r, errOneOnly()
 			}
 			rest, parsed = text, name
-			if e := s.preparesHere(string(name), text); e != nil {
+			if e := s.preparesHere(string(name), text, s.segment[0]); e != nil {
 				return r, e
 			}
 			r.frames = wire.AppendParse(r.frames, "", text)
@@ -261,8 +261,7 @@ func (s *session) restOf(name []byte) []byte {
 }
 
 // preparesHere notes a Parse that no server gets under the name.
-func (s *session) preparesHere(name string, rest []byte) *wire.Error {
-	p := s.segment[0]
+func (s *session) preparesHere(name string, rest []byte, p *router.Plan) *wire.Error {
 	if name == "" {
 		s.unnamed, s.unnamedAs, s.unnamedShape = append(s.unnamed[:0], rest...), p, nil
 		s.unnamedTok, s.unnamedLarge, s.unnamedOther = s.db.tokens.Add(1), false, false
@@ -363,12 +362,8 @@ func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
 	s.held = false
 	answers := make([]pool.Answer, len(r.shards))
 	for i, shard := range r.shards {
-		l, wrote := s.lease, &s.spread.wrote
-		at := -1
-		if shard != s.index {
-			at = slices.IndexFunc(s.spread.branches, func(b branch) bool { return b.index == shard })
-			l, wrote = s.spread.branches[at].lease, &s.spread.branches[at].wrote
-		}
+		at := s.spread.branchOn(shard)
+		l, wrote := s.partOn(shard)
 		*wrote = true
 		frames, keep := r.frames, answerMax
 		if r.parts != nil {

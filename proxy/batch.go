@@ -241,7 +241,7 @@ func (b *batch) parse(body []byte) *wire.Error {
 	if !b.takes(p) {
 		return errAlone()
 	}
-	if e := s.definesHere(string(name), rest, p); e != nil {
+	if e := s.preparesHere(string(name), rest, p); e != nil {
 		return e
 	}
 	b.open = &unit{plan: p, name: string(name), rest: bytes.Clone(rest), parsed: true}

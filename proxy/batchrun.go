@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"shardproxy/pool"
-	"shardproxy/router"
 	"shardproxy/wire"
 )
 
@@ -88,12 +87,13 @@ func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
 	frames := make([][]byte, len(shards))
 	for i, shard := range shards {
 		a := &answers[i]
-		a.lease = b.leaseOn(shard)
+		var wrote *bool
+		a.lease, wrote = s.partOn(shard)
 		for _, u := range units {
 			if at := slices.Index(u.shards, shard); at >= 0 {
 				a.units, frames[i] = append(a.units, u), append(frames[i], u.parts[at]...)
 				if u.bind != nil && u.plan.MayWrite {
-					b.wrote(shard)
+					*wrote = true
 				}
 			}
 		}
@@ -122,27 +122,6 @@ func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
 		}
 	}
 	return answers, nil
-}
-
-// leaseOn returns the transaction's connection to a shard.
-func (b *batch) leaseOn(shard int) *pool.Server {
-	s := b.s
-	if shard == s.index {
-		return s.lease
-	}
-	at := slices.IndexFunc(s.spread.branches, func(br branch) bool { return br.index == shard })
-	return s.spread.branches[at].lease
-}
-
-// wrote notes that the transaction writes on a shard.
-func (b *batch) wrote(shard int) {
-	m := b.s.spread
-	if shard == b.s.index {
-		m.wrote = true
-		return
-	}
-	at := slices.IndexFunc(m.branches, func(br branch) bool { return br.index == shard })
-	m.branches[at].wrote = true
 }
 
 // answer tells the client what became of the statements, in their order.
@@ -305,11 +284,4 @@ func (b *batch) sync(size int) error {
 	s.forgetPlans()
 	s.answerReady()
 	return nil
-}
-
-// definesHere notes a Parse that no server gets under the name.
-func (s *session) definesHere(name string, rest []byte, p *router.Plan) *wire.Error {
-	s.segment = append(s.segment[:0], p)
-	defer s.forgetPlans()
-	return s.preparesHere(name, rest)
 }

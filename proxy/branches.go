@@ -108,7 +108,7 @@ func (s *session) extend(shard int) *wire.Error {
 	if s.tx != 'T' || m == nil || s.pinned != "" && !m.tied {
 		return s.tiedTo(shard)
 	}
-	at := slices.IndexFunc(m.branches, func(b branch) bool { return b.index == shard })
+	at := m.branchOn(shard)
 	for _, sp := range s.savepoints {
 		if sp.settings != s.settings {
 			m.only = "settings were changed behind a savepoint"
@@ -182,6 +182,21 @@ func (s *session) dropBranches() {
 		b.lease.Release(pool.Dirty)
 	}
 	s.spread = nil
+}
+
+// partOn returns the connection of the transaction to one of its shards, and the flag
+// that it has written there.
+func (s *session) partOn(shard int) (l *pool.Server, wrote *bool) {
+	if shard == s.index {
+		return s.lease, &s.spread.wrote
+	}
+	b := &s.spread.branches[s.spread.branchOn(shard)]
+	return b.lease, &b.wrote
+}
+
+// branchOn returns the place of a shard's parked branch, -1 when there is none.
+func (m *spreadTx) branchOn(shard int) int {
+	return slices.IndexFunc(m.branches, func(b branch) bool { return b.index == shard })
 }
 
 // spreads reports whether the transaction runs on several shards.

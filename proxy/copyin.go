@@ -191,10 +191,7 @@ func (c *copyIn) connections() []*copyShard {
 	c.shards = make([]*copyShard, len(s.places))
 	for i := range c.shards {
 		c.shards[i] = &copyShard{index: i, lines: exec.NewCopyLines(c.plan.Table)}
-	}
-	c.shards[s.index].lease = s.lease
-	for _, b := range s.spread.branches {
-		c.shards[b.index].lease = b.lease
+		c.shards[i].lease, _ = s.partOn(i)
 	}
 	return c.shards
 }
@@ -310,7 +307,8 @@ func (c *copyIn) finish(own bool) error {
 		} else {
 			rows += n
 		}
-		c.wrote(shard)
+		_, wrote := s.partOn(shard.index)
+		*wrote = true
 	}
 	s.acted = true
 	s.suspect |= c.effects
@@ -346,20 +344,6 @@ func (c *copyIn) finish(own bool) error {
 	s.steps++
 	s.answerReady()
 	return nil
-}
-
-// wrote notes that a shard's part of the transaction has written.
-func (c *copyIn) wrote(shard *copyShard) {
-	m := c.s.spread
-	if shard.lease == c.s.lease {
-		m.wrote = true
-		return
-	}
-	for i := range m.branches {
-		if m.branches[i].lease == shard.lease {
-			m.branches[i].wrote = true
-		}
-	}
 }
 
 // noticesOf returns a shard's notices with the client's lines.

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"strconv"
 	"strings"
 
 	"shardproxy/query"
@@ -21,7 +22,7 @@ func (p *prover) placedCall(c *query.Command, f query.Name) bool {
 		return false
 	}
 	name := f.Name
-	schema, table := splitTable(rule.Table)
+	schema, table := rule.TableName()
 	r := p.relations.find(schema, table)
 	call := p.calls.only(f, p.sql[c.Start:c.End])
 	switch {
@@ -41,7 +42,7 @@ func (p *prover) placedCall(c *query.Command, f query.Name) bool {
 			v, ok = p.value(b, &call.Args[n-1], r.columns[r.key[i]].key)
 		}
 		if !ok {
-			p.refuse(reasonValue, "argument "+ordinal(n)+" of "+name+", which places the call, is not a constant or a parameter of the key's type")
+			p.refuse(reasonValue, "argument "+strconv.Itoa(n)+" of "+name+", which places the call, is not a constant or a parameter of the key's type")
 			return true
 		}
 		g.columns = append(g.columns, []value{v})
@@ -49,50 +50,6 @@ func (p *prover) placedCall(c *query.Command, f query.Name) bool {
 	p.uses[kindSharded] = name
 	p.add(g)
 	return true
-}
-
-func ordinal(n int) string {
-	if n < 10 {
-		return string(rune('0' + n))
-	}
-	return ordinal(n/10) + ordinal(n%10)
-}
-
-// splitTable splits a table's name as the configuration has it.
-func splitTable(name string) (schema, table string) {
-	names, rest := []string{}, name
-	for {
-		part, more, ok := cutName(rest)
-		names = append(names, part)
-		if !ok {
-			break
-		}
-		rest = more
-	}
-	if len(names) == 2 {
-		return names[0], names[1]
-	}
-	return "", names[0]
-}
-
-// cutName takes one part of a name, folded as SQL folds it.
-func cutName(s string) (part, rest string, more bool) {
-	if !strings.HasPrefix(s, `"`) {
-		part, rest, more = strings.Cut(s, ".")
-		return strings.ToLower(part), rest, more
-	}
-	for i := 1; i < len(s); i++ {
-		if s[i] != '"' {
-			continue
-		}
-		if i+1 < len(s) && s[i+1] == '"' {
-			i++
-			continue
-		}
-		rest, more = strings.CutPrefix(s[i+1:], ".")
-		return strings.ReplaceAll(s[1:i], `""`, `"`), rest, more
-	}
-	return s, "", false
 }
 
 // only returns the call of a function when it is surely the only one.
