@@ -43,34 +43,49 @@ func (s *session) runAll(kind byte, size int) error {
 		e = s.enlistAll(own, req.shards)
 	}
 	if e != nil {
-		if s.lease != nil {
-			return s.refuseHere(kind, size, e)
-		}
-		if e.IsFatal() {
-			return e
-		}
-		s.refuse(kind, size, e)
-		return nil
+		return s.refuseWhole(kind, size, e)
 	}
 	s.db.stats.statements.Add(1)
 	s.setPhase(phaseActive)
 	answer, e := s.onAll(&req)
 	if e == nil {
 		s.noteAll(req.plan)
-		if own {
-			if err := s.finish(true); err != nil {
-				e = wire.AsError(err)
-			}
-		}
-	} else if own {
-		if err := s.finish(false); err != nil {
-			return err
-		}
-	} else {
-		s.tx, s.failed = 'E', true
+	}
+	e, err := s.endSpread(own, e)
+	if err != nil {
+		return err
 	}
 	s.forgetPlans()
 	return s.answerAll(kind, req, answer, e)
+}
+
+// refuseWhole refuses a request before anything of it ran, with a lease or without.
+func (s *session) refuseWhole(kind byte, size int, e *wire.Error) error {
+	switch {
+	case s.lease != nil:
+		return s.refuseHere(kind, size, e)
+	case e.IsFatal():
+		return e
+	}
+	s.refuse(kind, size, e)
+	return nil
+}
+
+// endSpread ends the transaction of a statement on several shards that is its own, or
+// fails the client's when the statement has. It returns what the client is told, and an
+// error that ends the session.
+func (s *session) endSpread(own bool, e *wire.Error) (*wire.Error, error) {
+	switch {
+	case own && e == nil:
+		if err := s.finish(true); err != nil {
+			return wire.AsError(err), nil
+		}
+	case own:
+		return e, s.finish(false)
+	case e != nil:
+		s.tx, s.failed = 'E', true
+	}
+	return e, nil
 }
 
 // allRequest is a request in the form in which it goes to every shard.

@@ -69,14 +69,7 @@ func (s *session) runCopyIn(size int) error {
 		e = s.enlistAll(own, all)
 	}
 	if e != nil {
-		if s.lease != nil {
-			return s.refuseHere(wire.MsgQuery, size, e)
-		}
-		if e.IsFatal() {
-			return e
-		}
-		s.refuse(wire.MsgQuery, size, e)
-		return nil
+		return s.refuseWhole(wire.MsgQuery, size, e)
 	}
 	s.db.stats.statements.Add(1)
 	s.setPhase(phaseActive)
@@ -312,18 +305,9 @@ func (c *copyIn) finish(own bool) error {
 	}
 	s.acted = true
 	s.suspect |= c.effects
-	e := c.err
-	switch {
-	case e == nil && own:
-		if err := s.finish(true); err != nil {
-			e, c.raw = wire.AsError(err), nil
-		}
-	case own:
-		if err := s.finish(false); err != nil {
-			return err
-		}
-	case e != nil:
-		s.tx, s.failed = 'E', true
+	e, err := s.endSpread(own, c.err)
+	if err != nil {
+		return err
 	}
 	s.forgetPlans()
 	out := append(s.client.Output(), notices...)

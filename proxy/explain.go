@@ -158,14 +158,7 @@ func (s *session) routeFrame(kind byte, size int) (bool, error) {
 // failRoute fails the request, and with it a transaction that is open.
 func (s *session) failRoute(kind byte, size int, e *wire.Error) error {
 	s.routing = nil
-	switch {
-	case e.IsFatal():
-		return e
-	case s.lease != nil:
-		return s.refuseHere(kind, size, e)
-	}
-	s.refuse(kind, size, e)
-	return nil
+	return s.refuseWhole(kind, size, e)
 }
 
 func (s *session) routeQuery(out, text []byte) ([]byte, *wire.Error) {

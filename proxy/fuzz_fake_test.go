@@ -120,6 +120,16 @@ func (f *fakeServer) say(s speech) {
 	f.accepted.Store(0)
 }
 
+// end ends all connections with a last word.
+func (f *fakeServer) end(word []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		_, _ = c.Write(word) // one may have gone already
+		c.Close()
+	}
+}
+
 func (f *fakeServer) next() (speech, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -3,12 +3,15 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"shardproxy/internal/faultproxy"
 	"shardproxy/internal/pgtest"
+	"shardproxy/proxy"
+	"shardproxy/wire"
 )
 
 // behindFaults is a proxy whose only node is reached through a fault proxy.
@@ -130,5 +133,27 @@ func TestPipelineOnLostServer(t *testing.T) {
 	}
 	if got := one(t, c, "1"); got != "1" {
 		t.Error(got)
+	}
+}
+
+// A server that has gone is heard out, also when its end is found by a write.
+func TestLastWordOfServer(t *testing.T) {
+	for _, driver := range []proxy.Driver{proxy.DriverGoroutine, proxy.DriverLoop} {
+		d := fakeDriven(t, pgtest.Shared(t), driver)
+		for range 20 {
+			d.fake.say(speech{})
+			c := d.dial(t)
+			if err := c.login("postgres", "app"); err != nil {
+				t.Fatal(err)
+			}
+			c.ask("BEGIN")
+			c.ask("SELECT 1")
+			why := wire.Fatal("57P01", "the word of its end")
+			d.fake.end(why.Append(nil))
+			if got := c.ask("SELECT 2"); !strings.Contains(got, "the word of its end") {
+				t.Errorf("%v: %q", driver, got)
+			}
+			c.Close()
+		}
 	}
 }

@@ -20,7 +20,7 @@ func (s *session) pumpClient() error {
 		if s.uploadErr != nil {
 			return s.uploadErr
 		}
-		if s.client.Pending() > highWater || (s.lease != nil && s.lease.Pending() > highWater) {
+		if s.client.Pending() > highWater || s.deaf != nil || s.lease != nil && s.lease.Pending() > highWater {
 			return nil
 		}
 		if s.upload > 0 {
@@ -109,8 +109,9 @@ func (s *session) stream() bool {
 		s.uploadLarge = len(b) < s.upload
 	}
 	if !s.uploadVoid && s.lease != nil {
-		// A failed write shows again, as a lost server, at the next flush.
-		_ = s.lease.Queue(b)
+		if err := s.lease.Queue(b); err != nil {
+			s.hearOut(err)
+		}
 	}
 	s.upload -= len(b)
 	s.client.Discard(len(b))

@@ -104,6 +104,7 @@ type session struct {
 	uploadVoid  bool        // they are dropped instead
 	uploadLarge bool        // they are a text that is not parsed: see lookInto
 	uploadErr   error       // why that must not run
+	deaf        error       // why the server takes no more, nil while it does: see hearOut
 	swallowing  bool        // they are dropped instead
 	forgetting  bool        // a DEALLOCATE ALL is ahead in this request
 	tellParams  bool        // the next settings applied change what the client was told
@@ -474,7 +475,7 @@ func (s *session) awaitsAnswer() bool {
 
 // wantClient reports whether more of the client's bytes are of use now.
 func (s *session) wantClient() bool {
-	if s.clientLeft || s.lease != nil && s.lease.Pending() > highWater {
+	if s.clientLeft || s.deaf != nil || s.lease != nil && s.lease.Pending() > highWater {
 		return false
 	}
 	return len(s.client.Buffered()) < highWater || s.needMore()
@@ -535,10 +536,16 @@ func (s *session) flush() error {
 	if s.lease != nil && s.lease.Pending() > 0 {
 		full := s.lease.Pending() > highWater
 		if err := s.lease.Flush(); err != nil {
-			// What the server said before it went may still be there to read.
-			return s.serverLost(err)
+			s.hearOut(err)
+		} else {
+			s.makesRoom(full, s.lease)
 		}
-		s.makesRoom(full, s.lease)
+	}
+	if s.deaf != nil {
+		s.lease.DropOutput()
+		if !wire.IsReset(s.deaf) {
+			return s.serverLost(s.deaf)
+		}
 	}
 	if s.client.Pending() > 0 {
 		full := s.client.Pending() > highWater
@@ -548,6 +555,16 @@ func (s *session) flush() error {
 		s.makesRoom(full, s.client)
 	}
 	return nil
+}
+
+// hearOut notes that the server takes no more, and why. If it has closed its side, what
+// it said first is still to be read: the answers to what it ran, the reason of its end.
+// Its last word is the end of its stream, which then makes it lost.
+func (s *session) hearOut(err error) {
+	if s.deaf == nil {
+		s.deaf = err
+		s.steps++
+	}
 }
 
 // makesRoom counts it as progress when a side is full no more: what is buffered of
@@ -623,7 +640,10 @@ func (s *session) setPhase(p phase) {
 // giveBack ends the lease.
 func (s *session) giveBack(f pool.Fate) {
 	l := s.lease
-	s.lease, s.identityGoes, s.unsure = nil, false, false
+	if s.deaf != nil {
+		f = pool.Dead
+	}
+	s.lease, s.deaf, s.identityGoes, s.unsure = nil, nil, false, false
 	s.leased.Store(nil)
 	l.Release(f)
 }

@@ -3,8 +3,11 @@ package wire
 import (
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sizes of a Conn's buffers, in bytes.
@@ -265,6 +268,18 @@ func (c *Conn) write(p []byte) error {
 		_, err = c.socket.Write(p)
 	}
 	return err
+}
+
+// DropOutput forgets what waits for a peer that takes no more.
+func (c *Conn) DropOutput() {
+	c.dropOut()
+	c.socket.pending, c.socket.sent = nil, 0
+}
+
+// IsReset reports whether a write failed for the peer has closed its side of the
+// connection. What it sent before can still be read, up to an error or the end.
+func IsReset(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
 }
 
 func (c *Conn) dropOut() {
