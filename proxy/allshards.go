@@ -95,6 +95,9 @@ type allRequest struct {
 	frames []byte   // for all of them,
 	parts  [][]byte // or for each of shards
 	rows   [][]int  // that each of shards gets
+	// adds is set when all shards get the same, each for the rows that it has: the answer
+	// is all of theirs.
+	adds bool
 	// parse is set when the client's own request has no Parse: the answer to ours is
 	// left out.
 	parse bool
@@ -178,6 +181,9 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 	if e := s.draw(r.plan); e != nil {
 		return e
 	}
+	if r.plan != nil && r.plan.FansOut() {
+		return s.fanOut(r)
+	}
 	if r.plan == nil || !r.plan.Splits() {
 		return s.everywhere(r, bind, tail)
 	}
@@ -196,6 +202,24 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 		r.shards, r.parts, r.rows = append(r.shards, i), append(r.parts, partFrames(&part, bind != nil, tail)), append(r.rows, part.Rows)
 	}
 	return nil
+}
+
+// fanOut makes the request one for all shards that have rows of it.
+func (s *session) fanOut(r *allRequest) *wire.Error {
+	owners := s.db.Owners()
+	if owners == nil {
+		return errNoOwners()
+	}
+	s.values.OtherEncoding = !s.serverEncoding()
+	shards, err := r.plan.Shards(owners, &s.values)
+	if err != nil {
+		return wire.AsError(err)
+	}
+	r.shards, r.adds = shards, true
+	for range shards {
+		r.parts = append(r.parts, r.frames)
+	}
+	return s.unsteady()
 }
 
 // partFrames is a part as a simple query, or by the extended protocol with tail behind
@@ -458,7 +482,7 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 		out = append(out, frames...)
 	case a.Error != nil:
 		body, before := a.Error, a.Frames
-		if req.parts != nil || req.plan != nil && len(req.plan.Draws()) > 0 {
+		if req.parts != nil && !req.adds || req.plan != nil && len(req.plan.Draws()) > 0 {
 			body = withoutPosition(body)
 		}
 		if req.parse {

@@ -44,7 +44,8 @@ type unit struct {
 	shards []int
 	parts  [][]byte // for each of shards
 	rows   [][]int
-	same   bool // all shards get the same
+	same   bool // all shards get the same, and answer alike
+	adds   bool // all shards get the same, each for its own rows
 
 	err *wire.Error // why it cannot be run
 }
@@ -396,14 +397,16 @@ func (b *batch) place(u *unit) *wire.Error {
 	frames = append(wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), u.bind), u.tail...)
 	if p.Where != router.All && !p.Splits() && len(p.Draws()) == 0 {
 		shard, err := s.shardOf(p, cut(u.rest), u.rest, u.bind)
-		if err != nil {
+		switch {
+		case err == nil:
+			if shard == router.AnyShard {
+				shard = max(b.last(), 0)
+			}
+			u.shards, u.parts = []int{shard}, [][]byte{frames}
+			return nil
+		case err != errSplit:
 			return wire.AsError(err)
 		}
-		if shard == router.AnyShard {
-			shard = max(b.last(), 0)
-		}
-		u.shards, u.parts = []int{shard}, [][]byte{frames}
-		return nil
 	}
 	r := allRequest{plan: p, frames: frames}
 	s.values = router.Values{Text: cut(u.rest), Types: appendTypes(nil, u.rest), Described: s.ahead.described}
@@ -411,7 +414,7 @@ func (b *batch) place(u *unit) *wire.Error {
 	if e := s.spreadOver(&r, u.bind, u.tail); e != nil {
 		return e
 	}
-	u.shards, u.parts, u.rows = r.shards, r.parts, r.rows
+	u.shards, u.parts, u.rows, u.adds = r.shards, r.parts, r.rows, r.adds
 	if u.same = r.parts == nil; u.same {
 		u.parts = make([][]byte, len(u.shards))
 		for i := range u.parts {

@@ -209,7 +209,7 @@ func (b *batch) join(u *unit, answers []pool.Answer) ([]byte, *wire.Error) {
 			}
 		}
 	case len(answers) > 1:
-		a, e := (&allRequest{rows: u.rows}).join(answers)
+		a, e := (&allRequest{rows: u.rows, adds: u.adds}).join(answers)
 		if e != nil {
 			return nil, e
 		}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 
@@ -8,9 +9,57 @@ import (
 	"shardproxy/wire"
 )
 
-// join makes one answer of those to the parts of an INSERT: the rows that it returns in
-// the order in which they were given, and the number of all.
+// join makes one answer of those of several shards.
 func (r *allRequest) join(answers []pool.Answer) (out pool.Answer, e *wire.Error) {
+	if r.adds {
+		return joinAll(answers)
+	}
+	return r.joinRows(answers)
+}
+
+// joinAll makes one answer of those to a statement that ran on the rows of each shard: all
+// rows, in no order that PostgreSQL would promise either, and the number of all.
+func joinAll(answers []pool.Answer) (out pool.Answer, e *wire.Error) {
+	var head, rows, end []byte
+	command, count := "", 0
+	for i := range answers {
+		tag := answers[i].Tag
+		at := strings.LastIndexByte(tag, ' ')
+		n, err := strconv.Atoi(tag[at+1:])
+		if err != nil {
+			return out, wire.Errorf("XX000", "a shard answered %q to a write", tag)
+		}
+		command, count = tag[:at+1], count+n
+		before, mine, behind := cutRows(answers[i].Frames)
+		if i == 0 {
+			head, end = before, behind
+		} else {
+			head = append(head[:len(head):len(head)], newNotices(before, head)...)
+		}
+		rows = append(rows, bytes.Join(mine, nil)...)
+	}
+	out.Frames = append(append(out.Frames, head...), rows...)
+	out.Tag = command + strconv.Itoa(count)
+	out.Frames = append(wire.AppendCommandComplete(out.Frames, out.Tag), end...)
+	return out, nil
+}
+
+// newNotices returns the notices among frames that are not among others: what a server says
+// of the text, all say.
+func newNotices(frames, others []byte) (out []byte) {
+	for len(frames) > 0 {
+		size := frameSize(frames)
+		if frames[0] == wire.MsgNoticeResponse && !bytes.Contains(others, frames[:size]) {
+			out = append(out, frames[:size]...)
+		}
+		frames = frames[size:]
+	}
+	return out
+}
+
+// joinRows makes one answer of those to the parts of an INSERT: the rows that it returns in
+// the order in which they were given, and the number of all.
+func (r *allRequest) joinRows(answers []pool.Answer) (out pool.Answer, e *wire.Error) {
 	total, count := 0, 0
 	rows := map[int][]byte{}
 	var head, end []byte

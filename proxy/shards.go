@@ -75,7 +75,11 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 
 // shardOf returns the shard on which a statement runs with its values.
 func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) {
-	if p.Where != router.Keyed {
+	switch p.Where {
+	case router.Keyed:
+	case router.FanOut:
+		return router.AnyShard, errSplit
+	default:
 		return p.Shard(nil, nil)
 	}
 	owners := s.db.Owners()
@@ -95,7 +99,11 @@ func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 		v.Types = appendTypes(v.Types, rest)
 	}
 	if !p.Splits() {
-		return p.Shard(owners, v)
+		shard, err := p.Shard(owners, v)
+		if p.FansOut() && router.OnSeveral(err) {
+			err = errSplit
+		}
+		return shard, err
 	}
 	rows, err := p.Rows(owners, v)
 	if err != nil {
@@ -109,8 +117,8 @@ func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 	return rows[0], nil
 }
 
-// errSplit says that the rows of an INSERT belong to several shards.
-var errSplit = wire.Errorf("0A000", "the rows of this INSERT belong to several shards").
+// errSplit says that the rows of a write lie on several shards, each of which gets its own.
+var errSplit = wire.Errorf("0A000", "the rows of this statement belong to several shards").
 	WithHint("Send it alone, whole and up to its Sync.")
 
 func errNoOwners() *wire.Error {

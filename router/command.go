@@ -11,6 +11,26 @@ import (
 // are those of its text.
 func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string, literals []query.Literal) routed {
 	p := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}, sql: sql}
+	p.commands(st, shapes, literals)
+	out := p.routed(shapes)
+	if mayFanOut(shapes) && (out.where == Keyed && !oneValue(out.groups) || out.where == Refused && out.refusal.Reason == reasonUnbound) {
+		q := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}, sql: sql, anchors: true}
+		q.commands(st, shapes, literals)
+		ok, why := q.fansOut(&st.Commands[0])
+		switch {
+		case ok && out.where == Refused:
+			out = routed{where: FanOut, fansOut: true}
+		case why != "" && out.where == Refused:
+			out.refusal = &Refusal{Reason: reasonFunction, Why: why, Hint: reasonUnbound.hint()}
+		default:
+			out.fansOut = ok
+		}
+	}
+	return out
+}
+
+// commands proves all commands of a statement.
+func (p *prover) commands(st *query.Statement, shapes []*query.Shape, literals []query.Literal) {
 	if st.Opaque || len(shapes) != len(st.Commands) {
 		p.refuse(reasonUnknown, "the text is not understood")
 	}
@@ -22,7 +42,7 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 			p.functions(c) // those of a definition are not called
 		}
 		if p.written[kindReference] != "" && p.refusal == nil {
-			if why := p.unsteady(c, sh, sql); why != "" {
+			if why := p.unsteady(c, sh, p.sql); why != "" {
 				p.refuse(reasonReference, p.written[kindReference]+" is on every shard, and "+why)
 			}
 		}
@@ -34,6 +54,10 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 	if p.ends {
 		p.refuse(reasonCommand, "what runs on all shards cannot be sent together with commands of the session")
 	}
+}
+
+// routed is where the commands run.
+func (p *prover) routed(shapes []*query.Shape) routed {
 	var out routed
 	out.where, out.refusal = p.decide()
 	out.makesViews = p.makesView && out.where == All
@@ -57,7 +81,7 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 	}
 	if out.where == Keyed {
 		out.groups = p.groups
-		p.settle(sql)
+		p.settle(p.sql)
 	}
 	return out
 }
@@ -71,6 +95,7 @@ type routed struct {
 	split      *split
 	copies     *CopyIn
 	each       bool
+	fansOut    bool
 }
 
 // splits reports whether the rows of an INSERT are all that the command needs of

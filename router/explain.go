@@ -16,7 +16,8 @@ import (
 // Route is where a plan goes, in words and figures for people and programs.
 type Route struct {
 	// Where is "only" in a database of one shard, "any", "home", "keyed" (the shard of
-	// the keys), "rows" (each row of an INSERT on the shard of its key), "all" or "refused".
+	// the keys), "rows" (each row of an INSERT on the shard of its key), "fan-out" (on several
+	// shards, each with the rows that it has), "all" or "refused".
 	Where string `json:"where"`
 	// Shards are the names of those where it runs, as far as the values that were given
 	// tell; empty for any.
@@ -111,10 +112,10 @@ func (p *Plan) Route(in RouteInput) *Route {
 		r.refuse(p.Refusal.Error())
 	case p.Where == Home:
 		r.Shards = in.Shards[:1]
-	case p.Where == All && !in.Values.SteadyValues():
+	case (p.Where == All || p.Where == FanOut) && !in.Values.SteadyValues():
 		r.refuse(wire.Errorf("0A000", "a value that stands for the time of the moment may differ from shard to shard").
 			WithHint("Give the time itself."))
-	case p.Where == All:
+	case p.Where == All || p.Where == FanOut:
 		r.Shards = in.Shards
 	case p.Where == Keyed:
 		p.keyed(r, in)
@@ -150,6 +151,9 @@ func (p *Plan) keyed(r *Route, in RouteInput) {
 			} else if !several {
 				err = all.group(g)
 			}
+			if p.fansOut && OnSeveral(err) {
+				r.Where, err = FanOut.String(), nil
+			}
 			if err != nil && r.Refusal == nil {
 				r.refuse(wire.AsError(err))
 			}
@@ -162,6 +166,8 @@ func (p *Plan) keyed(r *Route, in RouteInput) {
 	}
 	if r.Refusal != nil {
 		r.Shards = nil
+	} else if p.fansOut && r.unknown() {
+		r.Where = FanOut.String()
 	}
 }
 

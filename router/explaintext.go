@@ -54,6 +54,11 @@ func (r *Route) head() string {
 			return "each row on the shard of its key"
 		}
 		return "rows by their keys: " + strings.Join(r.Shards, ", ")
+	case "fan-out":
+		if len(r.Shards) == 0 || r.unknown() {
+			return "its rows on the shards of " + r.origins()
+		}
+		return "its rows on each of: " + strings.Join(r.Shards, ", ")
 	case "refused":
 		if r.Refusal.Reason == "" {
 			return "refused (" + r.Refusal.SQLState + ")"

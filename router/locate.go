@@ -22,6 +22,8 @@ func (p *Plan) Shard(o *Owners, v *Values) (int, error) {
 		return 0, nil
 	case Refused:
 		return AnyShard, p.Refusal.Error()
+	case FanOut:
+		return AnyShard, (&Refusal{Reason: reasonSeveral, Why: "its rows lie on all of them"}).Error()
 	}
 	l := locator{owners: o, values: v, shard: AnyShard}
 	for i := range p.groups {
@@ -58,6 +60,8 @@ type locator struct {
 	combos int
 	// trace takes all that is found, nil to find the one shard; see Plan.Route.
 	trace *trace
+	// all takes all shards that are found, nil to find the one.
+	all *gather
 }
 
 // maxCombinations bounds the keys of one group that are made from lists of values for
@@ -151,6 +155,10 @@ func (l *locator) placed(g *Group, val *value, v shardmap.Value) error {
 func (l *locator) found(g *Group, shard int) error {
 	if l.trace != nil {
 		l.trace.shard(shard)
+		return nil
+	}
+	if l.all != nil {
+		l.all.add(shard)
 		return nil
 	}
 	if l.shard == AnyShard {

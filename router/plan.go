@@ -44,6 +44,8 @@ type Plan struct {
 	Each bool
 	// CopyIn is set for a COPY FROM STDIN whose rows are to be placed one by one.
 	CopyIn *CopyIn
+	// fansOut is set for an UPDATE or DELETE that may run on several shards.
+	fansOut bool
 	// split is set for an INSERT whose rows may go to several shards.
 	split *split
 	// groups are the uses of sharded tables, which must meet on one shard.

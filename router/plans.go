@@ -25,10 +25,10 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 			Why: "definitions were changed in this transaction, and what an INSERT or COPY must know of them is known when it is committed"}
 	}
 	if found.where == Refused {
-		found.split, found.copies, found.each = nil, nil, false
+		found.split, found.copies, found.each, found.fansOut = nil, nil, false, false
 	}
 	p.Where, p.Refusal, p.groups, p.MakesViews = found.where, found.refusal, found.groups, found.makesViews
-	p.split, p.CopyIn, p.Each = found.split, found.copies, found.each
+	p.split, p.CopyIn, p.Each, p.fansOut = found.split, found.copies, found.each, found.fansOut
 	for i := range p.groups {
 		for _, column := range p.groups[i].columns {
 			for j := range column {

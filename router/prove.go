@@ -39,6 +39,9 @@ type prover struct {
 	calls routedCalls
 	// copies is set for a COPY FROM STDIN that is cut into rows.
 	copies *CopyIn
+	// anchors is set to prove that a command fans out; anchored is then its target.
+	anchors  bool
+	anchored *relation
 	// locks is set when rows are locked against other lockers.
 	locks bool
 }
@@ -53,7 +56,11 @@ func (p *prover) refuse(reason Reason, why string) {
 // command proves a command that has a scope.
 func (p *prover) command(s *query.Scope, t *text) {
 	b := p.build(s, nil, t)
-	p.block(b, nil, false)
+	var given []fact
+	if p.anchors {
+		given = p.anchor(b)
+	}
+	p.block(b, given, false)
 	if p.split != nil && (len(s.With) > 0 || len(b.links) > 0 || b.right != nil && len(b.right.links) > 0) {
 		p.split = nil // what else it reads may be on one of the shards only
 	}

@@ -16,6 +16,8 @@ const (
 	All
 	// Refused: nowhere; see Plan.Refusal.
 	Refused
+	// FanOut: on every shard, each on the rows that it has.
+	FanOut
 )
 
 // String returns the word for the place, as EXPLAIN and the console show it.
@@ -29,6 +31,8 @@ func (w Where) String() string {
 		return "keyed"
 	case All:
 		return "all"
+	case FanOut:
+		return "fan-out"
 	}
 	return "refused"
 }

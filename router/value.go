@@ -14,6 +14,7 @@ const (
 	fromParam                 // a parameter of Bind
 	fromPlan                  // the plan itself: a keyword, a literal of a view
 	fromDraw                  // what was drawn for the row
+	fromRow                   // the key of the row at hand: see prover.anchor
 )
 
 // value is where a key's value comes from. It belongs to a plan, and holds nothing
@@ -29,7 +30,8 @@ type value struct {
 	sure bool
 	// literal is the kind of literal.
 	literal query.LiteralKind
-	// index is a literal's place in the text, a parameter's number, or a draw's.
+	// index is a literal's place in the text, a parameter's number, a draw's, or that of
+	// a column of the key.
 	index int32
 	// as is the type of the column it is compared with, or assigned to.
 	as shardmap.KeyType

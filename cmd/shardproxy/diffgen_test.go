@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 )
 
@@ -176,7 +177,7 @@ func (g *generator) value(c column) string {
 func (g *generator) bind(v any) string {
 	if len(g.args) > 0 && g.chance(15) {
 		for i, a := range g.args {
-			if a == v {
+			if reflect.DeepEqual(a, v) {
 				return fmt.Sprintf("$%d", i+1)
 			}
 		}

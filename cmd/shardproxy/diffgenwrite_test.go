@@ -140,7 +140,45 @@ func (g *generator) update() string {
 		sql += " FROM (SELECT DISTINCT ON (1) " + g.firstOf(more) + " AS k FROM " + from + g.where(more, nil) + " ORDER BY 1) f"
 		return sql + g.where(columns, nil) + g.linkToF(columns) + g.returning(columns)
 	}
-	return sql + g.where(columns, nil) + g.returning(columns)
+	return sql + g.reach(columns) + g.returning(columns)
+}
+
+// reach is a condition of a write: of one key, of several, or of none.
+func (g *generator) reach(columns []column) string {
+	if !g.chance(35) {
+		return g.where(columns, nil)
+	}
+	var all []string
+	if c, ok := of(g, columns, isCustomer); ok && g.chance(50) {
+		list := []int64{pick(g, diffCustomers), pick(g, diffCustomers), g.customer}[:1+g.IntN(3)]
+		switch {
+		case g.params && g.chance(50):
+			all = append(all, c.name+" = ANY("+g.bind(list)+")")
+		case g.chance(70):
+			var values []string
+			for _, n := range list {
+				values = append(values, g.number(n))
+			}
+			all = append(all, c.name+" IN ("+strings.Join(values, ", ")+")")
+		default:
+			all = append(all, fmt.Sprintf("%s BETWEEN %d AND %d", c.name, list[0]-2, list[0]+2))
+		}
+	}
+	if g.chance(60) {
+		all = append(all, g.condition(columns, nil))
+	}
+	if c, ok := of(g, columns, isCustomer); ok && g.chance(30) {
+		all = append(all, pick(g, []string{
+			"%s IN (SELECT id FROM customers WHERE name < 'n3')", "EXISTS (SELECT 1 FROM items i WHERE i.customer_id = %s AND i.qty > 2)",
+			"NOT EXISTS (SELECT 1 FROM addresses a WHERE a.customer_id = %s)", "%s < (SELECT max(o.id) FROM orders o WHERE o.customer_id = %[1]s)",
+			"EXISTS (SELECT 1 FROM products p WHERE p.id = %s)", "(SELECT count(*) FROM v_both v WHERE v.customer_id = %s) > 1",
+		}))
+		all[len(all)-1] = fmt.Sprintf(all[len(all)-1], c.name)
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(all, " AND ")
 }
 
 // firstOf names a number of a FROM, a key if there is one.
@@ -169,7 +207,7 @@ func (g *generator) delete() string {
 	t := pick(g, writeTargets)
 	columns := columnsOf("d", t.columns)
 	sql := g.withs() + fmt.Sprintf("DELETE FROM %s d", t.table)
-	where := g.where(columns, nil)
+	where := g.reach(columns)
 	if g.chance(60) {
 		// Not too many rows.
 		c, ok := of(g, columns, func(c column) bool { return c.kind == number && !c.customer })

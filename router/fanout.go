@@ -1,0 +1,165 @@
+package router
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"shardproxy/query"
+	"shardproxy/shardmap"
+	"shardproxy/wire"
+)
+
+// An UPDATE or DELETE whose key is not bound fans out: every shard runs it on the rows
+// that it has. That is right when, for each row of the target alone, all else that the
+// statement needs of sharded tables has the key of that row. So the proof is done once
+// more, with the target's key bound to that of "the row at hand", and every use of a
+// sharded table must come out bound to just that.
+
+// mayFanOut reports whether commands are one UPDATE or DELETE that changes nothing else.
+func mayFanOut(shapes []*query.Shape) bool {
+	if len(shapes) != 1 || shapes[0].Kind != query.ShapeQuery || shapes[0].Scope == nil {
+		return false
+	}
+	s := shapes[0].Scope
+	return (s.Kind == query.ScopeUpdate || s.Kind == query.ScopeDelete) && s.CurrentOf == "" &&
+		!slices.ContainsFunc(s.With, func(c *query.CTE) bool { return c.Writes })
+}
+
+// oneValue reports whether all groups have one value for each column of their keys.
+func oneValue(groups []Group) bool {
+	return !slices.ContainsFunc(groups, func(g Group) bool {
+		return slices.ContainsFunc(g.columns, func(c []value) bool { return len(c) > 1 || len(c) == 1 && c[0].array })
+	})
+}
+
+// anchor binds the key of the statement's target to that of the row at hand.
+func (p *prover) anchor(b *block) (out []fact) {
+	for _, n := range b.nodes {
+		if n.leaf == nil || n.leaf.ref != b.scope.Target || n.leaf.rel == nil || n.leaf.rel.kind != kindSharded {
+			continue
+		}
+		p.anchored = n.leaf.rel
+		for i, k := range n.leaf.rel.key {
+			v := value{source: fromRow, index: int32(i), as: n.leaf.rel.columns[k].key, typmod: -1}
+			out = append(out, fact{a: col{n.leaf, k}, values: []value{v}, strict: true})
+		}
+	}
+	return out
+}
+
+// fansOut reports whether each shard may run the command on the rows that it has; why
+// says what stands against it, "" when that is nothing in particular. The proof was done with
+// the target's key anchored.
+func (p *prover) fansOut(c *query.Command) (ok bool, why string) {
+	if where, _ := p.decide(); where != Keyed || p.anchored == nil || len(p.anchored.key) == 0 {
+		return false, ""
+	}
+	for i := range p.groups {
+		g := &p.groups[i]
+		if !g.placement.colocated(p.anchored.placement) || len(g.columns) != len(p.anchored.key) {
+			return false, ""
+		}
+		for at, column := range g.columns {
+			if slices.ContainsFunc(column, func(v value) bool { return v.source != fromRow || int(v.index) != at }) {
+				return false, ""
+			}
+		}
+	}
+	for _, f := range c.Functions {
+		if !p.relations.immutable(f) && !ofEachRow(f) && !ofSettings(f) {
+			return false, "it would run on every shard, and calls " + f.Name + ", whose result may differ from shard to shard"
+		}
+	}
+	text := p.sql[c.Start:c.End]
+	if word := sessionWord(text); word != "" {
+		return false, "it would run on every shard, and has " + word + ", which may differ from shard to shard"
+	}
+	if word := systemColumn(text); word != "" {
+		return false, "it would run on every shard, and rows of several may have the same " + word
+	}
+	return true, ""
+}
+
+// colocated reports whether rows with equal keys are on the same shard, whatever the map.
+func (p *Placement) colocated(o *Placement) bool {
+	if p == o {
+		return true
+	}
+	return p.list == nil && o.list == nil && p.ranges == nil && o.ranges == nil && len(p.types) > 0 &&
+		slices.EqualFunc(p.types, o.types, shardmap.KeyType.Colocates)
+}
+
+// ofEachRow reports whether a function of PostgreSQL's own gives another value for each
+// row anyhow.
+func ofEachRow(f query.Name) bool {
+	switch f.Name {
+	case "random", "gen_random_uuid", "clock_timestamp", "timeofday":
+		return f.Schema == "" || f.Schema == "pg_catalog"
+	}
+	return false
+}
+
+// ofSettings reports whether the result of a function of PostgreSQL's own depends on
+// nothing but its arguments and settings of the session, which are the same on every shard.
+func ofSettings(f query.Name) bool {
+	switch f.Name {
+	case "to_char", "to_date", "to_timestamp", "to_number", "date_trunc", "date_part", "extract", "timezone", "make_timestamptz",
+		"concat", "concat_ws", "format", "quote_literal", "quote_nullable", "array_to_string", "string_to_array",
+		"to_json", "to_jsonb", "row_to_json", "array_to_json", "json_build_object", "json_build_array",
+		"jsonb_build_object", "jsonb_build_array", "current_setting":
+		return f.Schema == "" || f.Schema == "pg_catalog"
+	}
+	return false
+}
+
+// systemColumn finds the name of a column that every table has, and that tells rows of one
+// server apart.
+func systemColumn(sql string) string {
+	lower := strings.ToLower(sql)
+	for _, word := range [...]string{"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"} {
+		if strings.Contains(lower, word) {
+			return word
+		}
+	}
+	return ""
+}
+
+// FansOut reports whether the plan's statement may run on several shards, each on the
+// rows that it has: on all of them if Where is FanOut, or else on those of its keys.
+func (p *Plan) FansOut() bool { return p.fansOut }
+
+// Shards returns the shards of a plan that fans out, in order.
+func (p *Plan) Shards(o *Owners, v *Values) ([]int, error) {
+	var all []int
+	if p.Where == FanOut {
+		for i := range o.shards {
+			all = append(all, i)
+		}
+		return all, nil
+	}
+	tr := &gather{}
+	l := locator{owners: o, values: v, shard: AnyShard, all: tr}
+	for i := range p.groups {
+		if err := l.group(&p.groups[i]); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(tr.shards)
+	return tr.shards, nil
+}
+
+// gather takes all shards that a locator finds.
+type gather struct{ shards []int }
+
+func (g *gather) add(shard int) {
+	if !slices.Contains(g.shards, shard) {
+		g.shards = append(g.shards, shard)
+	}
+}
+
+// OnSeveral reports whether a statement was refused because its keys lie on several shards.
+func OnSeveral(err error) bool {
+	e := new(wire.Error)
+	return errors.As(err, &e) && ReasonOf(e) == reasonSeveral
+}
