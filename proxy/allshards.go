@@ -98,6 +98,8 @@ type allRequest struct {
 	// adds is set when all shards get the same, each for the rows that it has: the answer
 	// is all of theirs.
 	adds bool
+	// moment is set when the frames hold the server's mark for the time of the transaction.
+	moment bool
 	// parse is set when the client's own request has no Parse: the answer to ours is
 	// left out.
 	parse bool
@@ -182,7 +184,7 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 		return e
 	}
 	if r.plan != nil && r.plan.FansOut() {
-		return s.fanOut(r)
+		return s.fanOut(r, bind, tail)
 	}
 	if r.plan == nil || !r.plan.Splits() {
 		return s.everywhere(r, bind, tail)
@@ -190,6 +192,9 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 	rows, err := s.rowsOf(r.plan)
 	if err != nil {
 		return wire.AsError(err)
+	}
+	if r.plan.Moment() && slices.ContainsFunc(rows, func(i int) bool { return i != rows[0] }) {
+		s.markMoment(r)
 	}
 	for i := range s.places {
 		if !slices.Contains(rows, i) {
@@ -205,7 +210,7 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 }
 
 // fanOut makes the request one for all shards that have rows of it.
-func (s *session) fanOut(r *allRequest) *wire.Error {
+func (s *session) fanOut(r *allRequest, bind, tail []byte) *wire.Error {
 	owners := s.db.Owners()
 	if owners == nil {
 		return errNoOwners()
@@ -214,6 +219,10 @@ func (s *session) fanOut(r *allRequest) *wire.Error {
 	shards, err := r.plan.Shards(owners, &s.values)
 	if err != nil {
 		return wire.AsError(err)
+	}
+	if r.plan.Moment() && len(shards) > 1 {
+		s.markMoment(r)
+		r.frames = s.withMoment(bind, tail)
 	}
 	r.shards, r.adds = shards, true
 	for range shards {
@@ -238,12 +247,17 @@ func (s *session) everywhere(r *allRequest, bind, tail []byte) *wire.Error {
 	for i := range s.places {
 		r.shards = append(r.shards, i)
 	}
+	if r.plan != nil && r.plan.Moment() {
+		s.markMoment(r)
+	}
 	if r.plan != nil && len(r.plan.Draws()) > 0 {
 		part, ok := r.plan.Part(s.values.Text, &s.normal, &s.values, nil, 0)
 		if !ok {
 			return errRows()
 		}
 		r.frames = partFrames(&part, bind != nil, tail)
+	} else if r.moment {
+		r.frames = s.withMoment(bind, tail)
 	}
 	return s.unsteady()
 }
@@ -399,6 +413,11 @@ func (s *session) awaitReplies() *wire.Error {
 func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
 	s.client.Release()
 	s.held = false
+	if r.moment {
+		if e := s.putMoment(append(r.parts[:len(r.parts):len(r.parts)], r.frames)); e != nil {
+			return pool.Answer{}, e
+		}
+	}
 	answers := make([]pool.Answer, len(r.shards))
 	for i, shard := range r.shards {
 		at := s.spread.branchOn(shard)
@@ -482,7 +501,7 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 		out = append(out, frames...)
 	case a.Error != nil:
 		body, before := a.Error, a.Frames
-		if req.parts != nil && !req.adds || req.plan != nil && len(req.plan.Draws()) > 0 {
+		if req.moment || req.parts != nil && !req.adds || req.plan != nil && len(req.plan.Draws()) > 0 {
 			body = withoutPosition(body)
 		}
 		if req.parse {

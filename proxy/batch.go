@@ -46,6 +46,7 @@ type unit struct {
 	rows   [][]int
 	same   bool // all shards get the same, and answer alike
 	adds   bool // all shards get the same, each for its own rows
+	moment bool // the time of the transaction is to be put in
 
 	err *wire.Error // why it cannot be run
 }
@@ -395,7 +396,7 @@ func (b *batch) place(u *unit) *wire.Error {
 	}
 	frames := wire.AppendParse(nil, "", u.rest)
 	frames = append(wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), u.bind), u.tail...)
-	if p.Where != router.All && !p.Splits() && len(p.Draws()) == 0 {
+	if p.Where != router.All && !p.Splits() && !p.MustDraw() {
 		shard, err := s.shardOf(p, cut(u.rest), u.rest, u.bind)
 		switch {
 		case err == nil:
@@ -414,7 +415,7 @@ func (b *batch) place(u *unit) *wire.Error {
 	if e := s.spreadOver(&r, u.bind, u.tail); e != nil {
 		return e
 	}
-	u.shards, u.parts, u.rows, u.adds = r.shards, r.parts, r.rows, r.adds
+	u.shards, u.parts, u.rows, u.adds, u.moment = r.shards, r.parts, r.rows, r.adds, r.moment
 	if u.same = r.parts == nil; u.same {
 		u.parts = make([][]byte, len(u.shards))
 		for i := range u.parts {

@@ -30,6 +30,17 @@ func (b *batch) run() error {
 			return nil
 		}
 	}
+	for _, u := range units {
+		if u.moment {
+			if e := s.putMoment(u.parts); e != nil {
+				if e.IsFatal() {
+					return e
+				}
+				b.tell(e.Append(nil))
+				return nil
+			}
+		}
+	}
 	s.db.stats.statements.Add(int64(len(units)))
 	answers, err := b.onShards(shards, units)
 	if err != nil {
@@ -178,7 +189,7 @@ func (b *batch) failAt(u *unit, before []byte, a *shardAnswer) error {
 	switch {
 	case a.answer.Error != nil:
 		body := a.answer.Error
-		if len(u.shards) > 1 || len(u.plan.Draws()) > 0 {
+		if len(u.shards) > 1 || u.moment || len(u.plan.Draws()) > 0 {
 			body = withoutPosition(body)
 		}
 		b.tell(wire.AppendFrame(before[:len(before):len(before)], wire.MsgErrorResponse, body))

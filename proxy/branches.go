@@ -32,6 +32,8 @@ type spreadTx struct {
 	tied bool
 	// newViews is set when it has made views, which nobody else knows of.
 	newViews bool
+	// moment is the time at which it began, once it was asked for.
+	moment string
 }
 
 // branch is a part of a transaction whose connection is parked.

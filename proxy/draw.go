@@ -31,6 +31,9 @@ func (s *session) draw(p *router.Plan) *wire.Error {
 	s.values.Drawn = make([][]byte, n*len(draws))
 	for i := range draws {
 		d := &draws[i]
+		if d.OfMoment() {
+			continue
+		}
 		if d.Sequence == "" {
 			for row := range n {
 				s.values.Drawn[row*len(draws)+i] = randomUUID()

@@ -87,10 +87,12 @@ type Server struct {
 	stop     context.CancelFunc
 	clock    atomic.Int64 // Unix nanoseconds, at most sweepInterval old
 	draining atomic.Bool
-	tasks    sync.WaitGroup // accept loops and the sweeper
-	clients  sync.WaitGroup // connections
-	loops    []*loop        // set by the first Open; none when goroutines drive the sessions
-	nextLoop atomic.Uint32
+	// momentMark stands for the time of a transaction in texts that wait for it.
+	momentMark string
+	tasks      sync.WaitGroup // accept loops and the sweeper
+	clients    sync.WaitGroup // connections
+	loops      []*loop        // set by the first Open; none when goroutines drive the sessions
+	nextLoop   atomic.Uint32
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -110,7 +112,7 @@ type Server struct {
 func New(opt Options, s *Settings) *Server {
 	ctx, stop := context.WithCancel(context.Background())
 	srv := &Server{opt: opt, ctx: ctx, stop: stop, sessions: map[uint32]*session{},
-		perUser: map[string]int{}, pending: map[net.Conn]struct{}{}, consoles: map[net.Conn]struct{}{}}
+		perUser: map[string]int{}, pending: map[net.Conn]struct{}{}, consoles: map[net.Conn]struct{}{}, momentMark: newMomentMark()}
 	srv.settings.Store(s)
 	srv.clock.Store(time.Now().UnixNano())
 	return srv

@@ -53,7 +53,7 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 		return
 	}
 	n.bound++
-	if p.Where == router.All || len(p.Draws()) > 0 {
+	if p.Where == router.All || p.MustDraw() {
 		n.batch, n.all = n.bound > 1, true
 		return
 	}
@@ -338,7 +338,7 @@ func (s *session) misplaced(p *router.Plan, text, rest, bind []byte) *wire.Error
 	if s.places == nil || s.located || p == nil {
 		return nil
 	}
-	if p.Where == router.All || len(p.Draws()) > 0 {
+	if p.Where == router.All || p.MustDraw() {
 		return errOneOnly()
 	}
 	shard, err := s.shardOf(p, text, rest, bind)

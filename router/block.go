@@ -283,6 +283,9 @@ func (p *prover) expand(b *block, l *leaf) {
 	if l.rel.kind != kindView || l.ref.Written {
 		return
 	}
+	if why := l.rel.view.unsteady; why != "" {
+		p.unsteadyView = why
+	}
 	l.inner = p.build(l.rel.query, nil, &text{l.rel.view.literals, l.rel.view.sql})
 }
 

@@ -19,11 +19,11 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 		ok, why := q.fansOut(&st.Commands[0])
 		switch {
 		case ok && out.where == Refused:
-			out = routed{where: FanOut, fansOut: true}
+			out = routed{where: FanOut, fansOut: true, moment: q.moment}
 		case why != "" && out.where == Refused:
 			out.refusal = &Refusal{Reason: reasonFunction, Why: why, Hint: reasonUnbound.hint()}
 		default:
-			out.fansOut = ok
+			out.fansOut, out.moment = ok, ok && q.moment
 		}
 	}
 	return out
@@ -42,7 +42,7 @@ func (p *prover) commands(st *query.Statement, shapes []*query.Shape, literals [
 			p.functions(c) // those of a definition are not called
 		}
 		if p.written[kindReference] != "" && p.refusal == nil {
-			if why := p.unsteady(c, sh, p.sql); why != "" {
+			if why := p.unsteady(c, sh); why != "" {
 				p.refuse(reasonReference, p.written[kindReference]+" is on every shard, and "+why)
 			}
 		}
@@ -63,6 +63,10 @@ func (p *prover) routed(shapes []*query.Shape) routed {
 	out.makesViews = p.makesView && out.where == All
 	if (out.where == Keyed || out.where == All) && len(shapes) == 1 && shapes[0].Kind == query.ShapeQuery && p.split != nil && p.splits() {
 		out.split = p.split
+	}
+	out.moment = p.moment && out.where == All
+	if out.split != nil && out.where == Keyed {
+		out.moment = query.HasMoment([]byte(p.sql))
 	}
 	if p.draw != "" && out.refusal == nil && (out.split == nil || len(out.split.draws) == 0) {
 		p.refuse(reasonSequence, p.draw)
@@ -96,6 +100,7 @@ type routed struct {
 	copies     *CopyIn
 	each       bool
 	fansOut    bool
+	moment     bool
 }
 
 // splits reports whether the rows of an INSERT are all that the command needs of

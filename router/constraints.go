@@ -86,7 +86,7 @@ func (b *bound) kindOnly(t *catalog.Table) *relation {
 	}
 	r := &relation{schema: t.Schema, name: t.Name}
 	for i := range t.Columns {
-		r.columns = append(r.columns, bindColumn(t, &t.Columns[i]))
+		r.columns = append(r.columns, b.bindColumn(t, &t.Columns[i]))
 	}
 	b.placeOnly(r, t)
 	return r

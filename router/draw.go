@@ -24,6 +24,8 @@ type Draw struct {
 	Identity bool
 	// Ascending is set when each value is larger than all before it.
 	Ascending bool
+	// moment is set instead for a default that is made of the time of the transaction.
+	moment string
 	// always is set when the text must say that values are given all the same.
 	always bool
 	// missing is set when no row has the column.
@@ -69,7 +71,7 @@ func (p *prover) drawn(r *relation, in *query.Insert, sp *split) (ok bool) {
 	}
 	for i := range r.columns {
 		c := &r.columns[i]
-		if c.draw == nil || given(in, i, c.name) {
+		if c.draw == nil && c.moment == "" || given(in, i, c.name) {
 			continue
 		}
 		if in.Overriding == "user" {
@@ -79,7 +81,10 @@ func (p *prover) drawn(r *relation, in *query.Insert, sp *split) (ok bool) {
 		if in.HasColumns {
 			at = slices.IndexFunc(names, func(t query.TargetColumn) bool { return t.Name == c.name })
 		}
-		d := *c.draw
+		d := Draw{Column: c.name, moment: c.moment}
+		if c.draw != nil {
+			d = *c.draw
+		}
 		d.missing = at < 0 || !in.HasColumns && at >= width
 		if d.always && in.Overriding == "" {
 			sp.override = true
@@ -162,7 +167,7 @@ func (sp *split) place(r *relation, in *query.Insert, width int) bool {
 	return true
 }
 
-// Draws returns the columns whose values must be drawn before the plan runs, none for
+// Draws returns the columns whose values are written into the rows of an INSERT, none for
 // most. The caller must not change them. See Values.Drawn.
 func (p *Plan) Draws() []Draw {
 	if p.split == nil {
@@ -170,6 +175,14 @@ func (p *Plan) Draws() []Draw {
 	}
 	return p.split.draws
 }
+
+// MustDraw reports whether the plan cannot run on one shard as its text stands.
+func (p *Plan) MustDraw() bool {
+	return slices.ContainsFunc(p.Draws(), func(d Draw) bool { return d.moment == "" })
+}
+
+// OfMoment reports whether the column's value is made of Values.Moment, and nothing drawn.
+func (d *Draw) OfMoment() bool { return d.moment != "" }
 
 // RowCount returns how many rows the text of a plan with a split lists.
 func (p *Plan) RowCount() int { return len(p.split.rows) }

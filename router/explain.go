@@ -103,7 +103,9 @@ func (p *Plan) Route(in RouteInput) *Route {
 		r.Node, r.Why = "primary", p.Why
 	}
 	for _, d := range p.Draws() {
-		r.Drawn = append(r.Drawn, d.Column)
+		if !d.OfMoment() {
+			r.Drawn = append(r.Drawn, d.Column)
+		}
 	}
 	switch {
 	case len(in.Shards) == 1:

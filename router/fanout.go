@@ -66,16 +66,10 @@ func (p *prover) fansOut(c *query.Command) (ok bool, why string) {
 			}
 		}
 	}
-	for _, f := range c.Functions {
-		if !p.relations.immutable(f) && !ofEachRow(f) && !ofSettings(f) {
-			return false, "it would run on every shard, and calls " + f.Name + ", whose result may differ from shard to shard"
-		}
+	if why := p.mayDiffer(c, true); why != "" {
+		return false, "it would run on every shard, and " + why
 	}
-	text := p.sql[c.Start:c.End]
-	if word := sessionWord(text); word != "" {
-		return false, "it would run on every shard, and has " + word + ", which may differ from shard to shard"
-	}
-	if word := systemColumn(text); word != "" {
+	if word := systemColumn(p.sql[c.Start:c.End]); word != "" {
 		return false, "it would run on every shard, and rows of several may have the same " + word
 	}
 	return true, ""

@@ -46,6 +46,9 @@ type Plan struct {
 	CopyIn *CopyIn
 	// fansOut is set for an UPDATE or DELETE that may run on several shards.
 	fansOut bool
+	// moment is set when the text has what stands for the time of the transaction, and the
+	// statement may run on several shards.
+	moment bool
 	// split is set for an INSERT whose rows may go to several shards.
 	split *split
 	// groups are the uses of sharded tables, which must meet on one shard.

@@ -24,11 +24,21 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 		found.where, found.refusal = Refused, &Refusal{Reason: reasonCommand,
 			Why: "definitions were changed in this transaction, and what an INSERT or COPY must know of them is known when it is committed"}
 	}
+	if found.moment && !r.replaces(m) {
+		if found.where == Keyed {
+			found.split, found.fansOut = nil, false // on one shard it is right
+		} else {
+			found.where, found.refusal = Refused, &Refusal{Reason: reasonFunction,
+				Why: "it has the time of the transaction where that cannot be given to all shards alike", Hint: "Give the time itself."}
+		}
+		found.moment = false
+	}
 	if found.where == Refused {
+		found.moment = false
 		found.split, found.copies, found.each, found.fansOut = nil, nil, false, false
 	}
 	p.Where, p.Refusal, p.groups, p.MakesViews = found.where, found.refusal, found.groups, found.makesViews
-	p.split, p.CopyIn, p.Each, p.fansOut = found.split, found.copies, found.each, found.fansOut
+	p.split, p.CopyIn, p.Each, p.fansOut, p.moment = found.split, found.copies, found.each, found.fansOut, found.moment
 	for i := range p.groups {
 		for _, column := range p.groups[i].columns {
 			for j := range column {

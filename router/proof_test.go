@@ -42,6 +42,8 @@ func (f fakeRelations) returnsSet(n query.Name) bool {
 
 func (f fakeRelations) immutable(n query.Name) bool { return n.Name == "lower" || n.Name == "abs" }
 
+func (f fakeRelations) builtin(name string) bool { return name == "now" }
+
 func (f fakeRelations) placed(n query.Name) *config.Function {
 	if n.Name == "f_placed" {
 		return &config.Function{Name: "f_placed", Arguments: []int{2}, Table: "orders"}
@@ -75,7 +77,7 @@ func testSchema(t *testing.T, text string) fakeRelations {
 				t.Fatal(sql)
 			}
 			_, shapes := n.AnalyzeShapes(sql, query.Options{})
-			r.query, r.view = shapes[0].Scope, &viewText{[]byte(sql), slices.Clone(n.Literals)}
+			r.query, r.view = shapes[0].Scope, &viewText{[]byte(sql), slices.Clone(n.Literals), ""}
 			f[name] = r
 			continue
 		}

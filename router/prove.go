@@ -42,6 +42,10 @@ type prover struct {
 	// anchors is set to prove that a command fans out; anchored is then its target.
 	anchors  bool
 	anchored *relation
+	// moment is set when what would run on several shards has what stands for the time of
+	// the transaction. unsteadyView says why a view in it may differ.
+	moment       bool
+	unsteadyView string
 	// locks is set when rows are locked against other lockers.
 	locks bool
 }

@@ -51,12 +51,16 @@ type relationColumn struct {
 	draw  *Draw
 	// unsteady is set when its default is no constant, generated when it is computed.
 	unsteady, generated bool
+	// moment is a default that is steady once the time of the transaction is given.
+	moment string
 }
 
 // viewText is the text that a view's scope belongs to.
 type viewText struct {
 	sql      []byte
 	literals []query.Literal
+	// unsteady says why what it gives may differ from shard to shard.
+	unsteady string
 }
 
 // relations finds what names mean.
@@ -73,6 +77,8 @@ type relations interface {
 	// immutable reports whether a function surely gives the same for the same arguments
 	// on every server.
 	immutable(f query.Name) bool
+	// builtin reports whether all functions of the name are PostgreSQL's own.
+	builtin(name string) bool
 	// placed returns the rule that says where a function runs, nil for most.
 	placed(f query.Name) *config.Function
 	// reaches says why a function cannot be called in a database of several shards;

@@ -45,7 +45,7 @@ func (b *bound) relationLocked(t *catalog.Table) *relation {
 func (b *bound) bind(t *catalog.Table) *relation {
 	r := &relation{schema: t.Schema, name: t.Name}
 	for i := range t.Columns {
-		r.columns = append(r.columns, bindColumn(t, &t.Columns[i]))
+		r.columns = append(r.columns, b.bindColumn(t, &t.Columns[i]))
 	}
 	switch {
 	case t.System:
@@ -60,7 +60,7 @@ func (b *bound) bind(t *catalog.Table) *relation {
 	return r
 }
 
-func bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
+func (b *bound) bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
 	out := relationColumn{name: c.Name, typmod: c.Modifier, draw: drawOf(t, c)}
 	deterministic := c.Collation == nil || c.Collation.Deterministic
 	if k, err := shardmap.KeyTypeOf(c.Base, deterministic); err == nil {
@@ -73,6 +73,7 @@ func bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
 		out.generated = true
 	case catalog.DefaultExpression:
 		out.unsteady = c.Default.Volatility != catalog.Immutable
+		out.moment = b.momentOf(c)
 		// What else a volatile expression does is not known: it may draw.
 		out.drawn = c.Default.Volatility == catalog.Volatile && !drawsNothing(c.Default.Expression)
 	}
@@ -213,7 +214,8 @@ func (b *bound) view(r *relation, t *catalog.Table) {
 		r.unknown("is a view whose query is not understood")
 		return
 	}
-	r.query, r.view = shapes[0].Scope, &viewText{sql, slices.Clone(n.Literals)}
+	r.query = shapes[0].Scope
+	r.view = &viewText{sql, slices.Clone(n.Literals), b.viewMayDiffer(&st.Commands[0], t.View.Definition)}
 	for i := range st.Commands[0].Functions {
 		f := st.Commands[0].Functions[i]
 		if why := b.reaches(f, b.catalog.SystemPath()); why != "" {

@@ -100,5 +100,8 @@ func (s schema) immutable(f query.Name) bool {
 	return s.catalog.CallVolatility(f.Schema, f.Name, f.Args, s.path) == catalog.Immutable
 }
 
+// builtin implements relations.
+func (s schema) builtin(name string) bool { return s.catalog.Builtin(name) }
+
 // reaches implements relations.
 func (s schema) reaches(f query.Name) string { return s.bound.reaches(f, s.path) }

@@ -35,7 +35,12 @@ type split struct {
 
 // drawNumber returns which draw a column is, -1 for none.
 func (sp *split) drawNumber(column string) int {
-	return slices.IndexFunc(sp.draws, func(d Draw) bool { return d.Column == column })
+	return slices.IndexFunc(sp.draws, func(d Draw) bool { return d.Column == column && d.moment == "" })
+}
+
+// fills reports whether a column's value is written into the rows.
+func (sp *split) fills(column string) bool {
+	return slices.ContainsFunc(sp.draws, func(d Draw) bool { return d.Column == column })
 }
 
 // Splits reports whether the plan's rows may be sent to several shards; see Rows.
@@ -82,7 +87,7 @@ func (p *Plan) Part(text []byte, n *query.Normal, v *Values, shards []int, shard
 	if !ok || len(v.Drawn) < len(sp.rows)*len(sp.draws) {
 		return part, false
 	}
-	r := renumberer{seen: map[int]int{}}
+	r := renumberer{seen: map[int]int{}, moment: v.Moment}
 	part.Text = sp.head(&r, text)
 	for i := range sp.rows {
 		if shards != nil && shards[i] != shard {
@@ -158,7 +163,7 @@ func (sp *split) row(out []byte, r *renumberer, text []byte, v *Values, i int) [
 	for j := range sp.draws {
 		if !sp.draws[j].missing {
 			if in := sp.replaced[i*len(sp.draws)+j]; in.Located() {
-				out = sp.drawnValue(r.append(out, text[at:in.Start]), j, drawn[j])
+				out = sp.drawnValue(r.append(out, text[at:in.Start]), j, drawn[j], v.Moment)
 				at = in.End
 			}
 		}
@@ -175,12 +180,19 @@ func (sp *split) row(out []byte, r *renumberer, text []byte, v *Values, i int) [
 		} else {
 			out, opened = append(out, '('), true
 		}
-		out = sp.drawnValue(out, j, drawn[j])
+		out = sp.drawnValue(out, j, drawn[j], v.Moment)
 	}
 	return append(out, ')')
 }
 
-func (sp *split) drawnValue(out []byte, draw int, v []byte) []byte {
+func (sp *split) drawnValue(out []byte, draw int, v []byte, moment string) []byte {
+	if of := sp.draws[draw].moment; of != "" {
+		if moment == "" {
+			return append(out, "DEFAULT"...)
+		}
+		out, _ = query.ReplaceMoment(append(out, '('), []byte(of), moment)
+		return append(out, ')')
+	}
 	if sp.draws[draw].Sequence != "" {
 		return append(out, v...)
 	}
@@ -192,9 +204,14 @@ func (sp *split) drawnValue(out []byte, draw int, v []byte) []byte {
 type renumberer struct {
 	seen map[int]int
 	old  []int
+	// moment is what stands in for the time of the transaction, "" to leave it.
+	moment string
 }
 
 func (r *renumberer) append(dst, piece []byte) []byte {
+	if r.moment != "" {
+		piece, _ = query.ReplaceMoment(nil, piece, r.moment)
+	}
 	return query.Renumber(dst, piece, func(n int) int {
 		if _, ok := r.seen[n]; !ok {
 			r.old = append(r.old, n)

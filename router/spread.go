@@ -111,14 +111,9 @@ func (b *block) each(f func(*leaf)) {
 
 // unsteady says why a write to a reference table may come out differently on each
 // shard; "" when it surely does not.
-func (p *prover) unsteady(c *query.Command, sh *query.Shape, sql string) string {
-	for _, f := range c.Functions {
-		if !p.relations.immutable(f) {
-			return "it calls " + f.Name + ", whose result may differ from shard to shard"
-		}
-	}
-	if word := sessionWord(sql[c.Start:c.End]); word != "" {
-		return "it has " + word + ", which may differ from shard to shard"
+func (p *prover) unsteady(c *query.Command, sh *query.Shape) string {
+	if why := p.mayDiffer(c, false); why != "" {
+		return "it " + why
 	}
 	if sh.Scope == nil {
 		return ""
@@ -146,7 +141,7 @@ func (p *prover) unsteadyDefaults(s *query.Scope) string {
 		return ""
 	}
 	for i, c := range r.columns {
-		if c.draw != nil && p.draw != "" {
+		if c.draw != nil && p.draw != "" || c.moment != "" && p.split != nil && p.split.fills(c.name) {
 			continue // drawn for all, or refused
 		}
 		if c.drawn || c.unsteady {

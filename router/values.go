@@ -23,6 +23,9 @@ type Values struct {
 	// Drawn are the values of the plan's draws, as texts: those of its first row, then
 	// of the next. Nothing but digits and hyphens is in them.
 	Drawn [][]byte
+	// Moment is what stands in for the time of the transaction where a text is rewritten
+	// for several shards; "" leaves it to the shard.
+	Moment string
 	// OtherEncoding is set when the client's encoding is not the servers'.
 	OtherEncoding bool
 

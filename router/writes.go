@@ -76,6 +76,8 @@ func (p *prover) keepsDefault(r *relation, column string) {
 		case c.name != column:
 		case c.drawn:
 			p.refuse(reasonSequence, drawsOwn(r, column))
+		case p.anchors && c.unsteady:
+			p.refuse(reasonFunction, "the default of "+column+" may be another on each shard")
 		case r.kind == kindReference && (c.unsteady || c.draw != nil):
 			p.refuse(reasonReference, r.String()+" is on every shard, and the default of "+column+" may be another on each")
 		}
@@ -134,6 +136,9 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 	if l.rel.kind == kindReference {
 		sp := &split{everywhere: true, conflict: s.Insert.Conflict != nil}
 		p.draws(b, l.rel, sp)
+		if len(sp.draws) > 0 {
+			p.split = sp
+		}
 		return
 	}
 	if l.rel.kind != kindSharded {
@@ -162,7 +167,7 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 			rows, sp.groups = append(rows, src.Rows[i].Span), append(sp.groups, int32(len(p.groups)-1))
 		}
 		sp.rows = rows
-		if b.outer == nil && len(src.Rows) > 1 && src.Select == nil {
+		if b.outer == nil && len(src.Rows) > 1 && src.Select == nil && !sp.leavesMoment(l.rel, s.Insert) {
 			p.split = sp
 		}
 	default:
@@ -192,6 +197,16 @@ func (p *prover) draws(b *block, r *relation, sp *split) {
 			return
 		}
 	}
+}
+
+// leavesMoment reports whether each shard would take its own time for a column.
+func (sp *split) leavesMoment(r *relation, in *query.Insert) bool {
+	for i, c := range r.columns {
+		if c.moment != "" && !given(in, i, c.name) && !sp.fills(c.name) {
+			return true
+		}
+	}
+	return false
 }
 
 // given reports whether every row of an INSERT has a value for the column at a place.
