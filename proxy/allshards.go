@@ -36,11 +36,11 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil && tied {
 		return s.runTied(kind, size, &req)
 	}
-	if e == nil && own && len(req.shards) == 1 {
+	if e == nil && own && len(req.shards) == 1 && req.move == nil {
 		return s.runAlone(kind, size, &req)
 	}
 	if e == nil && s.tx != 'E' {
-		e = s.enlistAll(own, req.shards)
+		e = s.enlistAll(own, req.enlisted())
 	}
 	if e != nil {
 		return s.refuseWhole(kind, size, e)
@@ -98,6 +98,8 @@ type allRequest struct {
 	// adds is set when all shards get the same, each for the rows that it has: the answer
 	// is all of theirs.
 	adds bool
+	// move is set when rows may have to be moved.
+	move *moving
 	// moment is set when the frames hold the server's mark for the time of the transaction.
 	moment bool
 	// parse is set when the client's own request has no Parse: the answer to ours is
@@ -227,6 +229,11 @@ func (s *session) fanOut(r *allRequest, bind, tail []byte) *wire.Error {
 	r.shards, r.adds = shards, true
 	for range shards {
 		r.parts = append(r.parts, r.frames)
+	}
+	if r.plan.Moves() {
+		if r.move, err = s.moving(r.plan, owners); err != nil {
+			return wire.AsError(err)
+		}
 	}
 	return s.unsteady()
 }
@@ -450,6 +457,9 @@ func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
 		return answers[0], nil
 	}
 	a, e := r.join(answers)
+	if e == nil && r.move != nil {
+		return s.moveRows(r, answers, a)
+	}
 	if e != nil {
 		return a, s.allFailed(s.lease, a, e)
 	}

@@ -130,7 +130,7 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	}
 	s.tx, s.leaseBase = 'T', s.lease.Settings
 	s.spread = &spreadTx{begin: "BEGIN" + boundedLocks, tied: true}
-	e := s.enlistAll(false, r.shards)
+	e := s.enlistAll(false, r.enlisted())
 	var answer pool.Answer
 	if e == nil {
 		s.setPhase(phaseActive)

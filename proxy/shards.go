@@ -98,6 +98,9 @@ func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 	} else if v.Bind(bind) {
 		v.Types = appendTypes(v.Types, rest)
 	}
+	if p.Moves() {
+		return movesOn(p, owners, v)
+	}
 	if !p.Splits() {
 		shard, err := p.Shard(owners, v)
 		if p.FansOut() && router.OnSeveral(err) {

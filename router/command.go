@@ -10,21 +10,14 @@ import (
 // route finds out where a statement runs whose commands have these shapes. literals
 // are those of its text.
 func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string, literals []query.Literal) routed {
-	p := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}, sql: sql}
-	p.commands(st, shapes, literals)
-	out := p.routed(shapes)
-	if mayFanOut(shapes) && (out.where == Keyed && !oneValue(out.groups) || out.where == Refused && out.refusal.Reason == reasonUnbound) {
-		q := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}, sql: sql, anchors: true}
-		q.commands(st, shapes, literals)
-		ok, why := q.fansOut(&st.Commands[0])
-		switch {
-		case ok && out.where == Refused:
-			out = routed{where: FanOut, fansOut: true, moment: q.moment}
-		case why != "" && out.where == Refused:
-			out.refusal = &Refusal{Reason: reasonFunction, Why: why, Hint: reasonUnbound.hint()}
-		default:
-			out.fansOut, out.moment = ok, ok && q.moment
-		}
+	prove := func(anchors, moving bool) *prover {
+		p := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}, sql: sql, anchors: anchors, moving: moving}
+		p.commands(st, shapes, literals)
+		return p
+	}
+	out := prove(false, false).routed(shapes)
+	if mayFanOut(shapes) {
+		return fanOut(out, shapes, &st.Commands[0], prove)
 	}
 	return out
 }
@@ -86,6 +79,7 @@ func (p *prover) routed(shapes []*query.Shape) routed {
 	if out.where == Keyed {
 		out.groups = p.groups
 		p.settle(p.sql)
+		out.kept = p.kept
 	}
 	return out
 }
@@ -101,6 +95,8 @@ type routed struct {
 	each       bool
 	fansOut    bool
 	moment     bool
+	move       *move
+	kept       string
 }
 
 // splits reports whether the rows of an INSERT are all that the command needs of
@@ -237,8 +233,12 @@ func (p *prover) settle(sql string) {
 		return
 	}
 	uses := query.CountParams([]byte(sql))
-	for i := range p.groups {
-		for _, column := range p.groups[i].columns {
+	groups := p.groups
+	if p.move != nil {
+		groups = append(groups[:len(groups):len(groups)], p.move.to)
+	}
+	for i := range groups {
+		for _, column := range groups[i].columns {
 			for j := range column {
 				v := &column[j]
 				if v.source == fromParam {

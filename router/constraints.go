@@ -123,16 +123,7 @@ func (b *bound) follows(fk *catalog.ForeignKey, from, to *relation) string {
 
 // colocates reports whether equal keys of both tables are on one shard.
 func (r *relation) colocates(o *relation) bool {
-	a, b := r.placement, o.placement
-	if a == nil || b == nil || len(a.types) != len(b.types) || a.list != nil || b.list != nil || a.ranges != nil || b.ranges != nil {
-		return a != nil && a == b
-	}
-	for i := range a.types {
-		if !a.types[i].Colocates(b.types[i]) {
-			return false
-		}
-	}
-	return true
+	return r.placement != nil && o.placement != nil && r.placement.colocated(o.placement)
 }
 
 // trigger says why a trigger does not do on a shard what it would do on one server.

@@ -32,6 +32,8 @@ type Route struct {
 	// that are left out.
 	Tables  []RouteTable `json:"tables,omitempty"`
 	Omitted int          `json:"omitted,omitempty"`
+	// Moves is set for an UPDATE that moves rows to the shard of their new key.
+	Moves bool `json:"moves,omitempty"`
 	// Drawn names the columns whose values the proxy draws and writes into the rows.
 	Drawn []string `json:"drawn,omitempty"`
 	// Refusal is set when Where is "refused".
@@ -107,6 +109,7 @@ func (p *Plan) Route(in RouteInput) *Route {
 			r.Drawn = append(r.Drawn, d.Column)
 		}
 	}
+	r.Moves = p.Moves() && len(in.Shards) > 1
 	switch {
 	case len(in.Shards) == 1:
 		r.Where, r.Shards = "only", in.Shards

@@ -26,6 +26,56 @@ func mayFanOut(shapes []*query.Shape) bool {
 		!slices.ContainsFunc(s.With, func(c *query.CTE) bool { return c.Writes })
 }
 
+// fanOut finds out whether an UPDATE or DELETE, of which out is known, may run on several
+// shards. prove proves it, with the target's key anchored, and with its rows moving, or not.
+func fanOut(out routed, shapes []*query.Shape, c *query.Command, prove func(anchors, moving bool) *prover) routed {
+	refused := out.where == Refused
+	if refused && out.refusal.Reason != reasonUnbound && out.refusal.Reason != reasonKeyChange || !refused && out.where != Keyed {
+		return out
+	}
+	if shapes[0].Scope.Kind == query.ScopeUpdate && (refused || len(out.groups) > 1) {
+		if moved, ok := moves(shapes, c, prove); ok {
+			return moved
+		}
+	}
+	if !refused && oneValue(out.groups) {
+		return out
+	}
+	q := prove(true, false)
+	ok, why := q.fansOut(c)
+	switch {
+	case ok && refused:
+		return routed{where: FanOut, fansOut: true, moment: q.moment}
+	case why != "" && refused:
+		out.refusal = &Refusal{Reason: reasonFunction, Why: why, Hint: reasonUnbound.hint()}
+	default:
+		out.fansOut, out.moment = ok, ok && q.moment
+	}
+	return out
+}
+
+// moves finds out whether an UPDATE may run on several shards and move its rows.
+func moves(shapes []*query.Shape, c *query.Command, prove func(anchors, moving bool) *prover) (out routed, ok bool) {
+	q := prove(true, true)
+	if q.move == nil {
+		return out, false
+	}
+	if ok, _ := q.fansOut(c); !ok {
+		return out, false
+	}
+	p := prove(false, true)
+	out = p.routed(shapes)
+	if out.where == Refused {
+		if out.refusal.Reason != reasonUnbound {
+			return out, false
+		}
+		out = routed{where: FanOut}
+		p.settle(p.sql)
+	}
+	out.fansOut, out.moment, out.move = true, q.moment, p.move
+	return out, true
+}
+
 // oneValue reports whether all groups have one value for each column of their keys.
 func oneValue(groups []Group) bool {
 	return !slices.ContainsFunc(groups, func(g Group) bool {

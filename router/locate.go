@@ -28,6 +28,9 @@ func (p *Plan) Shard(o *Owners, v *Values) (int, error) {
 	l := locator{owners: o, values: v, shard: AnyShard}
 	for i := range p.groups {
 		if err := l.group(&p.groups[i]); err != nil {
+			if p.kept != "" && OnSeveral(err) {
+				return AnyShard, (&Refusal{Reason: reasonKeyChange, Why: "rows would move to another shard, and " + p.kept}).Error()
+			}
 			return AnyShard, err
 		}
 	}

@@ -46,6 +46,10 @@ type Plan struct {
 	CopyIn *CopyIn
 	// fansOut is set for an UPDATE or DELETE that may run on several shards.
 	fansOut bool
+	// kept says why rows whose key changes cannot be moved to another shard.
+	kept string
+	// move is set for an UPDATE that may move rows to another shard.
+	move *move
 	// moment is set when the text has what stands for the time of the transaction, and the
 	// statement may run on several shards.
 	moment bool

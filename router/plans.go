@@ -27,6 +27,9 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 	if found.moment && !r.replaces(m) {
 		if found.where == Keyed {
 			found.split, found.fansOut = nil, false // on one shard it is right
+			if found.move != nil {
+				found.move, found.where, found.refusal = nil, Refused, &Refusal{Reason: reasonKeyChange, Why: "rows would move, and it has the time of the transaction where that cannot be given to all shards alike"}
+			}
 		} else {
 			found.where, found.refusal = Refused, &Refusal{Reason: reasonFunction,
 				Why: "it has the time of the transaction where that cannot be given to all shards alike", Hint: "Give the time itself."}
@@ -34,13 +37,17 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 		found.moment = false
 	}
 	if found.where == Refused {
-		found.moment = false
+		found.moment, found.move = false, nil
 		found.split, found.copies, found.each, found.fansOut = nil, nil, false, false
 	}
 	p.Where, p.Refusal, p.groups, p.MakesViews = found.where, found.refusal, found.groups, found.makesViews
-	p.split, p.CopyIn, p.Each, p.fansOut, p.moment = found.split, found.copies, found.each, found.fansOut, found.moment
-	for i := range p.groups {
-		for _, column := range p.groups[i].columns {
+	p.split, p.CopyIn, p.Each, p.fansOut, p.moment, p.move, p.kept = found.split, found.copies, found.each, found.fansOut, found.moment, found.move, found.kept
+	groups := p.groups
+	if p.move != nil {
+		groups = append(groups[:len(groups):len(groups)], p.move.to)
+	}
+	for i := range groups {
+		for _, column := range groups[i].columns {
 			for j := range column {
 				p.literals = p.literals || column[j].source == fromLiteral
 			}

@@ -143,6 +143,15 @@ func describeRoute(rel relations, sql string) string {
 	for i := range r.groups {
 		fmt.Fprintf(&out, " %s", describeGroup(&r.groups[i], rel, sql, n.Literals))
 	}
+	if r.fansOut && r.where == Keyed {
+		out.WriteString(", fan-out")
+	}
+	if r.move != nil {
+		fmt.Fprintf(&out, " moves to %s", describeGroup(&r.move.to, rel, sql, n.Literals))
+	}
+	if r.moment {
+		out.WriteString(", at one time")
+	}
 	if r.split != nil && len(r.split.draws) > 0 {
 		fmt.Fprintf(&out, "\n  -> %s", drawnText(&Plan{split: r.split}, &n, sql))
 	}

@@ -42,6 +42,12 @@ type prover struct {
 	// anchors is set to prove that a command fans out; anchored is then its target.
 	anchors  bool
 	anchored *relation
+	// moving is set to prove that an UPDATE is right but for rows that it moves; move is then
+	// where to.
+	moving bool
+	move   *move
+	// kept says why rows whose key changes cannot be moved.
+	kept string
 	// moment is set when what would run on several shards has what stands for the time of
 	// the transaction. unsteadyView says why a view in it may differ.
 	moment       bool

@@ -35,8 +35,9 @@ type relation struct {
 	why string
 	// declared is set for a table that does not exist, and would be on several shards.
 	declared bool
-	// writes says why its rows cannot be written; "" when they can.
-	writes string
+	// writes says why its rows cannot be written, moves why they cannot be moved to another
+	// shard; "" when they can.
+	writes, moves string
 }
 
 // relationColumn is one column. key is 0 when its type, or its collation, cannot be

@@ -83,7 +83,7 @@ func (r Reason) hint() string {
 	case reasonNoKey:
 		return "Name the key's columns and give their values."
 	case reasonKeyChange:
-		return "Delete the row and insert it anew."
+		return "Delete the row and insert it anew, or give all of the key one constant."
 	case reasonConstraint:
 		return "per_shard_constraints in the table's rule accepts constraints that hold on each shard alone."
 	case reasonSequence:

@@ -92,7 +92,7 @@ func (b *bound) place(r *relation, t *catalog.Table) {
 		r.unknown("inherits from, or is inherited by, other tables, of which one is on several shards")
 	}
 	if r.kind == kindSharded || r.kind == kindReference {
-		r.writes = b.unwritable(r, t, rule)
+		r.writes, r.moves = b.unwritable(r, t, rule), b.unmovable(t)
 		if !b.policiesKnown(t) {
 			r.unknown("has row security policies that read other tables")
 		}

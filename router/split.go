@@ -224,6 +224,19 @@ func (r *renumberer) append(dst, piece []byte) []byte {
 // pick writes formats and values of some parameters, and the result formats, as Bind
 // has them.
 func (v *Values) pick(numbers []int) ([]byte, bool) {
+	out, ok := v.pickOnly(numbers)
+	if !ok {
+		return nil, false
+	}
+	end, ok := v.end()
+	if !ok {
+		return nil, false
+	}
+	return append(out, end...), true
+}
+
+// pickOnly writes formats and values of some parameters, as Bind has them.
+func (v *Values) pickOnly(numbers []int) ([]byte, bool) {
 	out := binary.BigEndian.AppendUint16(nil, uint16(len(numbers)))
 	for _, n := range numbers {
 		_, f, ok := v.param(n)
@@ -241,11 +254,7 @@ func (v *Values) pick(numbers []int) ([]byte, bool) {
 		}
 		out = append(binary.BigEndian.AppendUint32(out, uint32(len(data))), data...)
 	}
-	end, ok := v.end()
-	if !ok {
-		return nil, false
-	}
-	return append(out, end...), true
+	return out, true
 }
 
 // end returns what stands behind the parameters.

@@ -13,7 +13,7 @@ func (p *prover) writes(b *block, given []fact, nothing bool) {
 	case query.ScopeInsert:
 		p.insert(b, given, nothing)
 	case query.ScopeUpdate:
-		if r := p.target(b); r != nil && s.Update != nil {
+		if r := p.target(b); r != nil && s.Update != nil && !(p.moving && b.outer == nil && r.kind == kindSharded && r.moves == "" && p.movesTo(b, r, s.Update.Set)) {
 			p.keeps(b, r, s.Update.Set)
 		}
 	case query.ScopeMerge:
@@ -40,9 +40,16 @@ func (p *prover) keeps(b *block, r *relation, set []query.Assignment) {
 		if a.Value.Kind == query.ValueDefault {
 			p.keepsDefault(r, a.Column.Name)
 		}
-		if r.isKey(a.Column.Name) && !p.staysThere(b, r, a) {
-			p.refuse(reasonKeyChange, "column "+a.Column.Name+" is part of the key of "+r.String()+
-				": a row with another key may belong to another shard")
+		if !r.isKey(a.Column.Name) {
+			continue
+		}
+		p.kept = r.moves
+		if !p.staysThere(b, r, a) {
+			why := "column " + a.Column.Name + " is part of the key of " + r.String() + ": a row with another key may belong to another shard"
+			if r.moves != "" {
+				why += ", and cannot be moved: " + r.moves
+			}
+			p.refuse(reasonKeyChange, why)
 		}
 	}
 }

@@ -120,6 +120,12 @@ var writeTargets = []struct{ table, columns, set string }{
 	{"events", "tenant:T day:d what:t n:n", "what = %t"},
 	{"settings", "key:t value:t customer_id:n", "value = %t"},
 	{"products", "id:n name:t price:m", "name = %t"},
+	// These move rows.
+	{"orders", "id:n customer_id:C note:t total:m product_id:n", "customer_id = %k, id = id + 10000 * customer_id"},
+	{"items", "order_id:n customer_id:C product_id:n qty:n", "qty = %n, customer_id = %k"},
+	{"loose", "customer_id:C v:t", "customer_id = %k"},
+	{"logs", "customer_id:C day:d msg:t", "customer_id = %k, msg = %t"},
+	{"events", "tenant:T day:d what:t n:n", "tenant = %T, day = %d"},
 }
 
 func (g *generator) update() string {
