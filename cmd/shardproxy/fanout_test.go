@@ -170,7 +170,7 @@ func fanOutRoutes(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 		"EXPLAIN (ROUTE) DELETE FROM wide WHERE id IN (1, 2, 3, 4, 5, 6, 7)": "Route: its rows on each of: s1, s0",
 		"EXPLAIN (ROUTE) DELETE FROM wide WHERE id = ANY($1)":                "Route: its rows on the shards of any of $1",
 		"EXPLAIN (ROUTE) DELETE FROM wide WHERE id IN (1, 1)":                "Route: shard s1",
-		"EXPLAIN (ROUTE) UPDATE wide SET note = now()::text":                 "Route: refused (0A000, function)",
+		"EXPLAIN (ROUTE) UPDATE wide SET note = statement_timestamp()::text": "Route: refused (0A000, function)",
 	} {
 		results, err := c.PgConn().Exec(within(t, 10*time.Second), sql).ReadAll()
 		if err != nil || string(results[0].Rows[0][0]) != want {
