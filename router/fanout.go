@@ -10,23 +10,34 @@ import (
 	"shardproxy/wire"
 )
 
-// An UPDATE or DELETE whose key is not bound fans out: every shard runs it on the rows
-// that it has. That is right when, for each row of the target alone, all else that the
-// statement needs of sharded tables has the key of that row. So the proof is done once
-// more, with the target's key bound to that of "the row at hand", and every use of a
-// sharded table must come out bound to just that.
+// An UPDATE, DELETE or INSERT ... SELECT whose key is not bound fans out: every shard runs
+// it on the rows that it has. That is right when, for each row of the target alone (of an
+// INSERT, of one table that the query reads), all else that the statement needs of sharded
+// tables has the key of that row. So the proof is done once more, with that table's key
+// bound to that of "the row at hand", and every use of a sharded table must come out bound
+// to just that.
 
-// mayFanOut reports whether commands are one UPDATE or DELETE that changes nothing else.
+// mayFanOut reports whether commands are one that writes rows where they are, and nothing else.
 func mayFanOut(shapes []*query.Shape) bool {
 	if len(shapes) != 1 || shapes[0].Kind != query.ShapeQuery || shapes[0].Scope == nil {
 		return false
 	}
 	s := shapes[0].Scope
-	return (s.Kind == query.ScopeUpdate || s.Kind == query.ScopeDelete) && s.CurrentOf == "" &&
+	return (s.Kind == query.ScopeUpdate || s.Kind == query.ScopeDelete || insertsQuery(s)) && s.CurrentOf == "" &&
 		!slices.ContainsFunc(s.With, func(c *query.CTE) bool { return c.Writes })
 }
 
-// fanOut finds out whether an UPDATE or DELETE, of which out is known, may run on several
+// insertsQuery reports whether a command inserts the rows of a query, in no order that the
+// client could see.
+func insertsQuery(s *query.Scope) bool {
+	if s.Kind != query.ScopeInsert || s.Insert.Source == nil || s.Insert.Source.Kind != query.ScopeSelect {
+		return false
+	}
+	sel := s.Insert.Source.Select
+	return sel == nil || len(sel.OrderBy) == 0 || len(s.Outputs) == 0
+}
+
+// fanOut finds out whether a write, of which out is known, may run on several
 // shards. prove proves it, with the target's key anchored, and with its rows moving, or not.
 func fanOut(out routed, shapes []*query.Shape, c *query.Command, prove func(anchors, moving bool) *prover) routed {
 	refused := out.where == Refused
@@ -83,19 +94,47 @@ func oneValue(groups []Group) bool {
 	})
 }
 
-// anchor binds the key of the statement's target to that of the row at hand.
-func (p *prover) anchor(b *block) (out []fact) {
+// anchor binds the key of the statement's target to that of the row at hand; of an INSERT,
+// that of a table that its query takes rows from.
+func (p *prover) anchor(b *block) {
+	if b.scope.Kind == query.ScopeInsert {
+		if b = b.right; b == nil {
+			return
+		}
+	}
+	p.resolve(b)
 	for _, n := range b.nodes {
-		if n.leaf == nil || n.leaf.ref != b.scope.Target || n.leaf.rel == nil || n.leaf.rel.kind != kindSharded {
+		if n.leaf == nil || n.join != nil || n.leaf.rel == nil || n.leaf.rel.kind != kindSharded || p.anchored != nil {
+			continue
+		}
+		if b.scope.Target != nil && n.leaf.ref != b.scope.Target || b.scope.Target == nil && !(n.preserved() && p.passesKey(b, n.leaf)) {
 			continue
 		}
 		p.anchored = n.leaf.rel
 		for i, k := range n.leaf.rel.key {
 			v := value{source: fromRow, index: int32(i), as: n.leaf.rel.columns[k].key, typmod: -1}
-			out = append(out, fact{a: col{n.leaf, k}, values: []value{v}, strict: true})
+			b.where = append([]fact{{a: col{n.leaf, k}, values: []value{v}, strict: true}}, b.where...)
 		}
 	}
-	return out
+}
+
+// preserved reports whether no join extends the rows of an item of FROM by NULLs: such a row
+// has no key, and each shard would make it.
+func (n *node) preserved() bool {
+	for ; n.parent != nil; n = n.parent {
+		switch j := n.parent; {
+		case j.join.Kind == query.JoinLeft && j.left != n, j.join.Kind == query.JoinRight && j.right != n,
+			j.join.Kind != query.JoinInner && j.join.Kind != query.JoinLeft && j.join.Kind != query.JoinRight:
+			return false
+		}
+	}
+	return true
+}
+
+// passesKey reports whether what a query gives of the rows of one key of a table is the
+// same whether it reads the others or not.
+func (p *prover) passesKey(b *block, l *leaf) bool {
+	return !slices.ContainsFunc(l.rel.key, func(k int) bool { return !p.passes(b, col{l, k}) })
 }
 
 // fansOut reports whether each shard may run the command on the rows that it has; why

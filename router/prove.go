@@ -66,11 +66,10 @@ func (p *prover) refuse(reason Reason, why string) {
 // command proves a command that has a scope.
 func (p *prover) command(s *query.Scope, t *text) {
 	b := p.build(s, nil, t)
-	var given []fact
 	if p.anchors {
-		given = p.anchor(b)
+		p.anchor(b)
 	}
-	p.block(b, given, false)
+	p.block(b, nil, false)
 	if p.split != nil && (len(s.With) > 0 || len(b.links) > 0 || b.right != nil && len(b.right.links) > 0) {
 		p.split = nil // what else it reads may be on one of the shards only
 	}

@@ -179,6 +179,18 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 		}
 	default:
 		p.insertQuery(b, l.rel, given)
+		if p.anchors {
+			p.leavesToShards(l.rel, s.Insert)
+		}
+	}
+}
+
+// leavesToShards refuses to leave to each shard what may differ among them.
+func (p *prover) leavesToShards(r *relation, in *query.Insert) {
+	for i, c := range r.columns {
+		if c.unsteady && !given(in, i, c.name) {
+			p.refuse(reasonFunction, "the default of "+c.name+" may be another on each shard")
+		}
 	}
 }
 
