@@ -5,7 +5,23 @@ import "strings"
 // SplitNames splits a comma-separated list of identifiers as PostgreSQL does
 // for search_path: bare names are folded to lower case, quoted ones kept. An
 // empty list is fine; false means that PostgreSQL would refuse the value.
-func SplitNames(value string) (names []string, ok bool) {
+func SplitNames(value string) (names []string, ok bool) { return splitNames(value, ',') }
+
+// QualifiedName splits a name as PostgreSQL does for regclass: "schema.name", or a name
+// alone. ok is false for what it would refuse, and for numbers, which are OIDs.
+func QualifiedName(value string) (schema, name string, ok bool) {
+	names, ok := splitNames(value, '.')
+	switch {
+	case !ok || strings.Trim(value, "0123456789") == "" || trimSpace(value) == "-":
+	case len(names) == 1:
+		return "", names[0], true
+	case len(names) == 2:
+		return names[0], names[1], true
+	}
+	return "", "", false
+}
+
+func splitNames(value string, separator byte) (names []string, ok bool) {
 	rest := trimSpace(value)
 	if rest == "" {
 		return nil, true
@@ -18,7 +34,7 @@ func SplitNames(value string) (names []string, ok bool) {
 				return nil, false
 			}
 		} else {
-			end := strings.IndexAny(rest, ", \t\n\r\f\v")
+			end := strings.IndexAny(rest, string(separator)+" \t\n\r\f\v")
 			if end < 0 {
 				end = len(rest)
 			}
@@ -31,7 +47,7 @@ func SplitNames(value string) (names []string, ok bool) {
 		if rest = trimSpace(rest); rest == "" {
 			return names, true
 		}
-		if rest[0] != ',' {
+		if rest[0] != separator {
 			return nil, false
 		}
 		rest = trimSpace(rest[1:])

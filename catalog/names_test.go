@@ -98,3 +98,19 @@ func TestLocalSetting(t *testing.T) {
 		}
 	}
 }
+
+func TestQualifiedName(t *testing.T) {
+	for value, want := range map[string]string{
+		"orders_id_seq": "/orders_id_seq", "Public.Orders": "public/orders", `"Public" . "a.b""c"`: `Public/a.b"c`, " x ": "/x",
+		"": "no", "-": "no", "1234": "no", "a.b.c": "no", "a.": "no", `"a`: "no", "a b": "no",
+	} {
+		schema, name, ok := QualifiedName(value)
+		got := schema + "/" + name
+		if !ok {
+			got = "no"
+		}
+		if got != want {
+			t.Errorf("%q is %s, want %s", value, got, want)
+		}
+	}
+}

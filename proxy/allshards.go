@@ -51,6 +51,7 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil {
 		s.noteAll(req.plan)
 	}
+	s.notesDrawing(req.plan)
 	e, err := s.endSpread(own, e)
 	if err != nil {
 		return err
@@ -504,6 +505,7 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 	out := s.client.Output()
 	switch {
 	case e == nil:
+		s.recall.confirm()
 		frames := a.Frames
 		if req.parse {
 			frames = withoutParse(frames)

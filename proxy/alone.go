@@ -142,9 +142,11 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	if e == nil {
 		s.noteAll(r.plan)
 	}
+	s.notesDrawing(r.plan)
 	if err := s.backHome(); err != nil {
 		return err
 	}
+	s.fresh = false // it has been used
 	if err := s.finish(e == nil); err != nil && e == nil {
 		if e = wire.AsError(err); e.IsFatal() {
 			return e

@@ -38,6 +38,7 @@ type unit struct {
 
 	parsed    bool // the client's own Parse is in it
 	described bool // of the statement
+	supplied  int  // how many of its parameters the client does not know
 	portal    bool // the portal is described
 	executed  bool
 
@@ -140,6 +141,17 @@ func (b *batch) skipFrame(size int) error {
 // frame takes one whole frame.
 func (b *batch) frame(kind byte, size int) error {
 	s := b.s
+	if r := s.recall; !b.failed && (r == nil || r.until <= s.client.Consumed()) {
+		now, _, e := s.supplyFrame(0, kind, size)
+		if e != nil {
+			s.client.Discard(size)
+			return b.fail(e)
+		}
+		size = now
+		if s.recall != nil {
+			s.recall.until = s.client.Consumed() + uint64(size)
+		}
+	}
 	body := bytes.Clone(s.client.Buffered()[5:size])
 	s.client.Discard(size)
 	s.steps++
@@ -246,7 +258,7 @@ func (b *batch) parse(body []byte) *wire.Error {
 	if e := s.preparesHere(string(name), rest, p); e != nil {
 		return e
 	}
-	b.open = &unit{plan: p, name: string(name), rest: bytes.Clone(rest), parsed: true}
+	b.open = &unit{plan: p, name: string(name), rest: bytes.Clone(rest), parsed: true, supplied: s.suppliedTo(name)}
 	return nil
 }
 
@@ -266,7 +278,7 @@ func (b *batch) statement(name []byte) *wire.Error {
 	if !b.takes(p) {
 		return errAlone()
 	}
-	b.open = &unit{plan: p, name: string(name), rest: bytes.Clone(rest)}
+	b.open = &unit{plan: p, name: string(name), rest: bytes.Clone(rest), supplied: s.suppliedTo(name)}
 	return nil
 }
 
@@ -391,8 +403,15 @@ func (b *batch) close(body []byte) *wire.Error {
 func (b *batch) place(u *unit) *wire.Error {
 	s, p := b.s, u.plan
 	s.ahead = ahead{described: s.describedTypes([]byte(u.name))}
+	if e := s.unrecalled(p, cut(u.rest)); e != nil {
+		return e
+	}
 	if p.Where == router.Refused {
 		return p.Refusal.Error()
+	}
+	s.notesDrawing(p)
+	if c := p.Single; c.Kind == query.KindDiscard && c.Target != "PLANS" && c.Target != "TEMP" {
+		s.forgetSequences()
 	}
 	frames := wire.AppendParse(nil, "", u.rest)
 	frames = append(wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), u.bind), u.tail...)

@@ -172,6 +172,7 @@ func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error
 			s.suspect |= u.plan.Effects & auditEffects
 		}
 	}
+	s.recall.confirm()
 	s.steps++
 	if s.client.Pending() > highWater {
 		if err := s.flushAll(); err != nil {
@@ -211,6 +212,9 @@ func (b *batch) join(u *unit, answers []pool.Answer) ([]byte, *wire.Error) {
 		return nil, nil
 	}
 	frames := answers[0].Frames
+	if u.described {
+		frames = withoutSuppliedIn(frames, u.supplied)
+	}
 	switch {
 	case u.same:
 		for i := range answers {

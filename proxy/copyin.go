@@ -29,6 +29,7 @@ type copyIn struct {
 	owners  *router.Owners
 	effects query.Effect
 	drawn   [][]int64 // of each draw, not used yet
+	last    []int64   // of each draw, used; nil before the first row
 
 	drawNext int // how many are drawn next
 	unwanted atomic.Bool
@@ -310,6 +311,7 @@ func (c *copyIn) finish(own bool) error {
 		return err
 	}
 	s.forgetPlans()
+	c.recall(c.err == nil && e == nil)
 	out := append(s.client.Output(), notices...)
 	switch {
 	case e != nil && e.IsFatal():
@@ -338,4 +340,16 @@ func (c *copyIn) noticesOf(shard *copyShard) (out []byte) {
 		b = b[size:]
 	}
 	return out
+}
+
+// recall has the session remember what was drawn for it.
+func (c *copyIn) recall(used bool) {
+	for i, v := range c.last {
+		if d := &c.plan.Draws[i]; d.Sequence != "" {
+			c.s.recalls().drew(d.Sequence, v)
+		}
+	}
+	if used {
+		c.s.recall.confirm()
+	}
 }

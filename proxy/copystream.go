@@ -2,11 +2,9 @@ package proxy
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"shardproxy/exec"
@@ -253,9 +251,9 @@ func (c *copyIn) draw() ([]exec.CopyAdded, error) {
 		d := &c.plan.Draws[i]
 		added[i].Name = d.Column
 		if d.Sequence == "" {
-			added[i].Value = randomUUID()
-			if c.dialect.Format == exec.CopyBinary {
-				added[i].Value, _ = hex.DecodeString(strings.ReplaceAll(string(added[i].Value), "-", ""))
+			id := randomUUID()
+			if added[i].Value = id[:]; c.dialect.Format != exec.CopyBinary {
+				added[i].Value = id.text()
 			}
 			continue
 		}
@@ -266,7 +264,11 @@ func (c *copyIn) draw() ([]exec.CopyAdded, error) {
 			}
 			c.drawNext = min(2*c.drawNext, copyDrawMax)
 		}
+		if c.last == nil {
+			c.last = make([]int64, len(c.plan.Draws))
+		}
 		v := c.drawn[i][0]
+		c.last[i] = v
 		c.drawn[i] = c.drawn[i][1:]
 		if c.dialect.Format != exec.CopyBinary {
 			added[i].Value = strconv.AppendInt(nil, v, 10)

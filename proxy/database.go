@@ -41,6 +41,9 @@ type Planner interface {
 	// set; complete is false when there may be others, loaded while it is not
 	// known yet.
 	CustomSettings() (names []string, complete, loaded bool)
+	// SequenceUse returns which sequence a call of currval asks for; ok is false when
+	// that is not certain.
+	SequenceUse(read *query.SequenceRead, ctx router.Context) (use router.SequenceUse, ok bool)
 }
 
 // Mode says for how long a client keeps a server connection.

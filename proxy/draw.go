@@ -36,7 +36,7 @@ func (s *session) draw(p *router.Plan) *wire.Error {
 		}
 		if d.Sequence == "" {
 			for row := range n {
-				s.values.Drawn[row*len(draws)+i] = randomUUID()
+				s.values.Drawn[row*len(draws)+i] = randomUUID().text()
 			}
 			continue
 		}
@@ -48,6 +48,7 @@ func (s *session) draw(p *router.Plan) *wire.Error {
 			s.values.Drawn[row*len(draws)+i] = strconv.AppendInt(nil, v, 10)
 		}
 	}
+	s.recallDrawn(p)
 	return nil
 }
 
@@ -64,13 +65,20 @@ func (s *session) drawValues(d *router.Draw, n int) (values []int64, e *wire.Err
 	return values, nil
 }
 
+// uuid is one as its type's binary format has it.
+type uuid [16]byte
+
 // randomUUID returns one of version 4, as gen_random_uuid does.
-func randomUUID() []byte {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+func randomUUID() (id uuid) {
+	_, _ = rand.Read(id[:]) // never fails
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id
+}
+
+// text returns the type's text format.
+func (id uuid) text() []byte {
 	out := make([]byte, 0, 36)
-	for i, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+	for i, part := range [][]byte{id[:4], id[4:6], id[6:8], id[8:10], id[10:]} {
 		if i > 0 {
 			out = append(out, '-')
 		}

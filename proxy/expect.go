@@ -64,6 +64,9 @@ type expect struct {
 	// not kept.
 	shape *shape
 	token uint64 // that of shape then
+	// supplied is how many parameters of the statement that a Describe asks about the
+	// client does not know.
+	supplied uint16
 	// again is a statement that was parsed once more because a DEALLOCATE ALL
 	// ahead of it takes it away.
 	again *pool.Statement

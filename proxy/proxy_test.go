@@ -22,6 +22,7 @@ import (
 	"shardproxy/internal/pgtest"
 	"shardproxy/pool"
 	"shardproxy/proxy"
+	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
 )
@@ -89,6 +90,10 @@ func (p *anyPlanner) Cached(sql []byte, ctx router.Context) *router.Plan {
 
 func (p *anyPlanner) CustomSettings() (names []string, complete, loaded bool) {
 	return p.Load().CustomSettings()
+}
+
+func (p *anyPlanner) SequenceUse(read *query.SequenceRead, ctx router.Context) (router.SequenceUse, bool) {
+	return p.Load().SequenceUse(read, ctx)
 }
 
 // learn has the proxy know the catalog as it is now.

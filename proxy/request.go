@@ -271,9 +271,10 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 			return v == isRefused, err
 		}
 		if s.places != nil {
-			if v, err := s.staysHere(kind, size); v != goesOn || err != nil {
+			if v, err := s.staysHere(kind); v != goesOn || err != nil {
 				return v == isRefused, err
 			}
+			size = frameSize(s.client.Buffered()) // see supply
 		} else {
 			s.forgetPlans()
 		}
@@ -298,6 +299,7 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	if !ok {
 		return false, nil
 	}
+	size = frameSize(s.client.Buffered())
 	for end := time.Now().Add(loadingWait); need.err != nil && router.IsLoading(need.err) && time.Now().Before(end); {
 		if err := s.pause(20*time.Millisecond, phaseHeld); err != nil {
 			if e := wire.AsError(err); e.IsFatal() || err == errEnded {
@@ -378,9 +380,24 @@ type need struct {
 }
 
 // scan looks ahead over the whole request, up to its Sync, and plans its
-// texts. ok is false while too little has arrived.
+// texts. ok is false while too little has arrived, or replies must come first.
 func (s *session) scan() (n need, ok bool) {
 	s.forgetPlans()
+	if s.places == nil {
+		return s.scanned()
+	}
+	wait, e := s.supply()
+	if wait {
+		return need{}, false
+	}
+	if n, ok = s.scanned(); ok && e != nil && s.tx != 'E' {
+		n.err, n.batch, n.all = e, false, false
+	}
+	return n, ok
+}
+
+// scanned is scan when the texts are as they are to be.
+func (s *session) scanned() (n need, ok bool) {
 	buf := s.client.Buffered()
 	n.shard, s.ahead = router.AnyShard, ahead{}
 	var unnamed, named *router.Plan
@@ -444,7 +461,7 @@ func (s *session) scan() (n need, ok bool) {
 			if good {
 				nm, _, good = wire.CString(after)
 			}
-			if good && size > scanMax && size <= batchFrameMax && s.places != nil {
+			if s.needsValues(off) || good && size > scanMax && size <= batchFrameMax && s.places != nil {
 				n.batch = true // where it lies is seen when all of it has come
 				return n, true
 			}
@@ -554,11 +571,7 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 // plan plans one text under the session's state. It may wait when the text is
 // long and new; the text must not move meanwhile.
 func (s *session) plan(text []byte) *router.Plan {
-	ctx := router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding}
-	if s.places != nil {
-		ctx.Role, ctx.NewViews = s.role, s.spread != nil && s.spread.newViews
-		ctx.Altered = s.catalogChanged
-	}
+	ctx := s.planContext()
 	if s.alteredAhead || s.owed.altering > 0 {
 		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true}
 	}

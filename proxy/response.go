@@ -233,6 +233,15 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 		}
 		front.shape.takesParams(b[5:size], front.token)
 	}
+	if kind == wire.MsgParameterDescription && front.supplied > 0 {
+		b := s.lease.Buffered()
+		if len(b) < size {
+			return s.fillReply(size)
+		}
+		now := len(withoutSupplied(b[:size], int(front.supplied)))
+		s.lease.Discard(size - now)
+		size = now
+	}
 	s.swallowing = front.mode == swallow
 	whole := len(s.lease.Buffered()) >= size
 	if kind == wire.MsgRowDescription && front.kind == expectDescribe {

@@ -79,6 +79,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 	}
 	s.segmentRead++
 	if done {
+		s.notesDrawing(p)
 		return true, nil
 	}
 	s.mentions(p, text)
@@ -91,6 +92,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 		return true, nil
 	}
 	s.guardSequences(p)
+	s.notesDrawing(p)
 	if text, tag := s.resetText(p); tag != "" {
 		s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), text))
 		s.drop(size)
@@ -437,6 +439,9 @@ func (s *session) sendDescribe(size int) (bool, error) {
 		}
 	}
 	ask := expect{kind: expectDescribe, about: st, shape: s.shapeOf(what, name, st)}
+	if what == 'S' {
+		ask.supplied = uint16(s.suppliedTo(name))
+	}
 	if ask.shape != nil {
 		ask.token = ask.shape.token
 	}
@@ -468,6 +473,7 @@ func (s *session) sendExecute(size int) (bool, error) {
 		p = s.portals[string(name)]
 	}
 	s.note(p)
+	s.notesDrawing(p)
 	s.forward(size)
 	e := expect{kind: expectExecute, plan: p}
 	if p != nil {

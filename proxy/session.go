@@ -153,6 +153,9 @@ type session struct {
 	identityGoes   bool              // the request takes away the role that is set: it is not applied first
 	dateStyle      string            // as the client was told
 	toldOfRole     map[string]string // parameters that a change of role changed
+	recall         *recall           // what was drawn for it; nil until anything was, or was asked for
+	drewThere      bool              // servers may have drawn for it from any sequence; of a database of several shards
+	lastThere      bool              // from some sequence
 	usesSequences  bool              // has asked for currval or lastval: keeps its connection
 	sequencesOn    uint64            // the connection on which it may last have drawn from a sequence
 	statements     map[string]*preparedStatement

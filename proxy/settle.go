@@ -365,6 +365,7 @@ func (s *session) completed(e *expect, tag []byte) {
 	case query.KindDiscard:
 		if c.Target == "SEQUENCES" || c.Target == "ALL" {
 			s.usesSequences, s.lease.Sequences = false, 0
+			s.forgetSequences()
 			if c.Target == "ALL" {
 				s.setsUnknown, s.unnamedLarge = false, false
 			}

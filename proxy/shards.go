@@ -53,6 +53,9 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 		return
 	}
 	n.bound++
+	if n.err = s.unrecalled(p, text); n.err != nil {
+		return
+	}
 	if p.Where == router.All || p.MustDraw() {
 		n.batch, n.all = n.bound > 1, true
 		return
@@ -169,6 +172,9 @@ func (s *session) parsed(n *need, p *router.Plan, name, rest []byte) {
 	if n.err == nil && p.Where == router.Home && n.shard == router.AnyShard {
 		n.shard = 0 // only there can it be described
 	}
+	if n.err == nil {
+		n.err = s.unrecalled(p, cut(rest)) // or the session would be tied to what it asks
+	}
 	if p.Where != router.Refused || n.err != nil {
 		return
 	}
@@ -250,11 +256,12 @@ const (
 )
 
 // staysHere finds out whether the request that begins may run on the lease.
-func (s *session) staysHere(kind byte, size int) (verdict, error) {
+func (s *session) staysHere(kind byte) (verdict, error) {
 	n, ok := s.scan()
 	if !ok {
 		return waits, nil
 	}
+	size := frameSize(s.client.Buffered()) // see supply
 	e := n.err
 	if s.spreads() && n.opaque && e == nil {
 		e = errAlone() // what of it is not read may end the transaction
@@ -344,6 +351,9 @@ func (s *session) misplaced(p *router.Plan, text, rest, bind []byte) *wire.Error
 	if p.Where == router.All || p.MustDraw() {
 		return errOneOnly()
 	}
+	if e := s.unrecalled(p, text); e != nil {
+		return e
+	}
 	shard, err := s.shardOf(p, text, rest, bind)
 	switch {
 	case err != nil:
@@ -358,6 +368,9 @@ func (s *session) misplaced(p *router.Plan, text, rest, bind []byte) *wire.Error
 func (s *session) misplacedBind(p *router.Plan, name, after []byte) *wire.Error {
 	if s.places == nil || s.located || p == nil {
 		return nil
+	}
+	if s.needsValues(0) {
+		return errOneOnly()
 	}
 	rest := s.unnamed
 	s.ahead.described = s.describedTypes(name)

@@ -177,6 +177,9 @@ func listSetting(name string) bool {
 	return false
 }
 
+// QuoteName puts double quotes around a name.
+func QuoteName(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+
 // quoteName puts double quotes around a name unless it reads the same without.
 func quoteName(s string) string {
 	plain := s != "" && charClass[s[0]]&chDigit == 0
@@ -187,5 +190,5 @@ func quoteName(s string) string {
 	if plain {
 		return s
 	}
-	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+	return QuoteName(s)
 }

@@ -16,8 +16,8 @@ type Draw struct {
 	// Schema, Table and Column say what the values are for, unquoted.
 	Schema, Table, Column string
 	// Sequence is the sequence as SQL names it, quoted and with its schema; "" for a
-	// random UUID.
-	Sequence string
+	// random UUID. SequenceName is its bare name.
+	Sequence, SequenceName string
 	// Type is the OID of the column's type, or of what its domain is made of.
 	Type uint32
 	// Identity is set when PostgreSQL asks for no privilege on the sequence.
@@ -30,6 +30,8 @@ type Draw struct {
 	always bool
 	// missing is set when no row has the column.
 	missing bool
+	// number is the column's place in its table.
+	number int
 }
 
 // drawOf returns what an INSERT that leaves the column out draws; nil for nothing
@@ -42,7 +44,8 @@ func drawOf(t *catalog.Table, c *catalog.Column) *Draw {
 		if of == nil || of.Sequence == nil {
 			return nil
 		}
-		d.Sequence = quoted(of.Schema) + "." + quoted(of.Name)
+		d.Sequence = sequenceKey(of)
+		d.SequenceName = of.Name
 		d.Identity = c.Default.Kind == catalog.DefaultIdentity
 		d.Ascending = of.Sequence.Increment > 0 && !of.Sequence.Cycle
 		d.always = c.Default.Always
@@ -55,8 +58,6 @@ func drawOf(t *catalog.Table, c *catalog.Column) *Draw {
 	}
 	return nil
 }
-
-func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 // drawn finds the columns that an INSERT of rows leaves to be drawn, and where their
 // values go in its text. ok is false when that is not known.
@@ -85,6 +86,7 @@ func (p *prover) drawn(r *relation, in *query.Insert, sp *split) (ok bool) {
 		if c.draw != nil {
 			d = *c.draw
 		}
+		d.number = i
 		d.missing = at < 0 || !in.HasColumns && at >= width
 		if d.always && in.Overriding == "" {
 			sp.override = true
@@ -132,12 +134,12 @@ func (sp *split) place(r *relation, in *query.Insert, width int) bool {
 			return false
 		}
 		for i := range width {
-			names = append(names, quoted(r.columns[i].name))
+			names = append(names, query.QuoteName(r.columns[i].name))
 		}
 	}
 	for i := range sp.draws {
 		if sp.draws[i].missing {
-			names = append(names, quoted(sp.draws[i].Column))
+			names = append(names, query.QuoteName(sp.draws[i].Column))
 		}
 	}
 	sp.names = strings.Join(names, ", ")

@@ -26,7 +26,7 @@ type move struct {
 // movesTo notes the new key of an UPDATE's rows. false: it does not give all of the key's
 // columns a constant or a parameter.
 func (p *prover) movesTo(b *block, r *relation, set []query.Assignment) bool {
-	m := &move{to: Group{table: r.String(), placement: r.placement}, table: quoted(r.schema) + "." + quoted(r.name)}
+	m := &move{to: Group{table: r.String(), placement: r.placement}, table: query.QuoteName(r.schema) + "." + query.QuoteName(r.name)}
 	for _, k := range r.key {
 		c := r.columns[k]
 		at := slices.IndexFunc(set, func(a query.Assignment) bool { return a.Column.Name == c.name })
@@ -39,11 +39,11 @@ func (p *prover) movesTo(b *block, r *relation, set []query.Assignment) bool {
 		}
 		v.assigned, v.typmod = true, c.typmod
 		m.to.columns = append(m.to.columns, []value{v})
-		m.values, m.keys = append(m.values, set[at].Value.Span), append(m.keys, quoted(c.name))
+		m.values, m.keys = append(m.values, set[at].Value.Span), append(m.keys, query.QuoteName(c.name))
 	}
 	for _, c := range r.columns {
 		if !c.generated {
-			m.columns = append(m.columns, quoted(c.name))
+			m.columns = append(m.columns, query.QuoteName(c.name))
 		}
 	}
 	p.move = m

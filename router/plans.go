@@ -14,11 +14,7 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 		}
 		return
 	}
-	b := r.bound.Load()
-	if b == nil || b.catalog != m.catalog {
-		b = newBound(r.opts.Rules, m.catalog)
-		r.bound.Store(b)
-	}
+	b := r.boundTo(m.catalog)
 	found := route(newSchema(b, m.ctx), p.Statement, shapes, string(m.sql), literals)
 	if m.ctx.Altered && inserts(shapes) && (found.where == Keyed || found.where == All) {
 		found.where, found.refusal = Refused, &Refusal{Reason: reasonCommand,

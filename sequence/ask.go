@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -35,8 +34,7 @@ func mayDraw(ctx context.Context, conn *pgx.Conn, role string, d *router.Draw) e
 	if err != nil || may {
 		return err
 	}
-	name := d.Sequence[strings.LastIndex(d.Sequence, `."`)+2 : len(d.Sequence)-1]
-	return wire.Errorf("42501", "permission denied for sequence %s", strings.ReplaceAll(name, `""`, `"`))
+	return wire.Errorf("42501", "permission denied for sequence %s", d.SequenceName)
 }
 
 // moveBeyond moves a sequence that ascends beyond what its column holds on any shard.

@@ -153,6 +153,23 @@ func (c *Conn) dropEmpty() {
 	}
 }
 
+// Consumed returns the place of the next buffered byte in what the peer sends: it
+// grows by what is discarded, and only Rewind takes it back.
+func (c *Conn) Consumed() uint64 { return c.received - uint64(c.w-c.r) }
+
+// Replace puts p in the place of n buffered bytes, of which the first is at off. The
+// bytes count as received.
+func (c *Conn) Replace(off, n int, p []byte) {
+	if grown := len(p) - n; grown > 0 {
+		c.makeRoom(c.w - c.r + grown)
+	}
+	at := c.r + off
+	copy(c.in[at+len(p):], c.in[at+n:c.w])
+	copy(c.in[at:], p)
+	c.w += len(p) - n
+	c.received += uint64(len(p) - n)
+}
+
 // Hold keeps the bytes consumed from now on, so that Rewind can bring them back.
 func (c *Conn) Hold() {
 	c.held = true
