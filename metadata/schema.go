@@ -1,11 +1,22 @@
 package metadata
 
+import "strings"
+
 // Version is the version of the schema that this program makes and knows.
 const Version = 2
 
 // Channel is where a new epoch is announced on the home shard, with the
-// payload "<cluster> <epoch>".
+// payload "<cluster> <epoch>", and that definitions have changed: see News.
 const Channel = "shardproxy"
+
+// News returns the command that tells all proxies of a cluster, once its transaction on
+// the home shard commits, that tables or other definitions have changed. from is a word
+// for who tells: its own Watcher need not hear of it.
+func News(cluster, from string) string {
+	return "NOTIFY " + Channel + ", '" + strings.ReplaceAll(newsOf(cluster)+from, "'", "''") + "'"
+}
+
+func newsOf(cluster string) string { return cluster + " catalog " }
 
 // steady is the state of a slot that does not move.
 const steady = "steady"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -90,7 +91,14 @@ func (w *Watcher) connect(ctx context.Context) (*pgx.Conn, error) {
 		closeConn(conn)
 		return nil, asked("", "listen on the home shard", err)
 	}
+	w.news()
 	return conn, nil
+}
+
+func (w *Watcher) news() {
+	if w.opts.News != nil {
+		w.opts.News()
+	}
 }
 
 // listen waits for a notification or the interval. Its error ends the
@@ -98,10 +106,13 @@ func (w *Watcher) connect(ctx context.Context) (*pgx.Conn, error) {
 func (w *Watcher) listen(ctx context.Context, conn *pgx.Conn) error {
 	waiting, cancel := context.WithTimeout(ctx, w.opts.Interval)
 	defer cancel()
-	_, err := conn.WaitForNotification(waiting)
+	n, err := conn.WaitForNotification(waiting)
 	switch {
 	case err == nil:
 		w.notifications.Add(1)
+		if from, ok := strings.CutPrefix(n.Payload, newsOf(w.opts.Cluster)); ok && from != w.opts.Self {
+			w.news()
+		}
 		return nil
 	case ctx.Err() == nil && waiting.Err() != nil && !conn.IsClosed():
 		return nil // the interval is over

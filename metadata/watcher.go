@@ -30,6 +30,12 @@ type WatcherOptions struct {
 	// epochs ascending, on the Watcher's goroutine. It must not block and not
 	// call Close.
 	Changed func(*shardmap.Map)
+	// News, when set, is called when another proxy has told by News that definitions have
+	// changed, and when that may have been missed: when there is a new connection that
+	// listens. It is called on the Watcher's goroutine, and must not block.
+	News func()
+	// Self is the word with which the Watcher's proxy tells news.
+	Self string
 }
 
 // WatcherStats says how a Watcher is doing.

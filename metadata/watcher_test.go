@@ -347,3 +347,32 @@ func TestWatcherLife(t *testing.T) {
 	cancel()
 	<-w.done
 }
+
+// TestWatcherNews: what another proxy tells is heard, in whatever transaction it stands,
+// and what may have been missed is taken for told.
+func TestWatcherNews(t *testing.T) {
+	f := madeFleet(t, 2)
+	conn := f.dbs[0].Connect("app")
+	m, c := mustLoad(t, conn)
+	var heard atomic.Int64
+	watch(t, WatcherOptions{Connect: f.opts.Shards[0].Connect, Cluster: c.ID, Initial: m, Interval: time.Hour, Self: "me", News: func() { heard.Add(1) }})
+	if heard.Load() != 1 {
+		t.Errorf("a new connection that listens: %d news", heard.Load())
+	}
+	do := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("BEGIN; " + News(c.ID, "other") + "; ROLLBACK")
+	do(News(c.ID, "me"))
+	do(News("another cluster", "other"))
+	do(News(c.ID, "o'ther"))
+	eventually(t, "heard", func() bool { return heard.Load() >= 2 })
+	do(News(c.ID, "other"))
+	eventually(t, "heard", func() bool { return heard.Load() >= 3 })
+	if heard.Load() != 3 {
+		t.Errorf("%d news", heard.Load())
+	}
+}

@@ -101,6 +101,11 @@ type Database struct {
 	// Refreshed is called instead in a database of several shards: it returns when
 	// plans know of what was committed before, or when that takes too long.
 	Refreshed func()
+	// News returns the command that tells other proxies of changed definitions, in a
+	// transaction on the home shard, "" while it is not known; nil in a database of one
+	// shard. Announce does the same for what has been committed, and does not wait.
+	News     func() string
+	Announce func()
 
 	policy  atomic.Pointer[DatabasePolicy]
 	clients atomic.Int64

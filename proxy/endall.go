@@ -164,6 +164,10 @@ func (s *session) commitAll(all []branch, results []error) (failed error) {
 				failed = results[i]
 			}
 		}
+		if failed == nil && len(writers) > 0 {
+			failed = s.sendNews(all[writers[0]])
+			results[writers[0]] = failed
+		}
 		switch {
 		case failed != nil:
 		case len(writers) == 1:
@@ -189,6 +193,24 @@ func (s *session) commitAll(all []branch, results []error) (failed error) {
 		}
 	})
 	return failed
+}
+
+// sendNews has the commit of a transaction's first part tell other proxies of changed
+// definitions. PostgreSQL does not prepare what notifies: only a part that commits in one
+// phase can, and only the home shard is listened to. For others see spreadDDL.
+func (s *session) sendNews(b branch) error {
+	if !s.catalogChanged || b.index != 0 || s.db.News == nil {
+		return nil
+	}
+	news := s.db.News()
+	if news == "" {
+		return nil
+	}
+	if err := b.lease.Exec(s.server.ctx, news); err != nil {
+		return err
+	}
+	s.newsSent = true
+	return nil
 }
 
 // recorder notes whether a connection was lost.

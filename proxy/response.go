@@ -625,10 +625,14 @@ func (s *session) transaction(status byte) {
 // spreadDDL tells of the DDL of a transaction, now that others see what it did.
 func (s *session) spreadDDL() {
 	if !s.catalogChanged {
+		s.newsSent = false
 		return
 	}
 	if s.catalogMade {
 		s.db.SchemaChanged()
+	}
+	if s.places != nil && s.db.Announce != nil && !s.newsSent {
+		s.db.Announce()
 	}
 	switch {
 	case s.places != nil && s.db.Refreshed != nil:
@@ -636,7 +640,7 @@ func (s *session) spreadDDL() {
 	case s.db.Refresh != nil:
 		s.db.Refresh()
 	}
-	s.catalogChanged, s.catalogMade = false, false
+	s.catalogChanged, s.catalogMade, s.newsSent = false, false, false
 }
 
 // outOfStep ends a session whose server said something that has no place in

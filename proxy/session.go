@@ -146,6 +146,7 @@ type session struct {
 	catalogChanged bool           // DDL ran in the transaction
 	setsSequences  bool           // something in it may have set a sequence; of a database of several shards
 	catalogMade    bool           // and surely not on temporary objects alone
+	newsSent       bool           // other proxies will be told of it when it commits
 	hasTemp        bool           // the last audit found temporary objects
 	route          query.Route
 	searchPath     string

@@ -35,7 +35,7 @@ func shards(t *testing.T, n int) ([]*pgtest.Database, *sequence.Allocator, *rout
 	}
 	a := sequence.New(o)
 	t.Cleanup(a.Close)
-	return dbs, a, &router.Draw{Schema: "public", Table: "Odd", Column: "id", Sequence: `"public"."Odd_id_seq"`, Identity: true, Ascending: true}
+	return dbs, a, &router.Draw{Schema: "public", Table: "Odd", Column: "id", Sequence: `"public"."Odd_id_seq"`, SequenceName: "Odd_id_seq", Identity: true, Ascending: true}
 }
 
 func draw(t *testing.T, a *sequence.Allocator, d *router.Draw, n int) []int64 {
@@ -125,7 +125,7 @@ func code(err error) string {
 // TestRefusals: what PostgreSQL says of a draw is said.
 func TestRefusals(t *testing.T) {
 	dbs, a, _ := shards(t, 1)
-	d := &router.Draw{Schema: "public", Table: "t", Column: "id", Sequence: `"public"."t_id_seq"`, Ascending: true}
+	d := &router.Draw{Schema: "public", Table: "t", Column: "id", Sequence: `"public"."t_id_seq"`, SequenceName: "t_id_seq", Ascending: true}
 	_, err := a.Draw(t.Context(), "app", d, 1)
 	if code(err) != "42501" || err.Error() == "" || !strings.Contains(err.Error(), "permission denied for sequence t_id_seq") {
 		t.Errorf("without a privilege: %v", err)
@@ -193,7 +193,7 @@ func TestAway(t *testing.T) {
 		}
 		return pgx.Connect(ctx, db.DSN("postgres"))
 	}}}})
-	d := &router.Draw{Schema: "public", Table: "none", Column: "id", Sequence: `"public"."s"`, Identity: true}
+	d := &router.Draw{Schema: "public", Table: "none", Column: "id", Sequence: `"public"."s"`, SequenceName: "s", Identity: true}
 	if _, err := a.Draw(t.Context(), "app", d, 1); code(err) != "57P03" {
 		t.Error(err)
 	}

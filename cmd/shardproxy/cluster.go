@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -29,6 +30,9 @@ type cluster struct {
 	tasks   sync.WaitGroup
 	stop    context.CancelFunc
 
+	// said is poked when other proxies are to be told of changed definitions.
+	said chan struct{}
+	self string // tells its news from those of others
 	// draws are values of the home shard's sequences.
 	draws *sequence.Allocator
 
@@ -38,7 +42,7 @@ type cluster struct {
 }
 
 func newCluster(db *database) *cluster {
-	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name)}
+	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name), said: make(chan struct{}, 1), self: rand.Text()}
 	o := sequence.Options{Logger: c.log}
 	for i := range db.conf.Shards {
 		o.Shards = append(o.Shards, sequence.Shard{
@@ -69,6 +73,7 @@ const checkTimeout = 10 * time.Second
 // asked again until it can.
 func (c *cluster) open(ctx context.Context) error {
 	ctx, c.stop = context.WithCancel(ctx)
+	c.tasks.Go(func() { c.tell(ctx) })
 	st, err := c.check(ctx)
 	switch {
 	case err == nil:
@@ -120,7 +125,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	c.adopt(st.Map)
 	w := metadata.NewWatcher(metadata.WatcherOptions{
 		Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[0].connect(ctx) },
-		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Changed: c.adopt,
+		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Changed: c.adopt, News: c.db.catalog.Poke, Self: c.self,
 	})
 	if w.Open(ctx) != nil {
 		return // it ends
@@ -146,6 +151,53 @@ func (c *cluster) resolve(id string) {
 		return
 	}
 	c.twoPhase.Store(r)
+}
+
+// news implements proxy.Database.News.
+func (c *cluster) news() string {
+	id := c.id.Load()
+	if id == nil {
+		return ""
+	}
+	return metadata.News(*id, c.self)
+}
+
+// announce implements proxy.Database.Announce.
+func (c *cluster) announce() {
+	select {
+	case c.said <- struct{}{}:
+	default: // what is to be told yet tells of this too
+	}
+}
+
+// tell tells other proxies of changed definitions, from connections of its own. What
+// cannot be told they find by themselves, later.
+func (c *cluster) tell(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.said:
+		}
+		if err := c.tellNow(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("other proxies are not told of changed definitions: they see them with their catalog's refresh", "error", err)
+		}
+	}
+}
+
+func (c *cluster) tellNow(ctx context.Context) error {
+	news := c.news()
+	if news == "" {
+		return errors.New("the cluster is not known yet")
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	conn, err := c.db.shards[0].connect(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, news)
+	return errors.Join(err, conn.Close(ctx))
 }
 
 // adopt makes a map the one in force. One with a shard that the configuration does

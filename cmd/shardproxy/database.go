@@ -80,6 +80,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		}
 		db.cluster = newCluster(db)
 		db.proxy.Owners, db.proxy.TwoPhase, db.proxy.Draws = db.cluster.owners, db.cluster, db.cluster.draws
+		db.proxy.News, db.proxy.Announce = db.cluster.news, db.cluster.announce
 		opts.Rules = &db.conf
 		db.proxy.Refreshed = func() {
 			ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
