@@ -21,6 +21,7 @@ import (
 	"shardproxy/gate"
 	"shardproxy/pool"
 	"shardproxy/proxy"
+	"shardproxy/router"
 	"shardproxy/wire"
 )
 
@@ -77,7 +78,12 @@ func newWorld() *world {
 		shut: make(chan proxy.ShutdownMode, 4),
 	}
 	w.databases = []Database{
-		{Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
+		{Tables: func() []router.PlacedTable {
+			return []router.PlacedTable{
+				{Schema: "public", Name: "orders", Kind: "sharded", Placement: "hash", Key: []string{"land", "id"}, KeyTypes: []string{"text", "bigint"}, Group: 3},
+				{Schema: "public", Name: "odd", Kind: "unknown", Placement: "none", Problem: "has no column x"},
+			}
+		}, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
 			MaxServers: 100, MaxClients: 500, Clients: 4,
 			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765},
 			PoolTotals: pool.Totals{Assigned: 850, Opened: 9, Closed: 2, DialErrors: 1, Resets: 6, Cancels: 7, Shed: 8, WaitNanos: 1_500_000_000},

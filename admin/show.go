@@ -27,6 +27,7 @@ func views() []view {
 		{"CLIENTS", "One row for each client, sessions of the console included.", clientColumns(), showClients},
 		{"SERVERS", "One row for each server connection.", serverColumns(), showServers},
 		{"NODES", "One row for each PostgreSQL server. PgBouncer has no such command.", nodeColumns(), showNodes},
+		{"TABLES", "One row for each table of each database of several shards, partitions left out: where its rows are. PgBouncer has no such command.", tableColumns(), showTables},
 		{"DATABASES", "One row for each database of the configuration.", databaseColumns(), showDatabases},
 		{"STATE", "Whether the proxy works.", stateColumns(), showState},
 		{"VERSION", "The version.", versionColumns(), showVersion},

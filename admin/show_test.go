@@ -98,6 +98,8 @@ func TestShowRows(t *testing.T) {
 	expect(t, shown(t, s, "NODES", "node", "10.0.0.2:5432"), "role=replica; takes_writes=0; lag_bytes=4096; lag_ms=250; sv_active=2; sv_idle=4; sv_tested=2; sv_login=2")
 	expect(t, shown(t, s, "NODES", "node", "replica.example:5433"), "role=unknown; health=down; reason=does not answer; since=NULL; timeline=NULL; lsn=NULL; "+
 		"last_error=connection refused; last_error_at=2026-03-04 05:06:06 UTC")
+	expect(t, shown(t, s, "TABLES", "table", "orders"), "database=shop; schema=public; kind=sharded; placement=hash; key=land, id; key_types=text, bigint; colocation=3; problem=NULL")
+	expect(t, shown(t, s, "TABLES", "table", "odd"), "kind=unknown; placement=none; key=NULL; key_types=NULL; colocation=NULL; problem=has no column x")
 	expect(t, shown(t, s, "DATABASES", "name", "shop"), "host=10.0.0.1; port=5432; database=shopdb; force_user=NULL; pool_size=20; min_pool_size=2; "+
 		"reserve_pool_size=1; server_lifetime=3600; pool_mode=transaction; max_connections=100; current_connections=17; max_client_connections=500; "+
 		"current_client_connections=4; paused=0; disabled=0; shards=1; shards_without_primary=0; held=0; held_max_ms=0; why=NULL")

@@ -105,6 +105,9 @@ type Database struct {
 	Refusals   map[router.Reason]int64
 	PoolTotals pool.Totals
 	Shards     []Shard
+	// Tables lists the tables of a database of several shards, none while they are not
+	// known; nil for a database of one.
+	Tables func() []router.PlacedTable
 }
 
 // Shard is one shard of a database.

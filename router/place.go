@@ -18,6 +18,8 @@ type Placement struct {
 	ranges *shardmap.Ranges
 	// fixed is the schema's shard, "" when its name decides.
 	fixed string
+	// entries are those of the list or the ranges, as text.
+	entries []string
 	// schema is the hash of the schema's name.
 	schema uint64
 }

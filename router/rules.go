@@ -164,8 +164,10 @@ func (b *bound) shard(r *relation, rule *config.Table) {
 	var err error
 	switch {
 	case len(rule.List) > 0:
+		r.placement.entries = listEntries(rule)
 		r.placement.list, err = listOf(r.placement.types[0], rule, b.rules)
 	case len(rule.Range) > 0:
+		r.placement.entries = rangeEntries(rule)
 		r.placement.ranges, err = rangesOf(r.placement.types[0], rule, b.rules)
 	}
 	if err != nil {

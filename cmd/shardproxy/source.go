@@ -9,6 +9,7 @@ import (
 	"shardproxy/config"
 	"shardproxy/pool"
 	"shardproxy/proxy"
+	"shardproxy/router"
 )
 
 // source shows and steers the program for admin.
@@ -69,8 +70,13 @@ func (s *source) Databases() []admin.Database {
 	var all []admin.Database
 	s.each(func(db *database, conf *config.Database) {
 		pol := db.proxy.Policy()
+		var tables func() []router.PlacedTable
+		if len(conf.Shards) > 1 {
+			tables = db.router.Tables
+		}
 		all = append(all, admin.Database{
-			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
+			Tables: tables,
+			Name:   conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
 			Paused: db.paused(), Totals: db.proxy.Totals(), Refusals: db.proxy.Refusals(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
