@@ -3,7 +3,7 @@ package metadata
 import "strings"
 
 // Version is the version of the schema that this program makes and knows.
-const Version = 2
+const Version = 3
 
 // Channel is where a new epoch is announced on the home shard, with the
 // payload "<cluster> <epoch>", and that definitions have changed: see News.
@@ -35,6 +35,7 @@ func steps() []step {
 	return []step{
 		{version: 1, shard: shardTables, home: homeTables},
 		{version: 2, shard: commitTable},
+		{version: 3, home: ddlTables},
 	}
 }
 
@@ -120,9 +121,53 @@ REVOKE ALL ON SCHEMA shardproxy FROM PUBLIC;
 GRANT USAGE ON SCHEMA shardproxy TO PUBLIC;
 `
 
+// The journal of statements that PostgreSQL runs in several transactions of its own;
+// package ddl says how it is used.
+const ddlTables = `
+CREATE TABLE shardproxy.ddl (
+	id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+	statement   text NOT NULL,
+	role        text NOT NULL,
+	search_path text NOT NULL,
+	settings    jsonb NOT NULL,
+	namespace   text NOT NULL,
+	object      text NOT NULL,
+	relation    text NOT NULL,
+	state       text NOT NULL CHECK (state IN ('running', 'unfinished', 'done', 'undone', 'abandoned')),
+	began_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+	ended_at    timestamptz CHECK ((ended_at IS NULL) = (state IN ('running', 'unfinished')))
+);
+REVOKE ALL ON shardproxy.ddl FROM PUBLIC;
+COMMENT ON TABLE shardproxy.ddl IS 'Statements that ran on one shard after the other, in no transaction. See shardproxy ddl.';
+COMMENT ON COLUMN shardproxy.ddl.statement IS 'The statement as it is run';
+COMMENT ON COLUMN shardproxy.ddl.role IS 'The role it runs as';
+COMMENT ON COLUMN shardproxy.ddl.settings IS 'Settings by which its text is read';
+COMMENT ON COLUMN shardproxy.ddl.namespace IS 'The schema of the index, table or partition that it is about';
+COMMENT ON COLUMN shardproxy.ddl.object IS 'The index, table or partition that it is about';
+COMMENT ON COLUMN shardproxy.ddl.relation IS 'The table that the index or the partition is of, as a qualified name';
+COMMENT ON COLUMN shardproxy.ddl.state IS 'undone: it failed before it changed anything; abandoned: an operator ended it';
+
+CREATE TABLE shardproxy.ddl_shard (
+	id         bigint NOT NULL REFERENCES shardproxy.ddl ON DELETE CASCADE,
+	shard      text NOT NULL CHECK (shard <> ''),
+	position   integer NOT NULL,
+	state      text NOT NULL CHECK (state IN ('pending', 'running', 'done', 'failed', 'unknown')),
+	before     oid,
+	invalid    oid[] NOT NULL,
+	error      text,
+	changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (id, shard)
+);
+REVOKE ALL ON shardproxy.ddl_shard FROM PUBLIC;
+COMMENT ON TABLE shardproxy.ddl_shard IS 'How far a statement of shardproxy.ddl has come on each shard.';
+COMMENT ON COLUMN shardproxy.ddl_shard.state IS 'unknown: the connection was lost while it ran';
+COMMENT ON COLUMN shardproxy.ddl_shard.before IS 'The object of the name that was there before the statement';
+COMMENT ON COLUMN shardproxy.ddl_shard.invalid IS 'Invalid indexes that the table had before the statement';
+`
+
 const createSchema = `
 CREATE SCHEMA shardproxy;
 REVOKE ALL ON SCHEMA shardproxy FROM PUBLIC;
 `
 
-const commentSchema = `COMMENT ON SCHEMA shardproxy IS 'State of the proxy shardproxy: cluster, slot map, epoch, commits. Dump and restore it with the rows.'`
+const commentSchema = `COMMENT ON SCHEMA shardproxy IS 'State of the proxy shardproxy: cluster, slot map, epoch, commits, journal of definitions. Dump and restore it with the rows.'`

@@ -33,6 +33,9 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil && tied && (!own || s.lease == nil || s.index != 0 || !s.owed.empty()) {
 		e = s.tiedTo(0)
 	}
+	if e == nil && own && req.plan != nil && req.plan.Journalled {
+		return s.runJournalled(kind, size, &req)
+	}
 	if e == nil && tied {
 		return s.runTied(kind, size, &req)
 	}

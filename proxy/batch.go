@@ -287,7 +287,7 @@ func (b *batch) takes(p *router.Plan) bool {
 	if p.Single != nil && p.Single.Kind == query.KindBegin {
 		return b.s.tx == 'I' && !b.begun && len(b.units) == 0
 	}
-	return p.Single != nil && p.CopyIn == nil && !p.Each && !p.Moves() && !controlsTransaction(p)
+	return p.Single != nil && p.CopyIn == nil && !p.Each && !p.Moves() && !p.Journalled && !controlsTransaction(p)
 }
 
 // begin begins the client's transaction, as the first statement of the batch.

@@ -96,6 +96,9 @@ type Database struct {
 	// Draws gives the values that INSERTs leave to sequences, in a database of several
 	// shards.
 	Draws Draws
+	// Journal notes what PostgreSQL runs in several transactions, in a database of
+	// several shards.
+	Journal Journal
 	// Refresh is poked after a statement that changed the catalog; may be nil.
 	Refresh func()
 	// Refreshed is called instead in a database of several shards: it returns when

@@ -46,6 +46,8 @@ type Shape struct {
 	Sublinks []*Sublink
 	// Analyze is set for EXPLAIN ANALYZE: Inner is run.
 	Analyze bool
+	// Concurrent is set for a command with CONCURRENTLY.
+	Concurrent *Concurrent
 	// Span is the command; of Inner, the part of the text that is the inner command.
 	Span Span
 	// Unknown holds the reasons, in words, why the shape does not say all.

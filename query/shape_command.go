@@ -71,6 +71,7 @@ func (sh *shaper) other(s *Shape, n *pg.Node) {
 			return
 		}
 		s.Unknown = append(s.Unknown, "the command "+string(m.ProtoReflect().Descriptor().Name()))
+		s.Concurrent = concurrent(n)
 		s.Tables = append(sh.tables(m), dropped(n.GetDropStmt())...)
 	}
 }

@@ -65,7 +65,8 @@ func (p *prover) routed(shapes []*query.Shape) routed {
 		p.refuse(reasonSequence, p.draw)
 		out.where, out.refusal = Refused, p.refusal
 	}
-	if out.each = p.each && out.where == All; out.each && len(shapes) > 1 {
+	out.each, out.journalled = p.each && out.where == All, p.journalled && out.where == All
+	if (out.each || out.journalled) && len(shapes) > 1 {
 		p.refuse(reasonCommand, "what runs on one shard after the other is to be sent alone")
 		out.where, out.refusal = Refused, p.refusal
 	}
@@ -97,6 +98,7 @@ type routed struct {
 	moment     bool
 	move       *move
 	kept       string
+	journalled bool
 }
 
 // splits reports whether the rows of an INSERT are all that the command needs of

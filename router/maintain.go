@@ -37,14 +37,24 @@ func maintains(sh *query.Shape, sql string) maintenance {
 	return noMaintenance
 }
 
-// concurrently reports whether a command is one that builds or drops in several
-// transactions. What it leaves behind when it fails on one shard would stay unseen.
-func concurrently(sh *query.Shape, sql string) bool {
-	switch sh.What() {
-	case "the command IndexStmt", "the command DropStmt", "the command ReindexStmt", "the command AlterTableStmt":
-		return strings.Contains(strings.ToLower(sql), "concurrently")
+// concurrently decides what becomes of a command that PostgreSQL runs in several
+// transactions: it is journalled, and runs on one shard after the other.
+func (p *prover) concurrently(c *query.Concurrent) {
+	switch {
+	case p.all == "":
+	case c.Odd != "":
+		p.refuse(reasonCommand, c.Odd)
+	case c.Kind == query.ConcurrentDetach && p.borrows(c.Object):
+		p.refuse(reasonCommand, c.Object.Name+" would be a table that nobody has declared: give it a rule before it is detached")
+	default:
+		p.each, p.journalled = false, true
 	}
-	return false
+}
+
+// borrows reports whether a partition has no rule of its own.
+func (p *prover) borrows(n query.Name) bool {
+	r := p.relations.find(n.Schema, n.Name)
+	return r != nil && r.borrowed
 }
 
 // fillsColumn says why ALTER TABLE ... ADD COLUMN would give the rows that are there

@@ -42,6 +42,9 @@ type Plan struct {
 	// Each is set, with Where All, for a command that PostgreSQL runs in no transaction:
 	// it runs on one shard after the other, and may be repeated.
 	Each bool
+	// Journalled is set, with Where All, for a command with CONCURRENTLY: it runs as Each
+	// does, but what it has done is to be noted, for half of it may stay.
+	Journalled bool
 	// CopyIn is set for a COPY FROM STDIN whose rows are to be placed one by one.
 	CopyIn *CopyIn
 	// fansOut is set for an UPDATE or DELETE that may run on several shards.

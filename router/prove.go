@@ -32,9 +32,9 @@ type prover struct {
 	split *split
 	draw  string
 	// sql is the text of all commands. each is set for a command that runs on one shard
-	// after the other, in no transaction.
-	sql  string
-	each bool
+	// after the other, in no transaction; journalled, for one whose course is noted.
+	sql              string
+	each, journalled bool
 	// calls are where the functions of the command at hand are called.
 	calls routedCalls
 	// copies is set for a COPY FROM STDIN that is cut into rows.

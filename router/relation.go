@@ -35,6 +35,8 @@ type relation struct {
 	why string
 	// declared is set for a table that does not exist, and would be on several shards.
 	declared bool
+	// borrowed is set for a partition whose rule is that of the table it belongs to.
+	borrowed bool
 	// writes says why its rows cannot be written, moves why they cannot be moved to another
 	// shard; "" when they can.
 	writes, moves string

@@ -108,6 +108,7 @@ func (b *bound) placeOnly(r *relation, t *catalog.Table) *config.Table {
 	rule := b.rules.TableRule(t.Schema, t.Name)
 	if rule == nil {
 		rule = b.rules.TableRule(ruled.Schema, ruled.Name)
+		r.borrowed = rule != nil && b.rules.SchemaRule(t.Schema) == nil
 	}
 	switch schema := b.rules.SchemaRule(t.Schema); {
 	case schema != nil:

@@ -22,6 +22,10 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	for _, t := range tables {
 		names = append(names[:len(names):len(names)], query.Name{Schema: t.Schema, Name: t.Name})
 	}
+	if x := sh.Concurrent; x != nil && x.Kind == query.ConcurrentReindexIndex {
+		// Where the index is, the journal looks up.
+		names, p.all = nil, "the index "+x.Object.Name
+	}
 	if sh.Inner != nil && sh.Inner.Scope != nil {
 		// What a definition reads need not be bound to a key.
 		p.build(sh.Inner.Scope, nil, &text{}).each(func(l *leaf) {
@@ -67,8 +71,8 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	if why := p.fillsColumn(sh, c); p.all != "" && why != "" {
 		p.refuse(reasonReference, why)
 	}
-	if p.all != "" && concurrently(sh, p.sql[c.Start:c.End]) {
-		p.refuse(reasonCommand, "CONCURRENTLY works on one server, and "+p.all+" is on several shards: leave it out")
+	if sh.Concurrent != nil {
+		p.concurrently(sh.Concurrent)
 	}
 	if p.all != "" && c.Kind != query.KindDDL && sh.Kind != query.ShapeTruncate && how == noMaintenance {
 		p.refuse(reasonCommand, "a command that is no query, on "+p.all+", which is on several shards")

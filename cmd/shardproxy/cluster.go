@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"shardproxy/config"
+	"shardproxy/ddl"
 	"shardproxy/metadata"
 	"shardproxy/proxy"
 	"shardproxy/router"
@@ -35,6 +36,8 @@ type cluster struct {
 	self string // tells its news from those of others
 	// draws are values of the home shard's sequences.
 	draws *sequence.Allocator
+	// journal notes what runs in no transaction.
+	journal *ddl.Journal
 
 	mu       sync.Mutex
 	watcher  *metadata.Watcher // nil until the configuration was compared
@@ -50,7 +53,28 @@ func newCluster(db *database) *cluster {
 		})
 	}
 	c.draws = sequence.New(o)
+	c.journal = newJournal(&db.conf, c.log, func(i int) metadata.Connect {
+		return func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[i].connect(ctx) }
+	})
 	return c
+}
+
+// newJournal makes the journal of a database's definitions.
+func newJournal(conf *config.Database, log *slog.Logger, connect func(shard int) metadata.Connect) *ddl.Journal {
+	o := ddl.Options{Database: conf.Name, Logger: log}
+	for i := range conf.Shards {
+		o.Shards = append(o.Shards, ddl.Shard{Name: conf.Shards[i].Name, Connect: connect(i)})
+	}
+	return ddl.New(o)
+}
+
+// Begin implements proxy.Journal.
+func (c *cluster) Begin(ctx context.Context, st proxy.JournalStatement) (proxy.JournalRun, error) {
+	r, err := c.journal.Begin(ctx, ddl.Statement(st))
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // owners returns who owns which slot, nil while that is not known.

@@ -345,7 +345,14 @@ func (s *sqlcShop) migrations(ctx context.Context) {
 	s.tell(ctx, s.pool, "SELECT currency, rate, since::text FROM rates ORDER BY 1", prepared)
 	s.migrate(-1)
 	s.applyEach(ctx, "0002_change.up")
-	// No CREATE INDEX CONCURRENTLY: refused.md, 9.
+	for _, sql := range []string{
+		"CREATE INDEX CONCURRENTLY ON orders (customer_id, note)",
+		"REINDEX INDEX CONCURRENTLY orders_customer_id_note_idx",
+		"DROP INDEX CONCURRENTLY orders_customer_id_note_idx",
+	} {
+		tag, err := s.pool.Exec(ctx, sql)
+		s.say("%s %v", tag, err)
+	}
 	s.tell(ctx, s.pool, "SELECT note FROM open_orders WHERE customer_id = $1 ORDER BY id", s.customer[3])
 	s.tell(ctx, s.pool, "SELECT name, value FROM settings ORDER BY name", prepared)
 	s.tell(ctx, s.pool, "SELECT sku, stock FROM products ORDER BY id LIMIT 2")
