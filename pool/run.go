@@ -20,6 +20,8 @@ type Answer struct {
 	Frames []byte
 	// Error is the body of the first ErrorResponse, nil when there was none.
 	Error []byte
+	// Reported are the ParameterStatus messages that came with it, up to reportedMax bytes.
+	Reported []byte
 	// Tag is the last command tag.
 	Tag string
 	// Status is the transaction status behind it: 'I', 'T' or 'E'.
@@ -127,6 +129,9 @@ func (r *runner) Read(p []byte) (int, error) {
 // bounded by what is kept.
 const messageMax = 64 << 20
 
+// reportedMax bounds Answer.Reported, in bytes.
+const reportedMax = 64 << 10
+
 // message reads one message. A row of more than room bytes is dropped as it comes.
 func (r *runner) message(room int) (kind byte, body []byte, dropped bool, err error) {
 	var head [5]byte
@@ -176,7 +181,12 @@ func (r *runner) read() (a Answer, failed error) {
 			}
 			a.Status = body[0]
 			return a, failed
-		case wire.MsgParameterStatus, wire.MsgNotificationResponse:
+		case wire.MsgParameterStatus:
+			if len(a.Reported)+len(body)+5 <= reportedMax {
+				a.Reported = wire.AppendFrame(a.Reported, kind, body)
+			}
+			continue
+		case wire.MsgNotificationResponse:
 			continue
 		case wire.MsgNoticeResponse:
 			if failed == nil && len(a.Frames)+len(body)+5 <= r.o.Keep {

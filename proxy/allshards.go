@@ -29,7 +29,7 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil && own && s.pinned == "" && req.plan != nil && req.plan.Each {
 		return s.runEach(kind, size, &req)
 	}
-	tied := s.pinned != ""
+	tied := s.staysTied()
 	if e == nil && tied && (!own || s.lease == nil || s.index != 0 || !s.owed.empty()) {
 		e = s.tiedTo(0)
 	}
@@ -497,7 +497,7 @@ func (s *session) noteAll(p *router.Plan) {
 	}
 	s.suspect |= p.Effects & auditEffects
 	s.acted = true
-	s.spread.newViews = s.spread.newViews || p.MakesViews
+	s.spread.newViews = router.AddViews(s.spread.newViews, p.NewViews)
 }
 
 // answerAll answers the client's frames with what the home shard said.
@@ -518,6 +518,8 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 		body, before := a.Error, a.Frames
 		if req.moment || req.parts != nil && !req.adds || req.plan != nil && len(req.plan.Draws()) > 0 {
 			body = withoutPosition(body)
+		} else if s.script != nil {
+			body = s.script.position(body)
 		}
 		if req.parse {
 			before = withoutParse(before)
@@ -533,6 +535,7 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 	s.steps++
 	if e != nil {
 		s.db.stats.errors.Add(1)
+		s.scriptFails()
 	}
 	for {
 		b := s.client.Buffered()

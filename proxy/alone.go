@@ -122,14 +122,9 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	s.db.stats.statements.Add(1)
 	s.client.Release()
 	s.held = false
-	if _, err := s.runOn(s.lease, wire.AppendQuery(nil, "BEGIN"+boundedLocks), 0); err != nil {
-		if isLost(err) {
-			return s.serverLost(err)
-		}
+	if err := s.beginTied("BEGIN" + boundedLocks); err != nil || s.lease == nil {
 		return err
 	}
-	s.tx, s.leaseBase = 'T', s.lease.Settings
-	s.spread = &spreadTx{begin: "BEGIN" + boundedLocks, tied: true}
 	e := s.enlistAll(false, r.enlisted())
 	var answer pool.Answer
 	if e == nil {
@@ -143,9 +138,6 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 		s.noteAll(r.plan)
 	}
 	s.notesDrawing(r.plan)
-	if err := s.backHome(); err != nil {
-		return err
-	}
 	s.fresh = false // it has been used
 	if err := s.finish(e == nil); err != nil && e == nil {
 		if e = wire.AsError(err); e.IsFatal() {
@@ -156,14 +148,35 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	return s.answerAll(kind, *r, answer, e)
 }
 
-// backHome makes the connection to the home shard the lease again.
+// beginTied begins a transaction over several shards of a session that is tied to the
+// lease. The lease may be lost then, which the client is told.
+func (s *session) beginTied(text string) error {
+	if _, err := s.runOn(s.lease, wire.AppendQuery(nil, text), 0); err != nil {
+		if isLost(err) {
+			return s.serverLost(err)
+		}
+		return err
+	}
+	s.tx, s.leaseBase = 'T', s.lease.Settings
+	s.spread = &spreadTx{begin: text, tied: true, home: s.index}
+	return nil
+}
+
+// staysTied reports whether the session is tied to its connection, and not in a
+// transaction that may go on to other shards nevertheless.
+func (s *session) staysTied() bool {
+	return s.pinned != "" && (s.spread == nil || !s.spread.tied)
+}
+
+// backHome makes the connection that the session is tied to the lease again.
 func (s *session) backHome() error {
-	if s.index == 0 {
+	if s.spread == nil || !s.spread.tied || s.index == s.spread.home {
 		return nil
 	}
 	s.tx = 'T' // also of one that has failed: it ends next
-	if e := s.extend(0); e != nil {
+	if e := s.extend(s.spread.home); e != nil {
 		return e
 	}
+	s.fresh = false
 	return nil
 }

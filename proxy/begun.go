@@ -123,7 +123,10 @@ func (s *session) answerFrames(p *router.Plan, tag string) {
 		switch kind {
 		case wire.MsgQuery:
 			s.unnamedTok, s.unnamedLarge = 0, false
-			out = wire.AppendReadyForQuery(wire.AppendCommandComplete(out, tag), s.tx)
+			s.client.SetOutput(wire.AppendCommandComplete(out, tag))
+			s.drop(size)
+			s.answerReady()
+			return
 		case wire.MsgParse:
 			_, rest, _ := wire.CString(b[5:size])
 			s.unnamed, s.unnamedAs, s.unnamedShape = append(s.unnamed[:0], rest...), p, nil
@@ -141,13 +144,12 @@ func (s *session) answerFrames(p *router.Plan, tag string) {
 		case wire.MsgClose:
 			out = wire.AppendEmpty(out, wire.MsgCloseComplete)
 		case wire.MsgSync:
-			out = wire.AppendReadyForQuery(out, s.tx)
+			s.drop(size)
+			s.answerReady()
+			return
 		}
 		s.client.SetOutput(out)
 		s.drop(size)
-		if kind == wire.MsgQuery || kind == wire.MsgSync {
-			return
-		}
 	}
 }
 

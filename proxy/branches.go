@@ -26,12 +26,16 @@ type spreadTx struct {
 	wrote bool
 	// only says why it cannot go on to another shard; "" when it can.
 	only string
+	// locals are the SET LOCAL that every shard gets; travelling is the plan of the last.
+	locals     []string
+	travelling *router.Plan
 	// portals are where the portals are that were bound in it.
 	portals map[string]int
-	// tied is set when the session stays tied to its connection to the home shard.
+	// tied is set when the session stays tied to its connection to the shard home.
 	tied bool
-	// newViews is set when it has made views, which nobody else knows of.
-	newViews bool
+	home int
+	// newViews names the views that it has made, which nobody else knows of.
+	newViews string
 	// moment is the time at which it began, once it was asked for.
 	moment string
 }
@@ -73,7 +77,10 @@ func (s *session) notesSpread(p *router.Plan) {
 	case p.Single != nil && p.Single.Kind == query.KindSetTransaction:
 		m.only = "it has SET TRANSACTION"
 	case p.Effects&query.EffectSetting != 0 && setsLocally(p):
-		m.only = "it has SET LOCAL"
+		if m.travelling != p {
+			m.only = "it has SET LOCAL"
+		}
+		m.travelling = nil
 	case staysOnServer(p):
 		m.only = "it has made what belongs to one server connection"
 	case p.Single != nil && p.Single.Kind == query.KindDeclare:
@@ -130,6 +137,9 @@ func (s *session) extend(shard int) *wire.Error {
 	begin := m.begin
 	if !strings.HasSuffix(begin, boundedLocks) {
 		begin += boundedLocks
+	}
+	for _, sql := range m.locals {
+		begin += "; " + sql
 	}
 	s.begun = &begunTx{text: begin + s.savepointsSQL(), primary: true}
 	if err := s.acquire(need{shard: shard, primary: true}); err != nil {

@@ -59,7 +59,7 @@ func (s *session) runCopyIn(size int) error {
 	c := &copyIn{s: s, plan: s.segment[0].CopyIn, owners: s.db.Owners(), effects: s.segment[0].Effects & auditEffects}
 	own := s.tx == 'I'
 	e := c.prepare(text)
-	if e == nil && s.pinned != "" {
+	if e == nil && s.staysTied() {
 		e = s.tiedTo(0)
 	}
 	if e == nil && s.tx != 'E' {
@@ -318,6 +318,10 @@ func (c *copyIn) finish(own bool) error {
 		return e
 	case e != nil:
 		s.db.stats.errors.Add(1)
+		s.scriptFails()
+		if c.raw != nil && s.script != nil {
+			c.raw = s.script.position(c.raw)
+		}
 		if c.raw != nil {
 			out = wire.AppendFrame(out, wire.MsgErrorResponse, c.raw)
 		} else {

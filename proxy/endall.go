@@ -31,6 +31,9 @@ func (s *session) forAll(kind byte, size int) (done bool, err error) {
 	}
 	p := s.segment[i]
 	text, alone := s.onlyText(kind, size)
+	if kind == wire.MsgQuery && s.travels(p) {
+		return false, s.onBranches(string(text))
+	}
 	if !alone || len(s.segment) > 1 {
 		return true, s.refuseHere(kind, size, errAlone())
 	}
@@ -126,6 +129,7 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 		return e
 	}
 	s.db.stats.errors.Add(1)
+	s.scriptFails()
 	s.client.SetOutput(e.Append(s.client.Output()))
 	s.steps++
 	if kind == wire.MsgQuery {
@@ -140,6 +144,9 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 // finish commits, or rolls back, on all shards of the transaction. Behind it the
 // session has no transaction; its lease is idle.
 func (s *session) finish(commits bool) error {
+	if err := s.backHome(); err != nil {
+		return err
+	}
 	all := append([]branch{{index: s.index, lease: s.lease, base: s.leaseBase, wrote: s.spread.wrote}}, s.spread.branches...)
 	results := make([]error, len(all))
 	s.task.release(s.lease.Socket())
@@ -235,9 +242,12 @@ func (r *recorder) Exec(ctx context.Context, sql string) error {
 // none any more it does no harm.
 func rollBack(s *session, all []branch, results []error) {
 	for i, b := range all {
-		if !isLost(results[i]) {
-			results[i] = b.lease.Exec(s.server.ctx, "ROLLBACK")
+		if isLost(results[i]) {
+			continue
 		}
+		var a pool.Answer
+		a, results[i] = b.lease.Run(s.server.ctx, wire.AppendQuery(nil, "ROLLBACK"), pool.RunOptions{})
+		s.takenBack = append(s.takenBack, a.Reported...)
 	}
 }
 

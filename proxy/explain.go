@@ -152,6 +152,9 @@ func (s *session) routeFrame(kind byte, size int) (bool, error) {
 	}
 	s.client.SetOutput(out)
 	s.drop(size)
+	if kind == wire.MsgQuery {
+		s.answerReady()
+	}
 	return true, nil
 }
 
@@ -171,7 +174,7 @@ func (s *session) routeQuery(out, text []byte) ([]byte, *wire.Error) {
 	if r.lines, e = s.routeOf(p, text, nil, nil); e != nil {
 		return out, e
 	}
-	return wire.AppendReadyForQuery(r.rows(r.description(out), 0), s.tx), nil
+	return r.rows(r.description(out), 0), nil
 }
 
 // routeParse takes a statement that no server gets to know.

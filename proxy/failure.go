@@ -67,6 +67,7 @@ func (s *session) serverError(body []byte, size int) error {
 // relayError passes an error on, in our words where the cause is ours.
 func (s *session) relayError(e *wire.Error, body []byte, size int) {
 	s.commitHold()
+	s.scriptFails()
 	if e.Code == "57014" && s.timedOut {
 		s.timedOut = false
 		own := wire.Errorf("57014", "canceling statement due to query timeout").
@@ -89,6 +90,9 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 	shifted := false
 	if f := s.owed.front(); f != nil && (f.shift != 0 || f.spliced != nil) {
 		body, shifted = s.clientPosition(body, f), true
+	}
+	if s.script != nil {
+		body, shifted = s.script.position(body), true
 	}
 	if shifted || bytes.Contains(body, []byte(pool.NamePrefix)) {
 		s.client.SetOutput(wire.AppendFrame(s.client.Output(), wire.MsgErrorResponse, s.clientNames(body)))
@@ -346,6 +350,7 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 
 func (s *session) tell(e *wire.Error, unknown bool) {
 	s.db.stats.errors.Add(1)
+	s.scriptFails()
 	if unknown {
 		c := *e
 		c.Code, c.Message = "08007", "the connection to the server was lost during the commit: transaction resolution unknown"
@@ -405,9 +410,13 @@ func (s *session) lostRequest(kind byte, size int) (bool, error) {
 			out = wire.AppendCommandComplete(out, "ROLLBACK")
 			s.lostErr = nil
 		} else {
+			s.scriptFails()
 			out = s.refusedInLost().Append(out)
 		}
-		out = wire.AppendReadyForQuery(out, s.tx)
+		s.client.SetOutput(out)
+		s.drop(size)
+		s.answerReady()
+		return true, nil
 	case wire.MsgParse:
 		name, rest, ok := wire.CString(body)
 		if !ok {

@@ -33,6 +33,11 @@ func (s *session) pumpClient() error {
 		if s.owed.len() >= owedMax {
 			return s.askForReplies()
 		}
+		if s.script != nil {
+			if going, err := s.runScript(); err != nil || !going {
+				return err
+			}
+		}
 		kind, size, ok, err := s.client.Header(s.db.Policy().MessageMax)
 		if err != nil {
 			return err
@@ -312,6 +317,10 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	if s.answersHere(&need) {
 		return true, nil
 	}
+	if need.script {
+		s.startScript(size)
+		return true, nil
+	}
 	if need.batch && need.err == nil {
 		return true, s.runBatch()
 	}
@@ -349,6 +358,7 @@ func (s *session) refuse(kind byte, size int, e *wire.Error) {
 	s.forgetPlans()
 	s.noReplica, s.exclude = false, 0
 	s.abort()
+	s.scriptFails()
 	s.client.SetOutput(e.Append(s.client.Output()))
 	s.steps++
 	if kind == wire.MsgQuery || kind == wire.MsgFunctionCall {
@@ -360,6 +370,11 @@ func (s *session) refuse(kind byte, size int, e *wire.Error) {
 }
 
 func (s *session) answerReady() {
+	if s.script != nil {
+		s.commandDone()
+		return
+	}
+	s.tellTakenBack()
 	s.client.SetOutput(wire.AppendReadyForQuery(s.client.Output(), s.tx))
 	s.steps++
 }
@@ -376,6 +391,7 @@ type need struct {
 	all      bool        // it runs on all shards
 	batch    bool        // its statements lie on several shards
 	odd      bool        // it has more than what runs one statement
+	script   bool        // a text whose commands run one by one
 	err      *wire.Error // why it is not sent anywhere
 }
 
@@ -433,6 +449,7 @@ func (s *session) scanned() (n need, ok bool) {
 			p := s.planInto(trimNUL(body))
 			n := s.needOf(p)
 			s.locate(&n, p, trimNUL(body), nil, nil)
+			n.script = s.needsScript(&n, p)
 			return n, true
 		case wire.MsgParse:
 			if size > s.db.Policy().ParsedMax || off > 0 && off+size > scanMax {

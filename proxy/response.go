@@ -280,6 +280,7 @@ func (s *session) aside(kind byte, size int) {
 	case front != nil && front.mode == swallow:
 		s.learn(kind, size)
 		if s.tellParams && kind == wire.MsgParameterStatus && front.purpose == forSettings {
+			s.wasTold(s.lease.Buffered()[:size])
 			s.pass(relay, size)
 			return
 		}
@@ -290,6 +291,12 @@ func (s *session) aside(kind byte, size int) {
 		s.pass(swallow, size)
 	case kind == wire.MsgParameterStatus:
 		s.noteTold(size)
+		if s.script != nil {
+			s.script.reported(s.lease.Buffered()[:size])
+			s.pass(swallow, size)
+			return
+		}
+		s.wasTold(s.lease.Buffered()[:size])
 		s.pass(relay, size)
 	default:
 		// A notice kept back would be lost; relayed, it ends the chance to try
@@ -327,6 +334,7 @@ func (s *session) tellOfRole() {
 		if own := s.greeted.values[name]; ok && told != own {
 			s.commitHold()
 			s.client.SetOutput(wire.AppendParameterStatus(s.client.Output(), name, own))
+			delete(s.toldLater, name)
 		}
 	}
 	clear(s.toldOfRole)
@@ -369,6 +377,9 @@ func (s *session) queryReply(front *expect, kind byte, body []byte, size int) er
 		if front.mode == relay {
 			tag := front.replacedBy(front.done)
 			s.completed(front, cut(body))
+			if tag == "" && s.script != nil {
+				tag = s.script.tagOf(cut(body))
+			}
 			if tag != "" {
 				s.lease.Discard(size)
 				s.sayComplete(tag)
@@ -480,8 +491,12 @@ func (s *session) noteWrite(e *expect) {
 // sayComplete tells the client that its command is complete.
 func (s *session) sayComplete(tag string) {
 	s.commitHold()
-	s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), tag))
 	s.steps++
+	if s.script != nil && s.script.closing() {
+		s.script.complete = wire.AppendCommandComplete(nil, tag)
+		return
+	}
+	s.client.SetOutput(wire.AppendCommandComplete(s.client.Output(), tag))
 }
 
 // enterCopy notes that the server awaits copy data, or has it already.
@@ -568,7 +583,12 @@ func (s *session) ready(body []byte, size int) error {
 			}
 		}
 	}
-	s.pass(e.mode, size)
+	if e.mode == relay && s.script != nil {
+		s.lease.Discard(size)
+		s.commandDone()
+	} else {
+		s.pass(e.mode, size)
+	}
 	switch e.purpose {
 	case forSettings:
 		if err := s.settingsApplied(); err != nil {

@@ -107,6 +107,10 @@ func (s *session) sendQuery(size int) (bool, error) {
 		s.owed.last().spliced = spliced
 		return true, nil
 	}
+	if s.spread != nil && p.Effects&query.EffectSetting != 0 && s.travels(p) && p.Single.Settings[0].Local {
+		s.spread.locals = append(s.spread.locals, string(text[p.Single.Start:p.Single.End]))
+		s.spread.travelling = p
+	}
 	s.forward(size)
 	s.expectQuery(p)
 	s.owed.last().above = s.above(p)

@@ -174,6 +174,7 @@ type session struct {
 	unnamedTok     uint64                 // 0: there is none
 	begun          *begunTx               // answered, and to be sent ahead of the first statement
 	spread         *spreadTx              // the open transaction, in a database of several shards
+	script         *script                // the text at hand that runs command by command
 	unnamedOther   bool                   // servers run another text than the client's
 	unnamedLarge   bool                   // its text is not kept: it ties the session to the lease
 	serializable   bool                   // default_transaction_isolation is, or may be, serializable
@@ -188,6 +189,8 @@ type session struct {
 	cancels        cancelWaiters
 	greeted        *welcome          // what the client was told at login
 	learning       map[string]string // what a server reports while the first of its kind logs in
+	takenBack      []byte            // what a server reported when it rolled back
+	toldLater      map[string]string // the parameters that the client was told of since; of a database of several shards
 
 	*work
 }
@@ -406,7 +409,7 @@ const exchangeRounds = 8
 
 // idleReady reports whether nothing of a request is buffered that exchange could act on.
 func (s *session) idleReady() bool {
-	return len(s.client.Buffered()) == 0 && s.upload == 0
+	return len(s.client.Buffered()) == 0 && s.upload == 0 && s.script == nil
 }
 
 // interests says what the session waits for.

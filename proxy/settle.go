@@ -331,6 +331,7 @@ func (s *session) completed(e *expect, tag []byte) {
 	case query.KindSet, query.KindReset, query.KindSelect:
 		for _, st := range c.Settings {
 			s.applySetting(st, e.replacedBy(e.done-1) != "")
+			s.travelled(e.plan, st)
 		}
 	case query.KindRollback:
 		s.rolledBack()

@@ -262,6 +262,14 @@ func (s *session) staysHere(kind byte) (verdict, error) {
 		return waits, nil
 	}
 	size := frameSize(s.client.Buffered()) // see supply
+	if n.script {
+		if !s.owed.empty() {
+			s.forgetPlans()
+			return waits, nil
+		}
+		s.startScript(size)
+		return isRefused, nil
+	}
 	e := n.err
 	if s.spreads() && n.opaque && e == nil {
 		e = errAlone() // what of it is not read may end the transaction

@@ -345,7 +345,10 @@ func withoutSuppliedIn(frames []byte, n int) []byte {
 func (s *session) planContext() router.Context {
 	ctx := router.Context{SearchPath: s.searchPath, NonStandardStrings: s.nonStandard, UnsafeEncoding: s.unsafeEncoding}
 	if s.places != nil {
-		ctx.Role, ctx.NewViews = s.role, s.spread != nil && s.spread.newViews
+		ctx.Role = s.role
+		if s.spread != nil {
+			ctx.NewViews = s.spread.newViews
+		}
 		ctx.Altered = s.catalogChanged
 	}
 	return ctx

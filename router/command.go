@@ -53,7 +53,9 @@ func (p *prover) commands(st *query.Statement, shapes []*query.Shape, literals [
 func (p *prover) routed(shapes []*query.Shape) routed {
 	var out routed
 	out.where, out.refusal = p.decide()
-	out.makesViews = p.makesView && out.where == All
+	if out.where == All {
+		out.newViews = p.newViews
+	}
 	if (out.where == Keyed || out.where == All) && len(shapes) == 1 && shapes[0].Kind == query.ShapeQuery && p.split != nil && p.splits() {
 		out.split = p.split
 	}
@@ -90,7 +92,7 @@ type routed struct {
 	where      Where
 	refusal    *Refusal
 	groups     []Group
-	makesViews bool
+	newViews   string
 	split      *split
 	copies     *CopyIn
 	each       bool

@@ -37,8 +37,8 @@ type Plan struct {
 	Where Where
 	// Refusal is why it runs nowhere, nil unless Where is Refused.
 	Refusal *Refusal
-	// MakesViews is set when a view is made on all shards.
-	MakesViews bool
+	// NewViews names the views that are made on all shards, as Context.NewViews does.
+	NewViews string
 	// Each is set, with Where All, for a command that PostgreSQL runs in no transaction:
 	// it runs on one shard after the other, and may be repeated.
 	Each bool
@@ -80,8 +80,9 @@ type Context struct {
 	// Role is the session's current role, which a database of several shards must
 	// know; "" when it is not known.
 	Role string
-	// NewViews is set when views may be there that the catalog does not know yet.
-	NewViews bool
+	// NewViews names the views that may be there and that the catalog does not know yet,
+	// as AddViews writes them: "" for none, AnyView when their names are not known.
+	NewViews string
 	// Altered is set in a transaction that has changed definitions, which the catalog does
 	// not know of yet.
 	Altered bool

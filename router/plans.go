@@ -36,7 +36,7 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 		found.moment, found.move, found.journalled = false, nil, false
 		found.split, found.copies, found.each, found.fansOut = nil, nil, false, false
 	}
-	p.Where, p.Refusal, p.groups, p.MakesViews = found.where, found.refusal, found.groups, found.makesViews
+	p.Where, p.Refusal, p.groups, p.NewViews = found.where, found.refusal, found.groups, found.newViews
 	p.split, p.CopyIn, p.Each, p.fansOut, p.moment, p.move, p.kept = found.split, found.copies, found.each, found.fansOut, found.moment, found.move, found.kept
 	p.Journalled = found.journalled
 	groups := p.groups

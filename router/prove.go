@@ -26,7 +26,7 @@ type prover struct {
 	// allReference is set when a reference table is among it.
 	allReference bool
 	ends         bool
-	makesView    bool
+	newViews     string
 	// split are the rows of an INSERT that is the whole command, each with its group.
 	// draw is why it cannot run otherwise; "" when it can.
 	split *split

@@ -257,8 +257,8 @@ func (r *Router) hash(key []byte, ctx *Context, exact bool) uint64 {
 	if exact {
 		h ^= 0xa5a5a5a5a5a5a5a5
 	}
-	if ctx.NewViews {
-		h ^= 0x9696969696969696
+	if ctx.NewViews != "" {
+		h = h*0x9e3779b97f4a7c15 ^ maphash.String(r.seed, ctx.NewViews)
 	}
 	if ctx.Altered {
 		h ^= 0xc3c3c3c3c3c3c3c3

@@ -13,8 +13,8 @@ type schema struct {
 	path catalog.Path
 	// names are the schemas of the path, in order.
 	names []string
-	// newViews is set when a name that is not found may be that of a view.
-	newViews bool
+	// newViews are names that may be those of views which are not known.
+	newViews string
 }
 
 // newSchema reads the search path of a session.
@@ -39,6 +39,9 @@ func (s schema) placed(f query.Name) *config.Function { return s.rules.FunctionR
 // find implements relations.
 func (s schema) find(name, table string) *relation {
 	t, res := s.catalog.Table(name, table, s.path)
+	if s.newViews != "" && names(s.newViews, table) {
+		return madeView(name, table)
+	}
 	switch res {
 	case catalog.Resolved:
 		return s.relation(t)
@@ -63,10 +66,14 @@ func (s schema) declared(name, table string) *relation {
 			return &relation{kind: kindUnknown, declared: true, schema: n, name: table, why: "does not exist, and would be on several shards"}
 		}
 	}
-	if s.newViews {
-		return &relation{kind: kindUnknown, schema: name, name: table, why: "may be a view that this transaction has made"}
+	if s.newViews == AnyView {
+		return madeView(name, table)
 	}
 	return nil
+}
+
+func madeView(schema, name string) *relation {
+	return &relation{kind: kindUnknown, schema: schema, name: name, why: "may be a view that this transaction has made"}
 }
 
 // keyType implements relations.

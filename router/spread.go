@@ -12,9 +12,9 @@ import (
 // names is there, or would be; else on the home shard.
 func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	names, tables := c.Relations, sh.Tables
+	p.newViews = AddViews(p.newViews, makesViews(sh, p.sql[c.Start:c.End]))
 	if sh.Kind == query.ShapeCreateView {
 		names, tables = nil, nil // it is where what it reads is
-		p.makesView = true
 	}
 	if sh.What() == "the command DoStmt" {
 		p.refuse(reasonFunction, "what DO runs may read any table")

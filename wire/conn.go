@@ -170,6 +170,31 @@ func (c *Conn) Replace(off, n int, p []byte) {
 	c.received += uint64(len(p) - n)
 }
 
+// Insert puts p ahead of the unread bytes, as if the peer had sent it there. It ends a
+// hold. The caller keeps p.
+func (c *Conn) Insert(p []byte) {
+	c.held = false
+	unread := c.w - c.r
+	switch {
+	case len(p) <= c.r:
+		c.r -= len(p)
+		copy(c.in[c.r:], p)
+		return
+	case c.in == nil:
+		c.in = c.buffers.get()
+	}
+	if need := len(p) + unread; need > len(c.in) {
+		grown := make([]byte, max(need, 2*len(c.in)))
+		copy(grown[len(p):], c.in[c.r:c.w])
+		c.buffers.put(c.in)
+		c.in = grown
+	} else {
+		copy(c.in[len(p):], c.in[c.r:c.w])
+	}
+	copy(c.in, p)
+	c.r, c.w, c.start = 0, len(p)+unread, 0
+}
+
 // Hold keeps the bytes consumed from now on, so that Rewind can bring them back.
 func (c *Conn) Hold() {
 	c.held = true

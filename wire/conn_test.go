@@ -94,6 +94,51 @@ func TestBufferAgainstModel(t *testing.T) {
 	}
 }
 
+// TestInsert puts bytes ahead of what is unread, wherever in its buffer that is.
+func TestInsert(t *testing.T) {
+	buffers := &wire.Buffers{}
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		c, peer := connPair(t, buffers)
+		var want []byte
+		counter := byte(0)
+		some := func(n int) []byte {
+			p := make([]byte, n)
+			for i := range p {
+				p[i] = counter
+				counter += 37
+			}
+			return p
+		}
+		for range 200 {
+			switch r.IntN(3) {
+			case 0:
+				p := some(1 + r.IntN(3000))
+				write(t, peer, p)
+				for want = append(want, p...); len(c.Buffered()) < len(want); {
+					if err := c.Fill(0); err != nil && !errors.Is(err, wire.ErrWouldBlock) {
+						t.Fatal(err)
+					}
+				}
+			case 1:
+				p := some(r.IntN([]int{10, 1000, 200_000}[r.IntN(3)]))
+				c.Insert(p)
+				want = append(bytes.Clone(p), want...)
+			default:
+				n := r.IntN(len(want) + 1)
+				if r.IntN(4) == 0 {
+					n = len(want)
+				}
+				c.Discard(n)
+				want = want[n:]
+			}
+			if !bytes.Equal(c.Buffered(), want) {
+				t.Fatalf("seed %d: %d bytes buffered, want %d, or they differ", seed, len(c.Buffered()), len(want))
+			}
+		}
+	}
+}
+
 func TestHeader(t *testing.T) {
 	for _, test := range []struct {
 		bytes string

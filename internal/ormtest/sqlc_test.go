@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/big"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/golang-migrate/migrate/v4"
@@ -93,10 +92,23 @@ func (s *sqlcShop) tell(ctx context.Context, db database, sql string, args ...an
 	s.say("%s", rows.CommandTag())
 }
 
-// migrate runs steps of golang-migrate's migrations, 0 for all that are left.
+// migrate runs steps of golang-migrate's migrations of single tables, 0 for all that are left.
 func (s *sqlcShop) migrate(steps int) {
 	m, err := migrate.New("file://testdata/sqlc/home", "pgx5://"+s.url())
 	check(err)
+	s.steps(m, steps)
+}
+
+// migrateShop runs steps of the migrations of all tables, from a version.
+func (s *sqlcShop) migrateShop(from, steps int) {
+	m, err := migrate.New("file://testdata/sqlc/shop", "pgx5://"+s.url()+"&x-migrations-table=shop_migrations")
+	check(err)
+	check(m.Force(from))
+	s.steps(m, steps)
+}
+
+func (s *sqlcShop) steps(m *migrate.Migrate, steps int) {
+	var err error
 	if steps == 0 {
 		err = m.Up()
 	} else {
@@ -119,21 +131,6 @@ func (s *sqlcShop) apply(ctx context.Context, name string) {
 	check(err)
 	_, err = s.pool.Exec(ctx, string(text), pgx.QueryExecModeSimpleProtocol)
 	check(err)
-}
-
-// applyEach runs the statements of a file one by one, in a transaction. Its tables
-// are sharded, reference and single ones, so it is no one text: refused.md, 7.
-func (s *sqlcShop) applyEach(ctx context.Context, name string) {
-	text, err := os.ReadFile("testdata/sqlc/shop/" + name + ".sql")
-	check(err)
-	check(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		for _, statement := range strings.Split(strings.TrimSpace(string(text)), ";\n") {
-			if _, err := tx.Exec(ctx, statement); err != nil {
-				return fmt.Errorf("%s: %w", statement, err)
-			}
-		}
-		return nil
-	}))
 }
 
 func (s *sqlcShop) schema(ctx context.Context) {
@@ -344,7 +341,7 @@ func (s *sqlcShop) migrations(ctx context.Context) {
 	s.tell(ctx, s.pool, "SELECT version, dirty FROM schema_migrations", prepared)
 	s.tell(ctx, s.pool, "SELECT currency, rate, since::text FROM rates ORDER BY 1", prepared)
 	s.migrate(-1)
-	s.applyEach(ctx, "0002_change.up")
+	s.migrateShop(1, 1)
 	for _, sql := range []string{
 		"CREATE INDEX CONCURRENTLY ON orders (customer_id, note)",
 		"REINDEX INDEX CONCURRENTLY orders_customer_id_note_idx",
@@ -356,7 +353,7 @@ func (s *sqlcShop) migrations(ctx context.Context) {
 	s.tell(ctx, s.pool, "SELECT note FROM open_orders WHERE customer_id = $1 ORDER BY id", s.customer[3])
 	s.tell(ctx, s.pool, "SELECT name, value FROM settings ORDER BY name", prepared)
 	s.tell(ctx, s.pool, "SELECT sku, stock FROM products ORDER BY id LIMIT 2")
-	s.applyEach(ctx, "0002_change.down")
-	s.apply(ctx, "0001_shop.down")
+	s.migrateShop(2, -1)
+	s.migrateShop(1, -1)
 	s.tell(ctx, s.pool, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
 }

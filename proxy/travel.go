@@ -1,0 +1,46 @@
+package proxy
+
+import (
+	"slices"
+
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/router"
+)
+
+// A SET in a transaction holds on all of its shards: those where it is get it too, and
+// those that it comes to get a SET LOCAL behind their BEGIN. That is so for a SET that is
+// one simple query, before any savepoint, and of a setting which is like any other.
+
+// travels reports whether the plan is such a SET.
+func (s *session) travels(p *router.Plan) bool {
+	c := p.Single
+	if c == nil || c.Kind != query.KindSet || !p.Exact || len(c.Settings) == 0 || len(s.savepoints) > 0 {
+		return false
+	}
+	for _, st := range c.Settings {
+		if st.Default || st.ResetAll || st.Local != c.Settings[0].Local || slices.Contains(wholly[:], st.Name) {
+			return false
+		}
+	}
+	return true
+}
+
+// wholly are settings that are decided for the whole of a transaction, or that the
+// server tells more of than was set.
+var wholly = [...]string{"role", "session_authorization", "client_encoding", "datestyle",
+	"transaction_isolation", "transaction_read_only", "transaction_deferrable"}
+
+// travelled notes a SET that the shards of the transaction have executed.
+func (s *session) travelled(p *router.Plan, st query.Setting) {
+	if !s.spreads() || p == nil || st.Local || !s.travels(p) {
+		return
+	}
+	it := pool.Setting{Name: st.Name, Text: st.Value}
+	if st.IsFlat {
+		it = literal(st.Name, st.Flat, s.encoding())
+	}
+	for _, b := range s.spread.branches {
+		b.lease.Settings = b.lease.Settings.With(it)
+	}
+}
