@@ -20,10 +20,10 @@ type begunTx struct {
 
 // answersHere answers a request that only begins or ends such a transaction.
 func (s *session) answersHere(n *need) bool {
-	if s.places == nil || n.err != nil || n.opaque || len(s.segment) != 1 || s.mode != ModeTransaction || !s.owed.empty() {
+	if s.places == nil || n.err != nil || n.opaque || len(s.executes) != 1 || s.mode != ModeTransaction || !s.owed.empty() {
 		return false
 	}
-	p := s.segment[0]
+	p := s.executes[0]
 	if p.Single == nil || s.refused(p) != nil {
 		return false
 	}
@@ -44,47 +44,102 @@ func (s *session) answersHere(n *need) bool {
 	text := trimNUL(b[5:frameSize(b)])
 	if b[0] != wire.MsgQuery {
 		var ok bool
-		if text, ok = s.unnamedAlone(b); !ok {
+		if text, ok = s.oneAlone(b); !ok || s.prepareAlone(p) != nil {
 			return false
 		}
 	}
 	s.takeOver(n, c, string(text))
-	s.answerFrames(p, tagOf(c, text))
+	s.answerFrames(tagOf(c, text), false)
 	s.forgetPlans()
 	s.steps++
 	return true
 }
 
-// unnamedAlone returns the text of a request that does nothing but run one unnamed
-// statement, up to its Sync.
-func (s *session) unnamedAlone(b []byte) (text []byte, ok bool) {
-	for len(b) > 0 {
-		size := frameSize(b)
+// peelsBegin answers the BEGIN at the head of a request that goes on, as drivers send it
+// with a transaction's first statement. What is behind it is a request of its own then.
+func (s *session) peelsBegin(n *need) bool {
+	if s.places == nil || n.opaque || len(s.executes) < 2 || s.mode != ModeTransaction || !s.owed.empty() || s.tx != 'I' || s.pinned != "" {
+		return false
+	}
+	p := s.executes[0]
+	if !begins(p) || s.refused(p) != nil {
+		return false
+	}
+	text, ok := s.one(s.client.Buffered(), wire.MsgExecute)
+	if !ok || s.prepareAlone(p) != nil {
+		return false
+	}
+	begin := s.needOf(p)
+	s.takeOver(&begin, p.Single, string(text))
+	s.answerFrames(tagOf(p.Single, text), true)
+	s.forgetPlans()
+	s.steps++
+	return true
+}
+
+// oneAlone returns the text of a request that does nothing but run one statement, up to
+// its Sync.
+func (s *session) oneAlone(b []byte) (text []byte, ok bool) { return s.one(b, wire.MsgSync) }
+
+// one returns the text of the one statement that frames run, up to one of a kind.
+func (s *session) one(b []byte, end byte) (text []byte, ok bool) {
+	var parsed, name []byte
+	bound, executed := false, false
+	for len(b) >= 5 && len(b) >= frameSize(b) {
+		kind, size := b[0], frameSize(b)
 		body := b[5:size]
-		switch b[0] {
+		switch kind {
 		case wire.MsgParse:
-			name, rest, good := wire.CString(body)
-			if !good || len(name) > 0 {
+			nm, rest, good := wire.CString(body)
+			if !good || bound || text != nil || len(nm) > 0 && (s.statements[string(nm)] != nil || s.mayPrepare(rest) != nil) {
 				return nil, false
 			}
-			text = cut(rest)
+			parsed, text = nm, cut(rest)
 		case wire.MsgBind:
-			if len(body) < 2 || body[0] != 0 || body[1] != 0 {
+			portal, after, good := wire.CString(body)
+			nm, _, fine := wire.CString(after)
+			if !good || !fine || len(portal) > 0 || bound || text != nil && string(nm) != string(parsed) {
 				return nil, false
 			}
-		case wire.MsgDescribe, wire.MsgClose:
-			if len(body) < 2 || body[1] != 0 {
+			bound, name = true, nm
+			if text == nil {
+				text = cut(s.restOf(nm))
+			}
+		case wire.MsgDescribe:
+			of := cut(body[min(1, len(body)):])
+			if len(body) < 2 || body[0] == 'P' && (!bound || len(of) > 0) ||
+				body[0] == 'S' && (text == nil || string(of) != string(parsed) && (!bound || string(of) != string(name))) {
+				return nil, false
+			}
+		case wire.MsgClose:
+			if len(body) != 2 || body[0] != 'P' {
 				return nil, false
 			}
 		case wire.MsgExecute:
+			if !bound || executed || len(body) < 5 || body[0] != 0 {
+				return nil, false
+			}
+			executed = true
 		case wire.MsgSync:
-			return text, text != nil
 		default:
 			return nil, false
+		}
+		if kind == end {
+			return text, executed && len(text) > 0
 		}
 		b = b[size:]
 	}
 	return nil, false
+}
+
+// prepareAlone notes what the request prepares that one has read.
+func (s *session) prepareAlone(p *router.Plan) *wire.Error {
+	b := s.client.Buffered()
+	if b[0] != wire.MsgParse {
+		return nil
+	}
+	name, rest, _ := wire.CString(b[5:frameSize(b)])
+	return s.preparesHere(string(name), rest, p)
 }
 
 // takeOver notes what the command does to the session.
@@ -114,8 +169,9 @@ func tagOf(c *query.Command, text []byte) string {
 	return "BEGIN"
 }
 
-// answerFrames answers the frames of the request in a server's place.
-func (s *session) answerFrames(p *router.Plan, tag string) {
+// answerFrames answers the frames of the request in a server's place; with head, those up
+// to its first Execute.
+func (s *session) answerFrames(tag string, head bool) {
 	for {
 		b := s.client.Buffered()
 		kind, size := b[0], frameSize(b)
@@ -128,9 +184,6 @@ func (s *session) answerFrames(p *router.Plan, tag string) {
 			s.answerReady()
 			return
 		case wire.MsgParse:
-			_, rest, _ := wire.CString(b[5:size])
-			s.unnamed, s.unnamedAs, s.unnamedShape = append(s.unnamed[:0], rest...), p, nil
-			s.unnamedTok, s.unnamedLarge, s.unnamedOther = s.db.tokens.Add(1), false, false
 			out = wire.AppendEmpty(out, wire.MsgParseComplete)
 		case wire.MsgBind:
 			out = wire.AppendEmpty(out, wire.MsgBindComplete)
@@ -150,6 +203,9 @@ func (s *session) answerFrames(p *router.Plan, tag string) {
 		}
 		s.client.SetOutput(out)
 		s.drop(size)
+		if head && kind == wire.MsgExecute {
+			return
+		}
 	}
 }
 

@@ -12,16 +12,16 @@ import (
 // forAll runs what concerns all shards of a transaction: it reports whether it dealt
 // with the request.
 func (s *session) forAll(kind byte, size int) (done bool, err error) {
-	if !s.spreads() || s.tx == 'I' || len(s.segment) == 0 {
+	if !s.spreads() || s.tx == 'I' || len(s.executes) == 0 {
 		return false, nil
 	}
-	for _, p := range s.segment {
+	for _, p := range s.executes {
 		if p.Single == nil && controlsTransaction(p) {
 			return true, s.refuseHere(kind, size, errAlone())
 		}
 	}
 	i := -1
-	for j, p := range s.segment {
+	for j, p := range s.executes {
 		if controlsTransaction(p) {
 			i = j
 		}
@@ -29,12 +29,12 @@ func (s *session) forAll(kind byte, size int) (done bool, err error) {
 	if i < 0 {
 		return false, nil
 	}
-	p := s.segment[i]
+	p := s.executes[i]
 	text, alone := s.onlyText(kind, size)
 	if kind == wire.MsgQuery && s.travels(p) {
 		return false, s.onBranches(string(text))
 	}
-	if !alone || len(s.segment) > 1 {
+	if !alone || len(s.executes) > 1 {
 		return true, s.refuseHere(kind, size, errAlone())
 	}
 	switch p.Single.Kind {
@@ -76,13 +76,13 @@ func errAlone() *wire.Error {
 }
 
 // onlyText returns the text of a request that is one simple query, or runs one
-// unnamed or named statement and nothing else, up to its Sync.
+// statement and nothing else, up to its Sync.
 func (s *session) onlyText(kind byte, size int) ([]byte, bool) {
 	b := s.client.Buffered()
 	if kind == wire.MsgQuery {
 		return trimNUL(b[5:size]), true
 	}
-	return s.unnamedAlone(b)
+	return s.oneAlone(b)
 }
 
 // onBranches runs a command on the parked connections of the transaction.
@@ -118,10 +118,13 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 	}
 	s.db.stats.statements.Add(1)
 	s.setPhase(phaseActive)
+	if e := s.prepareAlone(p); e != nil {
+		return e
+	}
 	err := s.finish(commits)
 	s.forgetPlans()
 	if err == nil {
-		s.answerFrames(p, tag)
+		s.answerFrames(tag, false)
 		return nil
 	}
 	e := wire.AsError(err)

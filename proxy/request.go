@@ -314,7 +314,7 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		}
 		need, _ = s.scan()
 	}
-	if s.answersHere(&need) {
+	if s.answersHere(&need) || s.peelsBegin(&need) {
 		return true, nil
 	}
 	if need.script {
@@ -447,6 +447,7 @@ func (s *session) scanned() (n need, ok bool) {
 				return need{}, false
 			}
 			p := s.planInto(trimNUL(body))
+			s.runs(p)
 			n := s.needOf(p)
 			s.locate(&n, p, trimNUL(body), nil, nil)
 			n.script = s.needsScript(&n, p)
@@ -490,6 +491,7 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 			p := s.planOf(nm, unnamed, name, named)
 			bound, boundName = bound+1, nm
+			s.runs(p)
 			s.bindsTo(&n, p, nm, after)
 			if p == nil {
 				intent, n.replica = false, false
@@ -503,6 +505,9 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 		case wire.MsgExecute:
 			intent = intent && bound > 0
+			if bound == 0 {
+				s.runs(s.boundBefore(cut(body)))
+			}
 			if s.spread != nil && bound == 0 {
 				if at, ok := s.spread.portals[string(cut(body))]; ok {
 					n.shard = at
@@ -606,6 +611,21 @@ func (s *session) planAside(text []byte, ctx router.Context) (p *router.Plan) {
 	return p
 }
 
+// boundBefore returns the plan of a portal that an earlier request bound, nil when none is known.
+func (s *session) boundBefore(portal []byte) *router.Plan {
+	if len(portal) == 0 {
+		return s.portal
+	}
+	return s.portals[string(portal)]
+}
+
+// runs notes that the request runs a statement; p is nil when it is not known.
+func (s *session) runs(p *router.Plan) {
+	if s.places != nil && p != nil {
+		s.executes = append(s.executes, p)
+	}
+}
+
 // planInto plans a text of the request that is looked ahead at. What it alters
 // holds for those behind it.
 func (s *session) planInto(text []byte) *router.Plan {
@@ -616,7 +636,9 @@ func (s *session) planInto(text []byte) *router.Plan {
 }
 
 // forgetPlans drops what scan has planned and no frame has used.
-func (s *session) forgetPlans() { s.segment, s.segmentRead, s.alteredAhead = s.segment[:0], 0, false }
+func (s *session) forgetPlans() {
+	s.segment, s.executes, s.segmentRead, s.alteredAhead = s.segment[:0], s.executes[:0], 0, false
+}
 
 // planAhead returns the plan that scan made for the text, or makes it. The
 // caller counts it in segmentRead once the text goes out.

@@ -202,7 +202,8 @@ type work struct {
 	upload      int // bytes of a client frame still to be forwarded
 	download    int // bytes of a server frame still to be relayed
 	segment     []*router.Plan
-	segmentRead int // plans of segment already used
+	executes    []*router.Plan // what the request runs, prepared by it or before
+	segmentRead int            // plans of segment already used
 	exclude     uint64
 	syncsInCopy int
 	tries       int // how often the request at hand was tried in vain
@@ -235,8 +236,9 @@ func (w *work) unused() bool {
 
 // reset makes w as good as new, but for the storage it keeps.
 func (w *work) reset() {
-	items, segment := w.owed.items, w.segment
+	items, segment, executes := w.owed.items, w.segment, w.executes
 	clear(segment[:cap(segment)])
+	clear(executes[:cap(executes)])
 	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0]}
 	if cap(items) <= keptEntries {
 		clear(items[:cap(items)])
@@ -244,6 +246,9 @@ func (w *work) reset() {
 	}
 	if cap(segment) <= keptEntries {
 		w.segment = segment[:0]
+	}
+	if cap(executes) <= keptEntries {
+		w.executes = executes[:0]
 	}
 }
 

@@ -294,10 +294,10 @@ func (s *session) staysHere(kind byte) (verdict, error) {
 		return isRefused, s.runAll(kind, size)
 	}
 	switch free := s.tx == 'I' && s.pinned == "" && s.mode != ModeSession; {
-	case e == nil && free && !s.owed.empty() && len(s.segment) > 0 && begins(s.segment[0]):
+	case e == nil && free && !s.owed.empty() && len(s.executes) > 0 && begins(s.executes[0]):
 		s.forgetPlans()
 		return waits, nil // for where it goes is known when the next statement is
-	case s.spreads() && !s.owed.empty() && slices.ContainsFunc(s.segment, controlsTransaction):
+	case s.spreads() && !s.owed.empty() && slices.ContainsFunc(s.executes, controlsTransaction):
 		s.forgetPlans()
 		return waits, nil // for all that goes before it must be known
 	case s.tx == 'E' && s.owed.empty(), // where all fails

@@ -173,7 +173,7 @@ func refusesConcurrently(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	must(t, c, "BEGIN")
 	fails(t, c, "DROP INDEX CONCURRENTLY orders_note_idx", "25001")
 	must(t, c, "ROLLBACK")
-	fails(t, c, "CREATE INDEX CONCURRENTLY a ON orders (note); CREATE INDEX CONCURRENTLY b ON orders (note)", "0A000")
+	fails(t, c, "CREATE INDEX CONCURRENTLY a ON orders (note); CREATE INDEX CONCURRENTLY b ON orders (note)", "25001")
 	fails(t, c, "CREATE INDEX CONCURRENTLY orders_note_idx ON orders (note)", "42P07")
 	fails(t, c, "CREATE INDEX CONCURRENTLY ON orders (nothing)", "42703")
 	fails(t, c, "CREATE INDEX CONCURRENTLY named ON orders (nothing)", "42703")
