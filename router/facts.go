@@ -116,6 +116,23 @@ func (p *prover) fact(out []fact, b *block, f *query.Fact) []fact {
 		}
 	case query.FactOr:
 		return p.either(out, b, f)
+	case query.FactNull:
+		return p.null(out, b, f)
+	}
+	return out
+}
+
+// null reads column IS NULL, of a column of a key: no row has such a key. Where a join may
+// extend the table by NULLs it says that there is no row, and states nothing of those that are.
+func (p *prover) null(out []fact, b *block, f *query.Fact) []fact {
+	c, ok := b.find(f.Column)
+	if !ok || c.leaf.rel == nil || c.leaf.rel.kind != kindSharded || !slices.Contains(c.leaf.rel.key, c.i) {
+		return out
+	}
+	for _, n := range b.nodes {
+		if n.leaf == c.leaf && n.join == nil && n.preserved() {
+			return append(out, fact{a: c, values: []value{{source: fromNull, index: -1, typmod: -1, as: c.leaf.rel.columns[c.i].key}}})
+		}
 	}
 	return out
 }
