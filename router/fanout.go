@@ -57,6 +57,8 @@ func fanOut(out routed, shapes []*query.Shape, c *query.Command, prove func(anch
 	switch {
 	case ok && refused:
 		return routed{where: FanOut, fansOut: true, moment: q.moment}
+	case refused && q.refusal != nil && q.refusal.Reason == reasonKeyChange:
+		out.refusal = q.refusal // the key would not help
 	case why != "" && refused:
 		out.refusal = &Refusal{Reason: reasonFunction, Why: why, Hint: reasonUnbound.hint()}
 	default:
