@@ -41,37 +41,50 @@ func (p *prover) resolve(b *block) {
 		n.facts = slices.DeleteFunc(n.facts, func(f fact) bool { return f.b.leaf != nil && !p.colocate(f.a, f.b) })
 	}
 	for _, l := range b.links {
-		if f, ok := p.semiJoin(b, l); ok {
-			b.where = append(b.where, f)
-		}
+		b.where = append(b.where, p.semiJoin(b, l)...)
 	}
 }
 
-// semiJoin is what "column IN (SELECT ...)" states of the column, when all that the
-// query gives is known to be one of some values.
-func (p *prover) semiJoin(b *block, l sublink) (fact, bool) {
+// semiJoin is what "column IN (SELECT ...)" states of the column, or of each of several,
+// when all that the query gives is known to be one of some values.
+func (p *prover) semiJoin(b *block, l sublink) (out []fact) {
 	if !l.positive() {
-		return fact{}, false
+		return nil
 	}
-	c, ok := b.find(l.link.Test[0].Column)
-	if !ok {
-		return fact{}, false
-	}
-	for _, f := range p.exports(l.block, nil) {
-		if f.b.leaf == nil && f.a.i == 0 && p.comparable(c, f.values) {
-			return fact{a: c, values: f.values, strict: true}, true
+	var exports []fact
+	for i := range l.link.Test {
+		c, ok := l.tests(b, i)
+		if !ok || p.keyOf(c) == 0 {
+			continue
+		}
+		if exports == nil {
+			exports = p.exports(l.block, nil)
+		}
+		for _, f := range exports {
+			if f.b.leaf == nil && f.a.i == i && p.comparable(c, f.values) {
+				out = append(out, fact{a: c, values: f.values, strict: true})
+				break
+			}
 		}
 	}
-	return fact{}, false
+	return out
 }
 
-// positive reports whether the sublink says that a column is in its query, for every
-// row that passes the clause WHERE.
+// positive reports whether the sublink says that a column, or a row of some, is in its
+// query, for every row that passes the clause WHERE.
 func (l sublink) positive() bool {
 	k := l.link
-	return k.Kind == query.SublinkAny && k.Op.Name == "=" && k.Op.Schema == "" && k.Conjunct && k.Clause == query.ClauseWhere &&
-		len(k.Test) == 1 && k.Test[0].Kind == query.ValueColumn && k.Test[0].Column != nil && len(k.Test[0].Casts()) == 0 &&
-		k.Test[0].Collation() == nil
+	return k.Kind == query.SublinkAny && k.Op.Name == "=" && k.Op.Schema == "" && k.Conjunct && k.Clause == query.ClauseWhere
+}
+
+// tests returns the column that a positive sublink compares with its query's output of a
+// number; false when it compares another expression.
+func (l sublink) tests(b *block, i int) (col, bool) {
+	t := &l.link.Test[i]
+	if t.Kind != query.ValueColumn || t.Column == nil || len(t.Casts()) > 0 || t.Collation() != nil {
+		return col{}, false
+	}
+	return b.find(t.Column)
 }
 
 // comparable reports whether values that were meant for other columns mean the same

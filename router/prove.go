@@ -257,9 +257,10 @@ func (p *prover) sublink(b *block, l sublink, given []fact, nothing bool) {
 			facts = p.holding(b, nil, given)
 		}
 	}
-	if l.positive() && b.scope.Kind != query.ScopeMerge && l.link.Clause == query.ClauseWhere {
-		if c, ok := b.find(l.link.Test[0].Column); ok && len(l.block.outputs) == 1 && l.block.scope.Kind == query.ScopeSelect {
-			if o := l.block.outputs[0].col; o.leaf != nil && p.passes(l.block, o) && p.colocate(c, o) {
+	if l.positive() && b.scope.Kind != query.ScopeMerge && len(l.block.outputs) == len(l.link.Test) && l.block.scope.Kind == query.ScopeSelect {
+		for i := range l.link.Test {
+			c, ok := l.tests(b, i)
+			if o := l.block.outputs[i].col; ok && o.leaf != nil && p.passes(l.block, o) && p.colocate(c, o) {
 				facts = append(slices.Clip(facts), fact{a: c, b: o, strict: true})
 			}
 		}
