@@ -271,7 +271,7 @@ func (b *batch) statement(name []byte) *wire.Error {
 	b.finishUnit()
 	s.ahead = ahead{}
 	rest := s.restOf(name)
-	p := s.planOf(name, nil, nil, nil)
+	p := s.planOf(name, nil, nil)
 	if rest == nil || p == nil {
 		return wire.Errorf("26000", "prepared statement \"%s\" does not exist", name)
 	}
@@ -386,15 +386,7 @@ func (b *batch) close(body []byte) *wire.Error {
 		return wire.Fatal("08P01", "invalid message format")
 	}
 	b.finishUnit()
-	name := string(cut(body[1:]))
-	switch st := s.statements[name]; {
-	case body[0] == 'P':
-	case name == "":
-		s.unnamedTok, s.unnamedAs, s.unnamedLarge = 0, nil, false
-	case st != nil:
-		delete(s.statements, name)
-		s.release(st)
-	}
+	s.closesHere(body)
 	b.units = append(b.units, &unit{lead: wire.AppendEmpty(nil, wire.MsgCloseComplete)})
 	return nil
 }

@@ -112,7 +112,8 @@ func (s *session) one(b []byte, end byte) (text []byte, ok bool) {
 				return nil, false
 			}
 		case wire.MsgClose:
-			if len(body) != 2 || body[0] != 'P' {
+			// Drivers close what they no longer use ahead of what they run.
+			if len(body) < 2 || (text != nil || bound) && (len(body) != 2 || body[0] != 'P') {
 				return nil, false
 			}
 		case wire.MsgExecute:
@@ -132,14 +133,34 @@ func (s *session) one(b []byte, end byte) (text []byte, ok bool) {
 	return nil, false
 }
 
-// prepareAlone notes what the request prepares that one has read.
+// prepareAlone notes what the request closes and prepares that one has read.
 func (s *session) prepareAlone(p *router.Plan) *wire.Error {
-	b := s.client.Buffered()
-	if b[0] != wire.MsgParse {
-		return nil
+	for b := s.client.Buffered(); ; b = b[frameSize(b):] {
+		body := b[5:frameSize(b)]
+		switch b[0] {
+		case wire.MsgClose:
+			s.closesHere(body)
+		case wire.MsgParse:
+			name, rest, _ := wire.CString(body)
+			return s.preparesHere(string(name), rest, p)
+		default:
+			return nil
+		}
 	}
-	name, rest, _ := wire.CString(b[5:frameSize(b)])
-	return s.preparesHere(string(name), rest, p)
+}
+
+// closesHere forgets what a Close names that no server gets. A portal ends with the
+// transaction.
+func (s *session) closesHere(body []byte) {
+	name := string(cut(body[1:]))
+	switch st := s.statements[name]; {
+	case body[0] == 'P':
+	case name == "":
+		s.unnamedTok, s.unnamedAs, s.unnamedLarge = 0, nil, false
+	case st != nil:
+		delete(s.statements, name)
+		s.release(st)
+	}
 }
 
 // takeOver notes what the command does to the session.

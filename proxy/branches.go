@@ -88,6 +88,18 @@ func (s *session) notesSpread(p *router.Plan) {
 	}
 }
 
+// spreadEnds notes that the transaction has ended on the lease, its only shard. Another one
+// that begins in the same request stays there; a chained one has its modes only.
+func (s *session) spreadEnds(c *query.Command) {
+	m := s.spread
+	if m == nil || len(m.branches) > 0 || m.tied {
+		return
+	}
+	if s.spread = nil; c.Chain {
+		s.spread = &spreadTx{begin: m.begin, only: m.only}
+	}
+}
+
 // staysOnServer reports whether the plan makes what only its server connection has.
 func staysOnServer(p *router.Plan) bool {
 	effects := p.Effects & auditEffects

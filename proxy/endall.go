@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -32,7 +33,7 @@ func (s *session) forAll(kind byte, size int) (done bool, err error) {
 	p := s.executes[i]
 	text, alone := s.onlyText(kind, size)
 	if kind == wire.MsgQuery && s.travels(p) {
-		return false, s.onBranches(string(text))
+		return s.onBranches(kind, size, string(text))
 	}
 	if !alone || len(s.executes) > 1 {
 		return true, s.refuseHere(kind, size, errAlone())
@@ -44,7 +45,7 @@ func (s *session) forAll(kind byte, size int) (done bool, err error) {
 		}
 		return true, s.endAll(kind, p, tagOf(p.Single, text))
 	case query.KindSavepoint, query.KindRelease, query.KindRollbackTo:
-		return false, s.onBranches(string(text))
+		return s.onBranches(kind, size, string(text))
 	}
 	return true, s.refuseHere(kind, size, errAlone())
 }
@@ -85,14 +86,32 @@ func (s *session) onlyText(kind byte, size int) ([]byte, bool) {
 	return s.oneAlone(b)
 }
 
-// onBranches runs a command on the parked connections of the transaction.
-func (s *session) onBranches(sql string) error {
+// onBranches runs a command on the parked connections of the transaction, ahead of the
+// lease. In a failed transaction, which the lease alone knows of, they get what the lease
+// will do, too. When one refuses it so must the lease: done is set then.
+func (s *session) onBranches(kind byte, size int, sql string) (done bool, err error) {
+	if s.tx == 'E' && !slices.ContainsFunc(s.executes, leavesFailed) {
+		return false, nil
+	}
 	for _, b := range s.spread.branches {
-		if _, err := s.runOn(b.lease, wire.AppendQuery(nil, sql), 0); isLost(err) {
-			return s.branchLost(b, err)
+		switch _, err := s.runOn(b.lease, wire.AppendQuery(nil, sql), 0); {
+		case isLost(err):
+			return true, s.branchLost(b, err)
+		case err != nil:
+			return true, s.refuseHere(kind, size, wire.AsError(err))
 		}
 	}
-	return nil
+	return false, nil
+}
+
+// commitPart commits one part in one phase. A block that has failed says no error, but
+// that it has rolled back.
+func commitPart(ctx context.Context, l *pool.Server) error {
+	a, err := l.Run(ctx, wire.AppendQuery(nil, "COMMIT"), pool.RunOptions{})
+	if err == nil && a.Tag != "COMMIT" {
+		err = wire.Errorf("40000", "the transaction had failed on one of its shards and was rolled back")
+	}
+	return err
 }
 
 // branchLost ends a transaction of which a part is lost.
@@ -170,7 +189,7 @@ func (s *session) commitAll(all []branch, results []error) (failed error) {
 		for i, b := range all {
 			if b.wrote {
 				writers = append(writers, i)
-			} else if results[i] = b.lease.Exec(s.server.ctx, "COMMIT"); results[i] != nil && failed == nil {
+			} else if results[i] = commitPart(s.server.ctx, b.lease); results[i] != nil && failed == nil {
 				failed = results[i]
 			}
 		}
@@ -181,7 +200,7 @@ func (s *session) commitAll(all []branch, results []error) (failed error) {
 		switch {
 		case failed != nil:
 		case len(writers) == 1:
-			results[writers[0]] = all[writers[0]].lease.Exec(s.server.ctx, "COMMIT")
+			results[writers[0]] = commitPart(s.server.ctx, all[writers[0]].lease)
 			if failed = results[writers[0]]; isLost(failed) {
 				failed = wire.Errorf("08007", "the connection to the server was lost while the transaction was committed").
 					WithDetail("Shard %s. It may have been committed or not.", s.db.Shards[all[writers[0]].index].Name).WithCause(failed)

@@ -431,7 +431,7 @@ func (s *session) lostRequest(kind byte, size int) (bool, error) {
 		}
 	case wire.MsgBind:
 		_, after, _ := wire.CString(body)
-		p := s.planOf(cut(after), nil, nil, nil)
+		p := s.planOf(cut(after), nil, nil)
 		if fail = p == nil || !endsTransaction(p); !fail {
 			s.portal = p
 			out = wire.AppendEmpty(out, wire.MsgBindComplete)

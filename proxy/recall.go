@@ -33,6 +33,7 @@ type recall struct {
 	// bound is set when one of them, in the request at hand, was a Bind.
 	until uint64
 	bound bool
+	whole bool // they end the request
 }
 
 // suppliedRead is a call that has become a parameter, behind the client's own.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"shardproxy/query"
@@ -257,6 +258,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		if s.settling {
 			return false, nil
 		}
+		if s.places != nil && s.tx == 'I' && s.pinned == "" && s.mode != ModeSession && !s.fresh && s.settled() {
+			return false, nil // what has ended a transaction over several shards: the lease goes back first
+		}
 		if s.fresh {
 			// The request that the lease was taken for.
 			going, err := s.send(kind, size)
@@ -416,8 +420,9 @@ func (s *session) scan() (n need, ok bool) {
 func (s *session) scanned() (n need, ok bool) {
 	buf := s.client.Buffered()
 	n.shard, s.ahead = router.AnyShard, ahead{}
-	var unnamed, named *router.Plan
-	var name []byte
+	var unnamed *router.Plan
+	var portals [][]byte // with a name, bound by the request
+	unnamedBound := false
 	intent, bound, parsed := true, 0, 0
 	var parsedName, boundName []byte
 	for off := 0; ; {
@@ -469,12 +474,10 @@ func (s *session) scanned() (n need, ok bool) {
 			n.primary = n.primary || s.routeFor(p) == query.RoutePrimary
 			if len(nm) == 0 {
 				unnamed = p
-			} else {
-				name, named = nm, p
 			}
 			intent = intent && p.Intent == router.Read
 		case wire.MsgBind:
-			_, after, good := wire.CString(body)
+			portal, after, good := wire.CString(body)
 			var nm []byte
 			if good {
 				nm, _, good = wire.CString(after)
@@ -489,8 +492,11 @@ func (s *session) scanned() (n need, ok bool) {
 				}
 				return need{}, false
 			}
-			p := s.planOf(nm, unnamed, name, named)
+			p := s.planOf(nm, unnamed, s.ahead.named)
 			bound, boundName = bound+1, nm
+			if unnamedBound = unnamedBound || len(portal) == 0; len(portal) > 0 {
+				portals = append(portals, portal)
+			}
 			s.runs(p)
 			s.bindsTo(&n, p, nm, after)
 			if p == nil {
@@ -505,15 +511,18 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 		case wire.MsgExecute:
 			intent = intent && bound > 0
-			if bound == 0 {
-				s.runs(s.boundBefore(cut(body)))
-			}
-			if s.spread != nil && bound == 0 {
-				if at, ok := s.spread.portals[string(cut(body))]; ok {
-					n.shard = at
+			if portal := cut(body); (len(portal) > 0 || !unnamedBound) && !slices.ContainsFunc(portals, func(p []byte) bool { return bytes.Equal(p, portal) }) {
+				s.runs(s.boundBefore(portal))
+				if s.spread != nil && n.shard == router.AnyShard {
+					if at, ok := s.spread.portals[string(portal)]; ok {
+						n.shard = at
+					}
 				}
 			}
 		case wire.MsgDescribe, wire.MsgClose:
+			if kind == wire.MsgClose && len(body) > 1 && body[0] == 'S' && len(cut(body[1:])) > 0 {
+				s.ahead.names(aheadText{name: cut(body[1:])})
+			}
 			n.odd = n.odd || kind == wire.MsgClose || len(body) == 0 || body[0] != 'P'
 		case wire.MsgSync:
 			n.batch = n.batch || n.all && (n.odd || parsed > 0 && (parsed > 1 || !bytes.Equal(parsedName, boundName)))
@@ -532,7 +541,8 @@ func (s *session) scanned() (n need, ok bool) {
 }
 
 // planOf finds what a Bind refers to.
-func (s *session) planOf(name []byte, unnamed *router.Plan, lastName []byte, last *router.Plan) *router.Plan {
+// The latest of what the request itself has named counts.
+func (s *session) planOf(name []byte, unnamed *router.Plan, named []aheadText) *router.Plan {
 	if len(name) == 0 {
 		if unnamed != nil {
 			return unnamed
@@ -542,8 +552,8 @@ func (s *session) planOf(name []byte, unnamed *router.Plan, lastName []byte, las
 		}
 		return s.unnamedAs
 	}
-	if last != nil && bytes.Equal(name, lastName) {
-		return last
+	if at := latest(named, name); at != nil {
+		return at.plan
 	}
 	if st := s.statements[string(name)]; st != nil {
 		return s.replan(st)

@@ -49,7 +49,8 @@ func (s *session) needsScript(n *need, p *router.Plan) bool {
 	case s.tx == 'E':
 		return true
 	}
-	return s.spreads() && controlsTransaction(p) || slices.ContainsFunc(p.Statement.Commands, beginsOrEnds)
+	elsewhere := s.lease != nil && n.shard != router.AnyShard && n.shard != s.index
+	return (s.spreads() || elsewhere) && controlsTransaction(p) || slices.ContainsFunc(p.Statement.Commands, beginsOrEnds)
 }
 
 func beginsOrEnds(c query.Command) bool {

@@ -239,7 +239,13 @@ func (w *work) reset() {
 	items, segment, executes := w.owed.items, w.segment, w.executes
 	clear(segment[:cap(segment)])
 	clear(executes[:cap(executes)])
-	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0]}
+	key, literals, values := kept(w.normal.Key), w.normal.Literals, w.values
+	values.Forget(keptBytes)
+	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0], values: values}
+	w.normal.Key = key
+	if cap(literals) <= keptEntries {
+		w.normal.Literals = literals[:0]
+	}
 	if cap(items) <= keptEntries {
 		clear(items[:cap(items)])
 		w.owed.items = items[:0]

@@ -335,7 +335,9 @@ func (s *session) completed(e *expect, tag []byte) {
 		}
 	case query.KindRollback:
 		s.rolledBack()
+		s.spreadEnds(c)
 	case query.KindCommit, query.KindPrepareTx:
+		s.spreadEnds(c)
 		switch string(tag) {
 		case "COMMIT PREPARED":
 			s.catalogChanged, s.catalogMade = true, true // what was in it, nobody knows

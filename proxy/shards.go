@@ -154,20 +154,46 @@ func appendTypes(dst []uint32, rest []byte) []uint32 {
 
 // ahead are the texts of the request that scan looks at.
 type ahead struct {
-	unnamed, named []byte // what Parse gives, behind the name
-	name           []byte
-	described      []uint32 // the parameters' types of what is bound, if they are known
+	unnamed   []byte       // what Parse gives, behind the name
+	named     []aheadText  // in their order
+	few       [2]aheadText // where named begins
+	described []uint32     // the parameters' types of what is bound, if they are known
+}
+
+// aheadText is what the request makes of a statement's name: plan is nil when it closes it.
+type aheadText struct {
+	name, rest []byte
+	plan       *router.Plan
+}
+
+// names notes what the request makes of a name.
+func (a *ahead) names(t aheadText) {
+	if a.named == nil {
+		a.named = a.few[:0]
+	}
+	a.named = append(a.named, t)
+}
+
+// latest returns what became of a name last, nil when nothing did.
+func latest(named []aheadText, name []byte) *aheadText {
+	for i := len(named) - 1; i >= 0; i-- {
+		if bytes.Equal(named[i].name, name) {
+			return &named[i]
+		}
+	}
+	return nil
 }
 
 // parsed notes a Parse of the request that is looked ahead at.
 func (s *session) parsed(n *need, p *router.Plan, name, rest []byte) {
+	if len(name) > 0 {
+		s.ahead.names(aheadText{name: name, rest: rest, plan: p})
+	}
 	if s.places == nil {
 		return
 	}
 	if len(name) == 0 {
 		s.ahead.unnamed = rest
-	} else {
-		s.ahead.named, s.ahead.name = rest, name
 	}
 	if n.err == nil && p.Where == router.Home && n.shard == router.AnyShard {
 		n.shard = 0 // only there can it be described
@@ -192,12 +218,13 @@ func (s *session) bindsTo(n *need, p *router.Plan, name, after []byte) {
 	}
 	rest := s.unnamed
 	s.ahead.described = s.describedTypes(name)
+	at := latest(s.ahead.named, name)
 	switch {
 	case len(name) == 0 && s.ahead.unnamed != nil:
 		rest = s.ahead.unnamed
 	case len(name) == 0:
-	case s.ahead.named != nil && bytes.Equal(name, s.ahead.name):
-		rest = s.ahead.named
+	case at != nil:
+		rest = at.rest
 	default:
 		st := s.statements[string(name)]
 		if st == nil || st.shared == nil {
@@ -217,7 +244,7 @@ func (s *session) describedTypes(name []byte) []uint32 {
 		}
 		return nil
 	}
-	if st := s.statements[string(name)]; st != nil && (s.ahead.named == nil || !bytes.Equal(name, s.ahead.name)) {
+	if st := s.statements[string(name)]; st != nil && latest(s.ahead.named, name) == nil {
 		return st.shape.params
 	}
 	return nil
@@ -293,6 +320,9 @@ func (s *session) staysHere(kind byte) (verdict, error) {
 		}
 		return isRefused, s.runAll(kind, size)
 	}
+	if s.tx == 'E' && s.owed.empty() && (s.leavesFailure(&n) || s.spreads() && (n.opaque || n.batch)) {
+		return isRefused, s.refuseHere(kind, size, errAlone()) // what of it is not read may end the failure
+	}
 	switch free := s.tx == 'I' && s.pinned == "" && s.mode != ModeSession; {
 	case e == nil && free && !s.owed.empty() && len(s.executes) > 0 && begins(s.executes[0]):
 		s.forgetPlans()
@@ -302,17 +332,39 @@ func (s *session) staysHere(kind byte) (verdict, error) {
 		return waits, nil // for all that goes before it must be known
 	case s.tx == 'E' && s.owed.empty(), // where all fails
 		e == nil && (n.shard == router.AnyShard || n.shard == s.index):
-		s.located = !n.opaque
+		s.located = !n.opaque && !n.batch
 		return goesOn, nil
 	case !s.owed.empty():
 		s.forgetPlans()
 		return waits, nil // it may be free to go elsewhere then
+	case e == nil && s.dividesElsewhere():
+		e = errAlone() // the other shard alone would hear of it
 	case e == nil:
 		if e = s.extend(n.shard); e == nil {
 			return waits, nil // for what the new lease needs first
 		}
 	}
 	return isRefused, s.refuseHere(kind, size, e)
+}
+
+// dividesElsewhere reports whether the request, which is for another shard, ends or divides
+// the transaction besides.
+func (s *session) dividesElsewhere() bool {
+	return slices.ContainsFunc(s.executes, func(p *router.Plan) bool {
+		if p.Single == nil || len(s.executes) > 1 {
+			return controlsTransaction(p)
+		}
+		return p.Single.Kind == query.KindPrepareTx
+	})
+}
+
+// leavesFailure reports whether a request in a failed transaction ends the failure and
+// goes on with what is for other shards, or not known to be for this one.
+func (s *session) leavesFailure(n *need) bool {
+	if len(s.executes) < 2 || n.err == nil && !n.all && !n.batch && (n.shard == router.AnyShard || n.shard == s.index) {
+		return false
+	}
+	return slices.ContainsFunc(s.executes, leavesFailed)
 }
 
 // refuseHere makes the request fail on the lease, and with it a transaction that is

@@ -18,10 +18,12 @@ func (s *session) supply() (wait bool, e *wire.Error) {
 	off := 0
 	if r := s.recall; r != nil {
 		if at := s.client.Consumed(); r.until > at {
-			off = int(r.until - at)
+			if off = int(r.until - at); r.whole {
+				return false, nil // what is behind it is another request's
+			}
 		} else {
 			r.abandon()
-			r.bound = false
+			r.bound, r.whole = false, false
 		}
 	}
 	for off < scanMax {
@@ -55,6 +57,9 @@ func (s *session) supply() (wait bool, e *wire.Error) {
 			r.bound = r.bound || kind == wire.MsgBind
 		}
 		if kind == wire.MsgSync || kind == wire.MsgQuery {
+			if s.recall != nil {
+				s.recall.whole = true
+			}
 			return false, nil
 		}
 	}

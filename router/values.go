@@ -40,6 +40,23 @@ type Values struct {
 	scratch     []byte
 }
 
+// Forget drops all values and what v borrows, and keeps storage of its own of up to
+// so many bytes.
+func (v *Values) Forget(keepBytes int) {
+	scratch, at := v.scratch[:0], v.at[:0]
+	types := v.Types[:0]
+	*v = Values{}
+	if cap(scratch) <= keepBytes {
+		v.scratch = scratch
+	}
+	if cap(at) <= keepBytes/4 {
+		v.at = at
+	}
+	if cap(types) <= keepBytes/4 {
+		v.Types = types
+	}
+}
+
 // Bind takes the parameters of a Bind message, whose body begins behind the names of
 // portal and statement. It returns false when the message is malformed.
 func (v *Values) Bind(body []byte) bool {

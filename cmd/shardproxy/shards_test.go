@@ -363,7 +363,7 @@ func transactionsOfSeveral(t *testing.T, c *pgx.Conn) {
 	fails(t, c, "SELECT 1/0", "22012")
 	must(t, c, "BEGIN")
 	notes()
-	fails(t, c, "SET x.y = 1", "0A000")
+	fails(t, c, "RESET search_path", "0A000")
 	fails(t, c, "SELECT * FROM orders WHERE customer_id = 5", "25P02")
 	must(t, c, "COMMIT")
 	if got := notes(); got != before {
