@@ -129,6 +129,9 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 		}
 		r.shards, r.parts, r.rows = append(r.shards, i), append(r.parts, partFrames(&part, bind != nil, tail)), append(r.rows, part.Rows)
 	}
+	if len(r.shards) > 1 {
+		return s.unsteady()
+	}
 	return nil
 }
 

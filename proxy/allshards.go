@@ -26,6 +26,10 @@ func (s *session) runAll(kind byte, size int) error {
 		return s.runEach(kind, size, &req)
 	}
 	tied := s.staysTied()
+	if e == nil && s.hasTemp {
+		// A temporary table may hide one of the statement's, on one shard and not on the others.
+		e = s.tiedTo(0)
+	}
 	if e == nil && tied && (!own || s.lease == nil || s.index != 0 || !s.owed.empty()) {
 		e = s.tiedTo(0)
 	}

@@ -120,10 +120,16 @@ func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
 	}
 	s.task.aside(func() {
 		var all sync.WaitGroup
+		// What locks rows on several shards does so on one after the other, in their order,
+		// as every other statement: else two of them lock each other out.
+		inOrder := slices.ContainsFunc(units, func(u *unit) bool { return len(u.shards) > 1 && u.bind != nil && u.plan.MayWrite })
 		for i := range answers {
 			all.Go(func() {
 				answers[i].answer, answers[i].err = answers[i].lease.Run(s.server.ctx, frames[i], pool.RunOptions{Keep: answerMax, Cancelled: wanted})
 			})
+			if inOrder {
+				all.Wait()
+			}
 		}
 		all.Wait()
 	})

@@ -103,8 +103,13 @@ func (s *session) putRows(l *pool.Server, parse []byte, rows [][]byte) (a pool.A
 			frames = wire.AppendFrame(frames, wire.MsgExecute, make([]byte, 5))
 			rows = rows[1:]
 		}
-		if a, err = s.runOn(l, wire.AppendEmpty(frames, wire.MsgSync), 0); err != nil {
+		if a, err = s.runOn(l, wire.AppendEmpty(frames, wire.MsgSync), answerMax); err != nil {
 			return a, err
+		}
+		for b := a.Frames; len(b) > 0; b = b[frameSize(b):] {
+			if b[0] == wire.MsgCommandComplete && string(cut(b[5:frameSize(b)])) != "INSERT 0 1" {
+				return pool.Answer{}, wire.Errorf("0A000", "a row that is moved was not inserted on the shard of its new key")
+			}
 		}
 	}
 	return a, nil

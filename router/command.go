@@ -61,7 +61,9 @@ func (p *prover) routed(shapes []*query.Shape) routed {
 	}
 	out.moment = p.moment && out.where == All
 	if out.split != nil && out.where == Keyed {
-		out.moment = query.HasMoment([]byte(p.sql))
+		if out.moment = query.HasMoment([]byte(p.sql)); p.ofStatement {
+			out.split = nil // each shard's would begin at its own time
+		}
 	}
 	if p.draw != "" && out.refusal == nil && (out.split == nil || len(out.split.draws) == 0) {
 		p.refuse(reasonSequence, p.draw)
@@ -198,6 +200,7 @@ func (p *prover) functions(c *query.Command) {
 		p.uses[kindSystem] = "the command"
 	}
 	for _, f := range c.Functions {
+		p.ofStatement = p.ofStatement || f.Name == "statement_timestamp"
 		if f.Name == "unnest" && (f.Schema == "" || f.Schema == "pg_catalog") && f.Args > 1 {
 			f.Args = 1 // PostgreSQL takes it for several calls with one each
 		}

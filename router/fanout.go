@@ -157,7 +157,7 @@ func (p *prover) fansOut(c *query.Command) (ok bool, why string) {
 			}
 		}
 	}
-	if why := p.mayDiffer(c, true); why != "" {
+	if why := p.mayDiffer(c, p.plainRows); why != "" {
 		return false, "it would run on every shard, and " + why
 	}
 	if word := systemColumn(p.sql[c.Start:c.End]); word != "" {
@@ -173,6 +173,15 @@ func (p *Placement) colocated(o *Placement) bool {
 	}
 	return p.list == nil && o.list == nil && p.ranges == nil && o.ranges == nil && len(p.types) > 0 &&
 		slices.EqualFunc(p.types, o.types, shardmap.KeyType.Colocates)
+}
+
+// plainRows reports whether all that a command computes is computed for each row: there
+// is no query inside that may be computed once.
+func plainRows(s *query.Scope) bool {
+	if s.Insert != nil && s.Insert.Source != nil && !plainRows(s.Insert.Source) {
+		return false
+	}
+	return len(s.With) == 0 && len(s.Sublinks) == 0 && !slices.ContainsFunc(s.From, func(r *query.Reference) bool { return r.Kind != query.ReferenceTable })
 }
 
 // ofEachRow reports whether a function of PostgreSQL's own gives another value for each

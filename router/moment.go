@@ -25,12 +25,47 @@ func (p *prover) mayDiffer(c *query.Command, eachRow bool) string {
 		switch {
 		case query.StandsForMoment(f) && p.relations.builtin(f.Name):
 			p.moment = true
+		case p.uses[kindReference] != "" && ofOrder(f):
+			return "calls " + f.Name + " of rows of " + p.uses[kindReference] + ", whose order may differ from shard to shard"
 		case !p.relations.immutable(f) && !ofSettings(f) && !(eachRow && ofEachRow(f)):
 			return "calls " + f.Name + ", whose result may differ from shard to shard"
 		}
 	}
+	for _, name := range c.SettingsRead {
+		if name == "" || catalog.LocalSetting(name) {
+			return "reads setting " + name + ", which belongs to the node"
+		}
+	}
 	p.moment = p.moment || query.HasMoment([]byte(p.sql[c.Start:c.End]))
+	if p.picks != "" {
+		return "takes some rows of " + p.picks + ", and each shard may take others"
+	}
 	return p.unsteadyView
+}
+
+// ofOrder reports whether an aggregate of PostgreSQL's own gives its rows in the order in
+// which they come.
+func ofOrder(f query.Name) bool {
+	switch f.Name {
+	case "array_agg", "string_agg", "xmlagg", "json_agg", "jsonb_agg", "json_object_agg", "jsonb_object_agg":
+		return true
+	}
+	return false
+}
+
+// picksFrom names the reference table of which a query inside another takes some rows, "" for
+// none: each shard has them in an order of its own.
+func picksFrom(b *block) (name string) {
+	sel := b.scope.Select
+	if sel == nil || !sel.Limited() && !sel.Windows && len(sel.DistinctOn) == 0 {
+		return ""
+	}
+	b.each(func(l *leaf) {
+		if l.rel.kind == kindReference {
+			name = l.rel.String()
+		}
+	})
+	return name
 }
 
 // replaces reports whether all that stands for the time of the transaction in a text is

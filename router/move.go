@@ -27,6 +27,11 @@ type move struct {
 // columns a constant or a parameter.
 func (p *prover) movesTo(b *block, r *relation, set []query.Assignment) bool {
 	m := &move{to: Group{table: r.String(), placement: r.placement}, table: query.QuoteName(r.schema) + "." + query.QuoteName(r.name)}
+	for _, a := range set {
+		if a.Value.Kind == query.ValueDefault {
+			p.keepsDefault(r, a.Column.Name)
+		}
+	}
 	for _, k := range r.key {
 		c := r.columns[k]
 		at := slices.IndexFunc(set, func(a query.Assignment) bool { return a.Column.Name == c.name })
@@ -68,6 +73,11 @@ func (b *bound) unmovable(t *catalog.Table) string {
 	}
 	if t.RowSecurity {
 		return "it has row security"
+	}
+	for i := range t.Columns {
+		if c := &t.Columns[i]; ofOneServerType(c.Base) {
+			return "column " + c.Name + " holds the number of an object, which each server gives anew"
+		}
 	}
 	for _, c := range t.Children {
 		if why := b.unmovable(c); why != "" {
@@ -115,6 +125,11 @@ func (p *Plan) Taken(text []byte, n *query.Normal, v *Values) (part Part, ok boo
 		part.Text = append(part.Text, m.keys[i]+" OPERATOR(pg_catalog.=) "...)
 		part.Text = r.append(part.Text, text[s.Start:s.End])
 	}
+	// Nothing is taken, and the statement fails, when the table is no longer what the plan knows.
+	of := " = " + "'" + strings.ReplaceAll(m.table, "'", "''") + "'" + "::pg_catalog.regclass"
+	part.Text = append(part.Text, " AND (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid"+of+
+		" AND attnum > 0 AND NOT attisdropped AND attgenerated = '') OPERATOR(pg_catalog.=) "+strconv.Itoa(len(m.columns))+
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid"+of+" AND NOT tgisinternal AND tgenabled IN ('O', 'A'))"...)
 	part.Text = append(part.Text, " RETURNING "+strings.Join(m.columns, ", ")...)
 	part.Bind = []byte{0, 0, 0, 0}
 	if v.params != nil {
@@ -143,4 +158,16 @@ func (p *Plan) Put() string {
 		b.WriteString("$" + strconv.Itoa(i+1))
 	}
 	return b.String() + ")"
+}
+
+// ofOneServerType reports whether values of a type are numbers of objects of one server:
+// regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig, regdictionary,
+// regnamespace, regrole, regcollation, and arrays of them.
+func ofOneServerType(oid uint32) bool {
+	switch oid {
+	case 24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191,
+		1008, 2207, 2208, 2209, 2210, 2211, 3735, 3770, 4090, 4097, 4192:
+		return true
+	}
+	return false
 }

@@ -40,8 +40,9 @@ type prover struct {
 	// copies is set for a COPY FROM STDIN that is cut into rows.
 	copies *CopyIn
 	// anchors is set to prove that a command fans out; anchored is then its target.
-	anchors  bool
-	anchored *relation
+	anchors   bool
+	anchored  *relation
+	plainRows bool
 	// moving is set to prove that an UPDATE is right but for rows that it moves; move is then
 	// where to.
 	moving bool
@@ -51,7 +52,10 @@ type prover struct {
 	// moment is set when what would run on several shards has what stands for the time of
 	// the transaction. unsteadyView says why a view in it may differ.
 	moment       bool
+	ofStatement  bool // it has the time of the statement
 	unsteadyView string
+	// picks is the reference table of which a query inside takes some rows.
+	picks string
 	// locks is set when rows are locked against other lockers.
 	locks bool
 }
@@ -67,6 +71,7 @@ func (p *prover) refuse(reason Reason, why string) {
 func (p *prover) command(s *query.Scope, t *text) {
 	b := p.build(s, nil, t)
 	if p.anchors {
+		p.plainRows = plainRows(s)
 		p.anchor(b)
 	}
 	p.block(b, nil, false)
@@ -83,6 +88,9 @@ func (p *prover) block(b *block, given []fact, nothing bool) {
 		return
 	}
 	p.resolve(b)
+	if name := picksFrom(b); name != "" {
+		p.picks = name
+	}
 	s := b.scope
 	nothing = nothing || b.never && (s.Kind == query.ScopeSelect || s.Kind == query.ScopeUpdate || s.Kind == query.ScopeDelete)
 	if s.CurrentOf != "" {

@@ -168,21 +168,32 @@ func sessionWord(sql string) string {
 	return ""
 }
 
-// moment reports whether a text is one that date and time types read as the time of
-// the moment.
+// moment reports whether a text is one that date and time types, arrays and ranges of them
+// read as the time of the moment.
 func moment(text []byte) bool {
-	switch string(bytes.ToLower(bytes.Trim(text, " \t\n'"))) {
-	case "now", "today", "tomorrow", "yesterday", "allballs":
-		return true
+	word := func(w string) bool { return w == "now" || w == "today" || w == "tomorrow" || w == "yesterday" }
+	lower := strings.TrimSpace(strings.ToLower(string(text)))
+	if lower != "" && strings.ContainsRune("{[(", rune(lower[0])) {
+		return slices.ContainsFunc(strings.FieldsFunc(lower, func(r rune) bool { return strings.ContainsRune("{}[](), \t\"\\", r) }), word)
 	}
-	return false
+	// What may stand beside it is a time of the day.
+	fields := strings.Fields(lower)
+	return len(fields) > 0 && len(fields) < 4 && slices.ContainsFunc(fields, word) &&
+		!slices.ContainsFunc(fields, func(f string) bool { return !word(f) && f != "allballs" && !strings.Contains(f, ":") })
 }
 
 // SteadyValues reports whether the values of an execution on all shards mean the same
 // on each: no text among them stands for the time of the moment.
 func (v *Values) SteadyValues() bool {
 	for _, l := range v.Literals {
-		if l.Kind == query.LiteralString && moment(v.Text[l.Start:l.End]) {
+		if l.Kind != query.LiteralString {
+			continue
+		}
+		text, ok := query.LiteralText(nil, v.Text, l)
+		if !ok { // of a form with escapes, which may hide it
+			text = bytes.Trim(v.Text[l.Start:l.End], "eEuU&'")
+		}
+		if moment(text) {
 			return false
 		}
 	}
