@@ -52,7 +52,7 @@ bench: build ## compare with PgBouncer and no pooler; prints the tables and writ
 bench-smoke: build ## half a minute of the same, on small numbers: that it runs, not how fast
 	scripts/need-postgres.sh
 	scripts/need-pgbouncer.sh
-	go run ./internal/bench -rounds 1 -each 200ms -scale 1 -modes simple,prepared -clients 8 -rate-clients 8 -storm 50 -idle 200 -cold 200 -settle 200ms
+	go run ./internal/bench -rounds 1 -each 200ms -scale 1 -modes simple,prepared -clients 8 -rate-clients 8 -shard-clients 8 -storm 50 -idle 200 -cold 200 -settle 200ms
 
 regress: ## PostgreSQL's own regression suite, directly and through the proxy (MODE=transaction or session), against testdata/regress
 	scripts/need-postgres.sh

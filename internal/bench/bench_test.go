@@ -145,7 +145,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("parts are %v", o.parts)
 	}
 	for _, bad := range []string{"-modes=fast", "-clients=0", "-clients=x", "-idle=-1", "-parts=none", "-replicas=-1", "-rounds=0", "-each=1ms",
-		"-storm=0", "-features=speed", "-feature-clients=0", "-rate-clients=", "word"} {
+		"-storm=0", "-features=speed", "-feature-clients=0", "-rate-clients=", "-shard-clients=0", "word"} {
 		if _, err := parseOptions([]string{bad}, io.Discard); err == nil {
 			t.Errorf("%s is accepted", bad)
 		}

@@ -57,7 +57,7 @@ func (c *client) bulkFor(each time.Duration, kind string, upload []byte) (moved 
 	for took < each {
 		switch {
 		case upload != nil:
-			err = c.copyIn(upload)
+			err = c.copyIn("COPY sink FROM STDIN WHERE v IS NULL", upload, "COPY 0")
 			moved += len(upload)
 		case kind == "SELECT":
 			err = c.ask("SELECT v FROM bulk", fmt.Sprintf("SELECT %d", bulkRows))
@@ -75,9 +75,9 @@ func (c *client) bulkFor(each time.Duration, kind string, upload []byte) (moved 
 	return moved, took, nil
 }
 
-// copyIn sends rows that the server parses and, by the WHERE, does not keep.
-func (c *client) copyIn(frames []byte) error {
-	if err := c.send(wire.AppendQuery(nil, "COPY sink FROM STDIN WHERE v IS NULL")); err != nil {
+// copyIn sends the frames of a COPY and checks the tag of its answer.
+func (c *client) copyIn(sql string, frames []byte, tag string) error {
+	if err := c.send(wire.AppendQuery(nil, sql)); err != nil {
 		return err
 	}
 	if err := c.frames(nil); err != nil {
@@ -90,15 +90,22 @@ func (c *client) copyIn(frames []byte) error {
 		return err
 	}
 	defer func() { c.tag = "" }()
-	return c.finish("COPY 0")
+	return c.finish(tag)
 }
 
-// copyFrames returns the rows in frames of at least so many bytes, and the end.
+// copyFrames returns the rows of the bulk part, which its COPY does not keep, in
+// frames of at least so many bytes, and the end.
 func copyFrames(least int) []byte {
 	row := append(bytes.Repeat([]byte{'x'}, bulkRowBytes), '\n')
+	return framesOf(bulkRows, least, func(to []byte, _ int) []byte { return append(to, row...) })
+}
+
+// framesOf returns rows, numbered from 1, in frames of at least so many bytes,
+// and the end.
+func framesOf(rows, least int, row func(to []byte, n int) []byte) []byte {
 	var frames, frame []byte
-	for range bulkRows {
-		frame = append(frame, row...)
+	for i := range rows {
+		frame = row(frame, i+1)
 		if len(frame) >= least {
 			frames = wire.AppendFrame(frames, wire.MsgCopyData, frame)
 			frame = frame[:0]

@@ -1,7 +1,8 @@
 // Command bench compares the proxy with PgBouncer and with no pooler at all:
-// throughput, latency, CPU, allocations, what each feature costs, memory of
-// idle clients, logins, and large results. "make bench" runs it; docs/benchmarks.md says how to read
-// what it prints, and holds the last table.
+// throughput, latency, CPU, allocations, what each feature costs and what
+// finding the shard, memory of idle clients, logins, and large results. "make
+// bench" runs it; docs/benchmarks.md says how to read what it prints, and holds
+// the last table.
 //
 // Everything is on this machine's loopback: a cluster made by
 // internal/pgcluster, PgBouncer and the proxy as programs of their own, and

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -18,10 +19,11 @@ type endpoint struct {
 	port  int
 	admin string // host:port of its metrics page, "" if it has none
 	// command makes the program anew; nil for the server itself.
-	command func() *exec.Cmd
-	log     string
-	login   *login
-	process *process // nil when it does not run
+	command  func() *exec.Cmd
+	log      string
+	login    *login
+	process  *process // nil when it does not run
+	database string   // that clients ask for; "" for the one of all other sides
 	// preparedDatabase is asked for in place of the database in pgbench's mode
 	// "prepared", where the pooler cannot share servers then.
 	preparedDatabase string
@@ -46,13 +48,16 @@ func (e *endpoint) start(ctx context.Context) error {
 		return fmt.Errorf("start %s: %w", e.name, err)
 	}
 	// The first login finds the servers, and is no part of a measurement.
-	c, err := e.login.dial(ctx, e.port, database)
+	c, err := e.login.dial(ctx, e.port, e.databaseName())
 	if err != nil {
 		return fmt.Errorf("log in to %s: %w: %s", e.name, err, p.tail())
 	}
 	defer c.close()
 	return c.ask(selectOne, selectOneTag)
 }
+
+// databaseName is what clients ask for.
+func (e *endpoint) databaseName() string { return cmp.Or(e.database, database) }
 
 func (e *endpoint) stop() error {
 	if e.process == nil {
@@ -78,14 +83,17 @@ func (s *stage) proxyEndpoint(name, program, file string, c settings) (*endpoint
 	if err != nil {
 		return nil, err
 	}
-	e := &endpoint{name: name, port: ports[0], admin: address(ports[1]), log: filepath.Join(s.dir, file+".log"), login: s.login}
-	path := filepath.Join(s.dir, file+".yaml")
+	e := &endpoint{name: name, port: ports[0], admin: address(ports[1]), log: filepath.Join(s.dir, file+".log"), login: s.login, database: c.database}
+	path := s.configFile(file)
 	if err := os.WriteFile(path, []byte(c.document(address(e.port), e.admin, s.users)), 0o600); err != nil {
 		return nil, err
 	}
 	e.command = func() *exec.Cmd { return exec.Command(program, "run", "--config", path) }
 	return e, nil
 }
+
+// configFile is where the configuration of that name is written.
+func (s *stage) configFile(file string) string { return filepath.Join(s.dir, file+".yaml") }
 
 // pgbouncerEndpoint writes a configuration of PgBouncer for the primary. It
 // is the proxy's as far as the two have the same settings. The queue of

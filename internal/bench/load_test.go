@@ -25,6 +25,7 @@ func TestLoadArguments(t *testing.T) {
 		{load{mode: "simple", clients: 8, rate: 4000}, time.Second, "-n -S -j 1 -M simple -c 8 -R 4000.000 -T 1"},
 		{load{mode: "simple", clients: 8, rate: 4000}, time.Second / 5, "-n -S -j 1 -M simple -c 8 -R 4000.000 -t 100"},
 		{load{mode: "simple", clients: 8, rate: 1}, time.Second / 5, "-n -S -j 1 -M simple -c 8 -R 1.000 -t 1"},
+		{load{mode: "simple", clients: 8, script: "a.sql"}, time.Second, "-n -f a.sql -j 1 -M simple -c 8 --sampling-rate=0.2 -T 1"},
 	} {
 		if got := strings.Join(c.load.args(c.each), " "); got != c.want {
 			t.Errorf("%+v for %s: %s", c.load, c.each, got)

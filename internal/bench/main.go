@@ -58,6 +58,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		{"rate", m.measureRate},
 		{"storm", m.measureStorm},
 		{"bulk", m.measureBulk},
+		{"shards", m.measureShards},
 		{"cold", m.measureCold},
 		{"idle", m.measureIdle},
 	} {

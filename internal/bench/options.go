@@ -27,6 +27,7 @@ type options struct {
 	features    []string
 	// featureClients are numbers of clients.
 	featureClients []int
+	shardClients   []int // numbers of clients of the keyed statements
 	settle         time.Duration
 	parts          []string
 	serverConns    int
@@ -56,6 +57,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	rateClients := f.String("rate-clients", "8,32", "numbers of clients at the fixed rate")
 	features := f.String("features", strings.Join(featureNames(), ","), "features whose cost is measured; those that split reads need replicas")
 	featureClients := f.String("feature-clients", "8", "numbers of clients of the features")
+	shardClients := f.String("shard-clients", "8,32", "numbers of clients of the keyed statements")
 	parts := f.String("parts", strings.Join(allParts(), ","), "what is measured")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -76,6 +78,9 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	if o.featureClients, err = numbers(*featureClients); err != nil {
 		return o, fmt.Errorf("-feature-clients: %w", err)
 	}
+	if o.shardClients, err = numbers(*shardClients); err != nil {
+		return o, fmt.Errorf("-shard-clients: %w", err)
+	}
 	if o.features, err = words(*features, featureNames()); err != nil {
 		return o, fmt.Errorf("-features: %w", err)
 	}
@@ -90,7 +95,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 
 // allParts names what can be measured.
 func allParts() []string {
-	return []string{"statements", "features", "rate", "storm", "bulk", "cold", "idle"}
+	return []string{"statements", "features", "rate", "storm", "bulk", "shards", "cold", "idle"}
 }
 
 func (o options) check() error {

@@ -58,6 +58,12 @@ func (m *measurement) report() string {
 	if m.bulk != nil {
 		fmt.Fprintf(&b, "\n### Large results and COPY\n\n%s", m.bulkTable().markdown())
 	}
+	if m.keyed != nil {
+		fmt.Fprintf(&b, "\n### Keyed statements\n\n%s", m.keyedTable().markdown())
+	}
+	if m.keyedCopy != nil {
+		fmt.Fprintf(&b, "\n### COPY into a keyed table\n\n%s", m.keyedCopyTable().markdown())
+	}
 	if m.cold != nil {
 		fmt.Fprintf(&b, "\n### Clients that come at once\n\n%s", m.coldTable().markdown())
 	}

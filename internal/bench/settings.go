@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -8,7 +9,11 @@ import (
 
 // settings is what sides of the proxy differ in.
 type settings struct {
+	database  string   // its name; "" for the one of all other sides
 	nodes     []string // host:port
+	second    string   // host:port of another shard; "" for none
+	tables    string   // what stands in the section; "" for no such section
+	control   string   // logs in for the proxy itself; "" for the first of the users
 	listenTLS string   // what stands in listen.tls; "" for no such section
 	serverTLS string   // mode
 	reads     string   // what stands in the section
@@ -52,14 +57,19 @@ func (c settings) document(listen, admin string, users []poolUser) string {
 	for _, n := range c.nodes {
 		nodes = append(nodes, strconv.Quote(n))
 	}
-	fmt.Fprintf(&b, `databases:
-  %s:
-    shards: [{name: s0, nodes: [%s]}]
-    server: {tls: {mode: %s}}
-    reads: {%s}
-    pool: {mode: %s, size: %d}
-log: {level: %s}
-`, database, strings.Join(nodes, ", "), c.serverTLS, c.reads, c.poolMode, c.poolSize, c.logLevel)
+	fmt.Fprintf(&b, "databases:\n  %s:\n    shards: [{name: s0, nodes: [%s]}", cmp.Or(c.database, database), strings.Join(nodes, ", "))
+	if c.second != "" {
+		fmt.Fprintf(&b, ", {name: s1, nodes: [%q]}", c.second)
+	}
+	fmt.Fprintf(&b, "]\n    server: {tls: {mode: %s}", c.serverTLS)
+	if c.control != "" {
+		fmt.Fprintf(&b, ", control: {user: %s}", c.control)
+	}
+	b.WriteString("}\n")
+	if c.tables != "" {
+		fmt.Fprintf(&b, "    tables: {%s}\n", c.tables)
+	}
+	fmt.Fprintf(&b, "    reads: {%s}\n    pool: {mode: %s, size: %d}\nlog: {level: %s}\n", c.reads, c.poolMode, c.poolSize, c.logLevel)
 	if c.runtime != "" {
 		fmt.Fprintf(&b, "runtime: {%s}\n", c.runtime)
 	}

@@ -109,6 +109,9 @@ func (s *stage) open(ctx context.Context) error {
 	if len(features) > 0 {
 		spare = len(features) * (s.options.featureServers() + s.options.serverConns)
 	}
+	if s.options.wants("shards") {
+		spare += shardServers(s.options)
+	}
 	s.cluster = pgcluster.New(pgcluster.Options{
 		Replicas: s.options.replicas, MaxConnections: maxServers + spare,
 		TLS:      slices.ContainsFunc(features, func(f feature) bool { return f.tls }),

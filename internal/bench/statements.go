@@ -26,6 +26,8 @@ type measurement struct {
 	rate       rounds // rows are numbers of clients
 	storm      rounds // rows are quietRow and stormRow
 	bulk       rounds
+	keyed      rounds // rows are those of keyedRow
+	keyedCopy  rounds
 	cold       rounds
 	idle       rounds // rows are numbers of clients
 	// saturations holds, by numbers of clients, what the server itself can do.
@@ -75,6 +77,7 @@ type load struct {
 	mode    string
 	clients int
 	rate    float64 // statements a second of all clients; 0 for as many as it can
+	script  string  // file of pgbench's commands; "" for select-only
 }
 
 // statementRow names a row of a table of statements.
@@ -198,7 +201,12 @@ func (e *endpoint) during(ctx context.Context, work func() error) (usage, error)
 // number of statements, a thousand a second for each client where the load has
 // no rate.
 func (l load) args(each time.Duration) []string {
-	args := []string{"-n", "-S", "-j", "1", "-M", l.mode, "-c", strconv.Itoa(l.clients)}
+	what := []string{"-S"}
+	if l.script != "" {
+		what = []string{"-f", l.script}
+	}
+	args := append([]string{"-n"}, what...)
+	args = append(args, "-j", "1", "-M", l.mode, "-c", strconv.Itoa(l.clients))
 	count := each.Seconds() * 1000
 	if l.rate > 0 {
 		args = append(args, "-R", strconv.FormatFloat(l.rate, 'f', 3, 64))
@@ -220,9 +228,9 @@ type pgbenchResult struct {
 	p50, p99   float64 // microseconds
 }
 
-// pgbench runs the built-in select-only script against an endpoint.
+// pgbench runs a load against an endpoint.
 func (s *stage) pgbench(ctx context.Context, e *endpoint, l load) (pgbenchResult, error) {
-	name, sslmode := database, "disable"
+	name, sslmode := e.databaseName(), "disable"
 	if l.mode == "prepared" && e.preparedDatabase != "" {
 		name = e.preparedDatabase
 	}
