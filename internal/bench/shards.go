@@ -69,8 +69,10 @@ func (m *measurement) runKeyed(ctx context.Context, shards *shardStage, row stri
 		return err
 	}
 	l.script = shards.scripts[kind]
-	if err := shards.truncate(ctx, e, insertsTable); err != nil {
-		return err
+	if kind == "insert" {
+		if err := shards.truncate(ctx, e, insertsTable); err != nil {
+			return err
+		}
 	}
 	r, used, err := m.loaded(ctx, e, l)
 	if err != nil {
