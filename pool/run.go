@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"shardproxy/wire"
@@ -26,6 +28,14 @@ type Answer struct {
 	Tag string
 	// Status is the transaction status behind it: 'I', 'T' or 'E'.
 	Status byte
+}
+
+// Count returns the number of rows at the end of the last command tag, and what stands
+// before it ("UPDATE ", "INSERT 0 "); false for a tag without a number.
+func (a *Answer) Count() (command string, rows int, ok bool) {
+	at := strings.LastIndexByte(a.Tag, ' ') + 1
+	rows, err := strconv.Atoi(a.Tag[at:])
+	return a.Tag[:at], rows, err == nil
 }
 
 // RunOptions say how a request is run.

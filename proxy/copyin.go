@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"slices"
 	"strconv"
@@ -295,11 +294,11 @@ func (c *copyIn) finish(own bool) error {
 		if shard.out.Rows() == 0 {
 			continue
 		}
-		n, _ := strconv.ParseInt(shard.answer.Tag[bytes.LastIndexByte([]byte(shard.answer.Tag), ' ')+1:], 10, 64)
+		_, n, _ := shard.answer.Count()
 		if c.plan.Everywhere {
-			rows = n
+			rows = int64(n)
 		} else {
-			rows += n
+			rows += int64(n)
 		}
 		_, wrote := s.partOn(shard.index)
 		*wrote = true

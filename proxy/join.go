@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"strconv"
-	"strings"
 
 	"shardproxy/pool"
 	"shardproxy/wire"
@@ -23,13 +22,11 @@ func joinAll(answers []pool.Answer) (out pool.Answer, e *wire.Error) {
 	var head, rows, end []byte
 	command, count := "", 0
 	for i := range answers {
-		tag := answers[i].Tag
-		at := strings.LastIndexByte(tag, ' ')
-		n, err := strconv.Atoi(tag[at+1:])
-		if err != nil {
-			return out, wire.Errorf("XX000", "a shard answered %q to a write", tag)
+		of, n, ok := answers[i].Count()
+		if !ok {
+			return out, wire.Errorf("XX000", "a shard answered %q to a write", answers[i].Tag)
 		}
-		command, count = tag[:at+1], count+n
+		command, count = of, count+n
 		before, mine, behind := cutRows(answers[i].Frames)
 		if i == 0 {
 			head, end = before, behind
@@ -64,10 +61,9 @@ func (r *allRequest) joinRows(answers []pool.Answer) (out pool.Answer, e *wire.E
 	rows := map[int][]byte{}
 	var head, end []byte
 	for i := range answers {
-		tag := answers[i].Tag
-		n, err := strconv.Atoi(tag[strings.LastIndexByte(tag, ' ')+1:])
-		if err != nil {
-			return out, wire.Errorf("XX000", "a shard answered %q to an INSERT", tag)
+		_, n, ok := answers[i].Count()
+		if !ok {
+			return out, wire.Errorf("XX000", "a shard answered %q to an INSERT", answers[i].Tag)
 		}
 		count += n
 		before, mine, behind := cutRows(answers[i].Frames)

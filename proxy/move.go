@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"slices"
-	"strconv"
-	"strings"
 
 	"shardproxy/pool"
 	"shardproxy/router"
@@ -66,8 +64,7 @@ func (r *allRequest) enlisted() []int {
 // moveRows moves the rows that were updated, and returns the answer: a, or an error.
 func (s *session) moveRows(r *allRequest, answers []pool.Answer, a pool.Answer) (pool.Answer, *wire.Error) {
 	for i, shard := range r.shards {
-		tag := answers[i].Tag
-		n, _ := strconv.Atoi(tag[strings.LastIndexByte(tag, ' ')+1:])
+		_, n, _ := answers[i].Count()
 		if shard == r.move.to || n == 0 {
 			continue
 		}

@@ -149,12 +149,8 @@ func (f *checkFlags) checkShards(cmd *cobra.Command, compare func(context.Contex
 	if len(conf.Shards) < 2 {
 		return fmt.Errorf("database %q has one shard: there is nothing to compare", conf.Name)
 	}
-	ctx := cmd.Context()
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
+	ctx, cancel := limited(cmd, f.timeout)
+	defer cancel()
 	c := connectShards(ctx, cfg, conf)
 	defer func() {
 		for _, s := range c.sessions {
@@ -168,6 +164,14 @@ func (f *checkFlags) checkShards(cmd *cobra.Command, compare func(context.Contex
 		return &exitError{exitProblems, "no shard can be asked"}
 	}
 	return compare(ctx, cmd, c)
+}
+
+// limited is the command's context, that ends after a time when one is given.
+func limited(cmd *cobra.Command, d time.Duration) (context.Context, context.CancelFunc) {
+	if d > 0 {
+		return context.WithTimeout(cmd.Context(), d)
+	}
+	return cmd.Context(), func() {}
 }
 
 // sensible refuses flags that say nothing together.

@@ -89,12 +89,8 @@ func (f *ddlFlags) with(cmd *cobra.Command, do func(context.Context, *ddl.Journa
 	if len(conf.Shards) < 2 {
 		return fmt.Errorf("database %q has one shard: there is no journal", conf.Name)
 	}
-	ctx := cmd.Context()
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
+	ctx, cancel := limited(cmd, f.timeout)
+	defer cancel()
 	err = do(ctx, newJournal(conf, nil, func(i int) metadata.Connect { return primaryOf(cfg, conf, i) }))
 	var ee *exitError
 	if err != nil && !errors.As(err, &ee) {

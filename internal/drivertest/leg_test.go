@@ -8,10 +8,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -96,7 +94,7 @@ func runScriptInput(l leg, more []string, input, program string, args ...string)
 // section that differs.
 func compare(t *testing.T, client string, script clientScript) {
 	t.Helper()
-	if err := touchSources(); err != nil {
+	if err := clientrun.TouchSources(); err != nil {
 		t.Fatal(err)
 	}
 	both := legs(client)
@@ -115,42 +113,12 @@ func compare(t *testing.T, client string, script clientScript) {
 		t.Error("the script printed nothing")
 	}
 	got = goOn(both[1], script, want, got)
-	for _, section := range want {
-		t.Run(section.Name, func(t *testing.T) {
-			if failures := section.Failures(); failures != "" {
-				t.Fatalf("against PostgreSQL itself:\n%s", failures)
-			}
-			if testing.Verbose() {
-				t.Log("PostgreSQL:\n" + strings.Join(section.Lines, "\n"))
-			}
-			section.Judge(t, got.Find(section.Name))
-		})
-	}
+	want.Judge(t, got)
 	for i, err := range errs {
 		if err != nil {
 			t.Errorf("%s: %v", both[i].name, err)
 		}
 	}
-}
-
-// touchSources looks at all that the tests depend on without importing it: the
-// proxy's sources and the scripts. So the go command knows of it, and does not
-// take an old result for the new program. It notices what a test looks at, not
-// what TestMain does.
-func touchSources() error {
-	return filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && path != "../.." && strings.HasPrefix(entry.Name(), ".") {
-			return filepath.SkipDir
-		}
-		switch filepath.Ext(path) {
-		case ".go", ".mod", ".sum", ".sql", ".py", ".js", ".json", ".java", ".sh":
-			_, err = os.Stat(path)
-		}
-		return err
-	})
 }
 
 // goOn runs the sections that a script did not come to because one before them

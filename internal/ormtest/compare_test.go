@@ -2,9 +2,7 @@ package ormtest
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,7 +56,7 @@ func (l leg) url() string {
 // that differs. It runs beside the other applications.
 func compare(t *testing.T, name string, script func(leg) (string, error)) {
 	t.Parallel()
-	if err := touchSources(); err != nil {
+	if err := clientrun.TouchSources(); err != nil {
 		t.Fatal(err)
 	}
 	both := legs(name)
@@ -76,38 +74,10 @@ func compare(t *testing.T, name string, script func(leg) (string, error)) {
 	if len(want) == 0 && errs[0] == nil {
 		t.Error("the script printed nothing")
 	}
-	for _, section := range want {
-		t.Run(section.Name, func(t *testing.T) {
-			if failures := section.Failures(); failures != "" {
-				t.Fatalf("against PostgreSQL itself:\n%s", failures)
-			}
-			if testing.Verbose() {
-				t.Log("PostgreSQL:\n" + strings.Join(section.Lines, "\n"))
-			}
-			section.Judge(t, got.Find(section.Name))
-		})
-	}
+	want.Judge(t, got)
 	for i, err := range errs {
 		if err != nil {
 			t.Errorf("%s: %v", both[i].name, err)
 		}
 	}
-}
-
-// touchSources looks at all that the tests depend on without importing it, so
-// that the go command does not take an old result for the new program.
-func touchSources() error {
-	return filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && path != "../.." && strings.HasPrefix(entry.Name(), ".") {
-			return filepath.SkipDir
-		}
-		switch filepath.Ext(path) {
-		case ".go", ".mod", ".sum", ".sql", ".py", ".js", ".json", ".sh":
-			_, err = os.Stat(path)
-		}
-		return err
-	})
 }
