@@ -113,6 +113,9 @@ type Column struct {
 	Default Default
 }
 
+// DefaultCollation is the OID of the collation that stands for the database's own.
+const DefaultCollation = 100
+
 // Collation is how a column's values are compared.
 type Collation struct {
 	OID          uint32

@@ -81,6 +81,9 @@ type Limits struct {
 	// ParsedStatement is the longest statement text, in bytes, that is parsed.
 	// Default: 1 MiB.
 	ParsedStatement Size `yaml:"parsed_statement" default:"1MiB" min:"1KiB" max:"64MiB" apply:"restart"`
+	// Gather bounds what one statement gathers in the proxy of rows of several shards, in bytes.
+	// Default: 64 MiB.
+	Gather Size `yaml:"gather" default:"64MiB" min:"1MiB" max:"16GiB"`
 	// StartupPacket bounds a client's first packet, in bytes. Default: 10000,
 	// PostgreSQL's own bound.
 	StartupPacket Size `yaml:"startup_packet" default:"10000B" min:"512B" max:"1MiB"`

@@ -23,6 +23,8 @@ type allRequest struct {
 	move *moving
 	// moment is set when the frames hold the server's mark for the time of the transaction.
 	moment bool
+	// scatter is set for a query that is answered from several shards.
+	scatter *scattering
 	// parse is set when the client's own request has no Parse: the answer to ours is
 	// left out.
 	parse bool
@@ -105,6 +107,9 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 	s.values.Literals = s.normal.Literals
 	if e := s.draw(r.plan); e != nil {
 		return e
+	}
+	if r.plan != nil && r.plan.Scatters() {
+		return s.scatter(r, bind, tail)
 	}
 	if r.plan != nil && r.plan.FansOut() {
 		return s.fanOut(r, bind, tail)

@@ -39,7 +39,7 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil && tied {
 		return s.runTied(kind, size, &req)
 	}
-	if e == nil && own && len(req.shards) == 1 && req.move == nil {
+	if e == nil && own && len(req.shards) == 1 && req.move == nil && req.scatter == nil {
 		return s.runAlone(kind, size, &req)
 	}
 	if e == nil && s.tx != 'E' {
@@ -47,6 +47,9 @@ func (s *session) runAll(kind byte, size int) error {
 	}
 	if e != nil {
 		return s.refuseWhole(kind, size, e)
+	}
+	if req.scatter != nil && s.tx != 'E' {
+		return s.runScatter(&req, func(e *wire.Error) (*wire.Error, error) { return s.endSpread(own, e) })
 	}
 	s.db.stats.statements.Add(1)
 	s.setPhase(phaseActive)

@@ -127,6 +127,9 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	}
 	e := s.enlistAll(false, r.enlisted())
 	var answer pool.Answer
+	if e == nil && r.scatter != nil {
+		return s.runScatter(r, s.endTied)
+	}
 	if e == nil {
 		s.setPhase(phaseActive)
 		answer, e = s.onAll(r)
@@ -146,6 +149,17 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	}
 	s.forgetPlans()
 	return s.answerAll(kind, *r, answer, e)
+}
+
+// endTied ends the transaction of a query of such a session.
+func (s *session) endTied(e *wire.Error) (*wire.Error, error) {
+	s.fresh = false // it has been used
+	if err := s.finish(e == nil); err != nil && e == nil {
+		if e = wire.AsError(err); e.IsFatal() {
+			return nil, e
+		}
+	}
+	return e, nil
 }
 
 // beginTied begins a transaction over several shards of a session that is tied to the

@@ -48,6 +48,8 @@ type unit struct {
 	same   bool // all shards get the same, and answer alike
 	adds   bool // all shards get the same, each for its own rows
 	moment bool // the time of the transaction is to be put in
+	// scatter is set for a query that is answered from several shards.
+	scatter *scattering
 
 	err *wire.Error // why it cannot be run
 }
@@ -427,6 +429,10 @@ func (b *batch) place(u *unit) *wire.Error {
 		return e
 	}
 	u.shards, u.parts, u.rows, u.adds, u.moment = r.shards, r.parts, r.rows, r.adds, r.moment
+	if u.scatter = r.scatter; u.scatter != nil {
+		u.scatter.asks.parse = u.parsed
+		return nil
+	}
 	if u.same = r.parts == nil; u.same {
 		u.parts = make([][]byte, len(u.shards))
 		for i := range u.parts {

@@ -11,11 +11,53 @@ import (
 
 // run runs the statements that were read, and answers them.
 func (b *batch) run() error {
-	s, units := b.s, b.units
+	units := b.units
 	b.units, b.bytes = nil, 0
-	if len(units) == 0 || b.failed {
+	for len(units) > 0 && !b.failed {
+		n := slices.IndexFunc(units, func(u *unit) bool { return u.scatter != nil })
+		if n < 0 {
+			return b.chunk(units)
+		}
+		if n > 0 {
+			if err := b.chunk(units[:n]); err != nil || b.failed {
+				return err
+			}
+		}
+		if err := b.scatter(units[n]); err != nil {
+			return err
+		}
+		units = units[n+1:]
+	}
+	return nil
+}
+
+// scatter runs a query that is answered from several shards, and answers it.
+func (b *batch) scatter(u *unit) error {
+	s := b.s
+	if e := b.enlist(u.shards); e != nil {
+		if e.IsFatal() {
+			return e
+		}
+		b.tell(e.Append(nil))
 		return nil
 	}
+	c := u.scatter
+	if err := c.execute(u.plan); err != nil {
+		return err
+	}
+	ending := c.ending(nil, c.err)
+	if c.err != nil {
+		b.tell(ending)
+		return nil
+	}
+	s.client.SetOutput(append(s.client.Output(), ending...))
+	s.steps++
+	return nil
+}
+
+// chunk runs statements all at once, and answers them.
+func (b *batch) chunk(units []*unit) error {
+	s := b.s
 	var bad *wire.Error
 	if i := slices.IndexFunc(units, func(u *unit) bool { return u.err != nil }); i >= 0 {
 		bad, units = units[i].err, units[:i]

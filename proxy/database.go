@@ -44,6 +44,8 @@ type Planner interface {
 	// SequenceUse returns which sequence a call of currval asks for; ok is false when
 	// that is not certain.
 	SequenceUse(read *query.SequenceRead, ctx router.Context) (use router.SequenceUse, ok bool)
+	// Scatter says how a query is answered that needs rows of several shards.
+	Scatter(sql string, ctx router.Context, o router.ScatterOptions) (*router.Scatter, error)
 }
 
 // Mode says for how long a client keeps a server connection.
@@ -67,6 +69,8 @@ type DatabasePolicy struct {
 	MaxClients   int // 0: no limit
 	ParsedMax    int // longer texts are relayed unread
 	MessageMax   int
+	// GatherMax bounds the rows that one statement gathers from several shards, in bytes.
+	GatherMax int64
 	// SessionStatements bounds the named prepared statements one client may hold.
 	SessionStatements int
 	// SessionStatementBytes bounds their texts.
@@ -99,6 +103,7 @@ type Database struct {
 	// Journal notes what PostgreSQL runs in several transactions, in a database of
 	// several shards.
 	Journal Journal
+	types   knownTypes
 	// Refresh is poked after a statement that changed the catalog; may be nil.
 	Refresh func()
 	// Refreshed is called instead in a database of several shards: it returns when

@@ -92,6 +92,10 @@ func (p *anyPlanner) CustomSettings() (names []string, complete, loaded bool) {
 	return p.Load().CustomSettings()
 }
 
+func (p *anyPlanner) Scatter(sql string, ctx router.Context, o router.ScatterOptions) (*router.Scatter, error) {
+	return p.Load().Scatter(sql, ctx, o)
+}
+
 func (p *anyPlanner) SequenceUse(read *query.SequenceRead, ctx router.Context) (router.SequenceUse, bool) {
 	return p.Load().SequenceUse(read, ctx)
 }

@@ -106,7 +106,7 @@ func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 	}
 	if !p.Splits() {
 		shard, err := p.Shard(owners, v)
-		if p.FansOut() && router.OnSeveral(err) {
+		if (p.FansOut() || p.Scatters()) && router.OnSeveral(err) {
 			err = errSplit
 		}
 		return shard, err

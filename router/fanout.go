@@ -97,8 +97,9 @@ func oneValue(groups []Group) bool {
 }
 
 // anchor binds the key of the statement's target to that of the row at hand; of an INSERT,
-// that of a table that its query takes rows from.
+// and of a query, that of a table that rows are taken from.
 func (p *prover) anchor(b *block) {
+	asked := b.scope.Kind == query.ScopeSelect // and not inserted from
 	if b.scope.Kind == query.ScopeInsert {
 		if b = b.right; b == nil {
 			return
@@ -109,7 +110,11 @@ func (p *prover) anchor(b *block) {
 		if n.leaf == nil || n.join != nil || n.leaf.rel == nil || n.leaf.rel.kind != kindSharded || p.anchored != nil {
 			continue
 		}
-		if b.scope.Target != nil && n.leaf.ref != b.scope.Target || b.scope.Target == nil && !(n.preserved() && p.passesKey(b, n.leaf)) {
+		switch target := b.scope.Target; {
+		case target != nil && n.leaf.ref != target,
+			target == nil && !n.preserved(),
+			target == nil && asked && !p.divides(b, n.leaf),
+			target == nil && !asked && !p.passesKey(b, n.leaf):
 			continue
 		}
 		p.anchored = n.leaf.rel

@@ -60,6 +60,8 @@ type Plan struct {
 	split *split
 	// groups are the uses of sharded tables, which must meet on one shard.
 	groups []Group
+	// scatters is set for a query that is answered from several shards if it needs them.
+	scatters bool
 	// literals is set when one of them has a value from a literal of the text.
 	literals bool
 	// explain is set for an EXPLAIN.

@@ -16,6 +16,7 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 	}
 	b := r.boundTo(m.catalog)
 	found := route(newSchema(b, m.ctx), p.Statement, shapes, string(m.sql), literals)
+	r.scatter(p, m, shapes, &found)
 	if m.ctx.Altered && (found.move != nil || inserts(shapes) && (found.where == Keyed || found.where == All || found.where == FanOut)) {
 		found.where, found.refusal = Refused, &Refusal{Reason: reasonCommand,
 			Why: "definitions were changed in this transaction, and what an INSERT, a COPY or a move of rows must know of them is known when it is committed"}

@@ -40,6 +40,10 @@ func (f fakeRelations) returnsSet(n query.Name) bool {
 	return n.Name == "unnest" || n.Name == "generate_series"
 }
 
+func (f fakeRelations) aggregate(n query.Name) bool {
+	return n.Name == "count" || n.Name == "sum" || n.Name == "max"
+}
+
 func (f fakeRelations) immutable(n query.Name) bool { return n.Name == "lower" || n.Name == "abs" }
 
 func (f fakeRelations) builtin(name string) bool { return name == "now" }

@@ -43,6 +43,8 @@ type prover struct {
 	anchors   bool
 	anchored  *relation
 	plainRows bool
+	// merges is set when the rows that shards give are put in order, and cut off, by others.
+	merges bool
 	// moving is set to prove that an UPDATE is right but for rows that it moves; move is then
 	// where to.
 	moving bool

@@ -48,6 +48,10 @@ type relationColumn struct {
 	name   string
 	key    shardmap.KeyType
 	typmod int32
+	// collate is the column's collation as SQL, "" for that of the database; bytewise is set when
+	// it orders by bytes.
+	collate  string
+	bytewise bool
 	// drawn is set when an INSERT that leaves the column out draws from a sequence;
 	// draw says from which, and is set for random UUIDs too.
 	drawn bool
@@ -77,6 +81,8 @@ type relations interface {
 	equal(op query.Name, left, right shardmap.KeyType) bool
 	// returnsSet reports whether a call may return a set of rows.
 	returnsSet(f query.Name) bool
+	// aggregate reports whether a function may be an aggregate.
+	aggregate(f query.Name) bool
 	// immutable reports whether a function surely gives the same for the same arguments
 	// on every server.
 	immutable(f query.Name) bool

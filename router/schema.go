@@ -102,6 +102,11 @@ func (s schema) returnsSet(f query.Name) bool {
 	return s.catalog.ReturnsSet(f.Schema, f.Name, f.Args, s.path)
 }
 
+// aggregate implements relations.
+func (s schema) aggregate(f query.Name) bool {
+	return s.catalog.IsAggregate(f.Schema, f.Name, f.Args, s.path)
+}
+
 // immutable implements relations.
 func (s schema) immutable(f query.Name) bool {
 	return s.catalog.CallVolatility(f.Schema, f.Name, f.Args, s.path) == catalog.Immutable

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"shardproxy/query"
+	"shardproxy/shardmap"
 )
 
 // split is an INSERT of rows that may go to several shards, or whose values are drawn.
@@ -219,6 +220,61 @@ func (r *renumberer) append(dst, piece []byte) []byte {
 		}
 		return r.seen[n]
 	})
+}
+
+// Restate returns a text that has some of the client's parameters, with these numbered anew and
+// with its own Bind up to the result formats; the time of the transaction is written into it
+// when v.Moment is set. ok is false when Bind does not have them.
+func (v *Values) Restate(text []byte) (part Part, ok bool) {
+	r := renumberer{seen: map[int]int{}, moment: v.Moment}
+	part.Text = r.append(nil, text)
+	for _, old := range r.old {
+		part.Types = append(part.Types, v.declared(old))
+	}
+	part.Bind, ok = v.pickOnly(r.old)
+	return part, ok
+}
+
+// ResultFormats returns the result formats of Bind as they stand there.
+func (v *Values) ResultFormats() ([]byte, bool) {
+	b, ok := v.end()
+	return b, ok && len(b) >= 2 && len(b) == 2+2*int(binary.BigEndian.Uint16(b))
+}
+
+// Param returns the value of a parameter, counted from 1, nil for NULL, and whether it is in
+// binary format. ok is false when there is none of that number.
+func (v *Values) Param(n int) (data []byte, binaryFormat, ok bool) {
+	data, f, ok := v.param(n)
+	return data, f == shardmap.BinaryFormat, ok
+}
+
+// Count returns the number of parameters of Bind.
+func (v *Values) Count() int { return v.count }
+
+// DeclaredType returns the type of a parameter, 0 when it is not known.
+func (v *Values) DeclaredType(n int) uint32 { return v.declared(n) }
+
+// WithParams writes formats and values of some parameters and of more behind them, as Bind has
+// them; add appends one of those with its length. ok is false when there are too few, or
+// more in all than Bind can have.
+func (v *Values) WithParams(numbers []int, more int, formats []uint16, add func(dst []byte, i int) []byte) ([]byte, bool) {
+	first, ok := v.pickOnly(numbers)
+	total := len(numbers) + more
+	if !ok || total > 65535 {
+		return nil, false
+	}
+	n := 2 * len(numbers)
+	out := binary.BigEndian.AppendUint16(nil, uint16(total))
+	out = append(out, first[2:2+n]...)
+	for _, f := range formats {
+		out = binary.BigEndian.AppendUint16(out, f)
+	}
+	out = binary.BigEndian.AppendUint16(out, uint16(total))
+	out = append(out, first[2+n+2:]...)
+	for i := range more {
+		out = add(out, i)
+	}
+	return out, true
 }
 
 // pick writes formats and values of some parameters, and the result formats, as Bind

@@ -324,6 +324,22 @@ func (s *Socket) Shutdown() error {
 	return err
 }
 
+// HungUp reports whether the peer has closed its side, or the connection is lost, though
+// what it sent before may not have been read. Any goroutine may call it before Close.
+func (s *Socket) HungUp() (gone bool) {
+	look := func(fd uintptr) {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(fds[:], 0)
+		gone = err == nil && n > 0 && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+	}
+	if s.net == nil {
+		look(uintptr(s.fd))
+		return gone
+	}
+	_ = s.net.raw.Control(look) // an error: it is closed here, and nobody waits for it
+	return gone
+}
+
 // LocalAddr returns the local address, nil of a detached socket.
 func (s *Socket) LocalAddr() net.Addr {
 	if s.net == nil {

@@ -135,7 +135,7 @@ func databasePolicy(cfg *config.Config, conf *config.Database) proxy.DatabasePol
 	return proxy.DatabasePolicy{
 		Consistent: conf.Reads.Consistency == config.ConsistencySession, Split: conf.Reads.Split,
 		WaitTimeout: wait, MaxClients: maxClients,
-		ParsedMax: int(cfg.Limits.ParsedStatement), MessageMax: int(cfg.Limits.MessageSize),
+		ParsedMax: int(cfg.Limits.ParsedStatement), MessageMax: int(cfg.Limits.MessageSize), GatherMax: int64(cfg.Limits.Gather),
 		SessionStatements: cfg.Limits.SessionStatements, SessionStatementBytes: int(cfg.Limits.SessionStatementBytes),
 	}
 }

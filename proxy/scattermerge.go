@@ -1,0 +1,236 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"strconv"
+
+	"shardproxy/exec"
+	"shardproxy/router"
+	"shardproxy/shardmap"
+	"shardproxy/wire"
+)
+
+// merge gives the client the rows of all shards as they come, in their order.
+func (c *scattering) merge() {
+	m := c.way.Merge
+	limit, offset, ok := c.bounds(m)
+	if !ok {
+		return
+	}
+	if c.moment(); c.err != nil {
+		return
+	}
+	text := m.Before + m.After
+	if limit >= 0 {
+		text = m.Before + " LIMIT " + strconv.FormatInt(limit+offset, 10) + m.After
+	} else if limit < -1 {
+		text = m.Before + " LIMIT " + strconv.FormatInt(limit, 10) + m.After // which is an error
+	}
+	part, ok := c.part(text)
+	if !ok || !c.paramsKnown(len(part.Types)) {
+		return
+	}
+	o := exec.MergeOptions{Hidden: len(m.Keys), Offset: offset, Limit: limit}
+	var columns []byte
+	if len(m.Keys) > 0 || c.values.Moment != "" {
+		d := c.describe(part)
+		if c.err != nil {
+			return
+		}
+		all := d[0].columns
+		visible := len(all) - len(m.Keys)
+		for i, k := range m.Keys {
+			o.Keys = append(o.Keys, exec.Order{Type: all[visible+i].typ, Descending: k.Descending, NullsFirst: k.NullsFirst, Bytewise: k.Bytewise})
+			if !o.Keys[i].Comparable() {
+				c.again(router.ScatterOptions{NoMerge: true, NoGroups: c.options.NoGroups})
+				return
+			}
+		}
+		columns = columnsFor(d[0].body, visible, c.asks.formats)
+		part.Bind = appendFormats(part.Bind, c.asks.formats, visible, len(m.Keys))
+	} else {
+		part.Bind = append(part.Bind, c.asks.formats...)
+	}
+	if c.values.Moment != "" && !c.named(&columns) {
+		return
+	}
+	tail := wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00"))
+	tail = wire.AppendEmpty(wire.AppendFrame(tail, wire.MsgExecute, make([]byte, 5)), wire.MsgSync)
+	frames := partFrames(&part, true, tail)
+	sources := c.start(func(*scatterShard) []byte { return frames })
+	if c.err != nil {
+		return
+	}
+	c.stream(sources, o, columns)
+}
+
+// paramsKnown has a server look at a statement that does not use all parameters of Bind, of
+// which the shards get what they need: it may not know of what type the others are.
+func (c *scattering) paramsKnown(used int) bool {
+	return used >= c.values.Count() || c.describeClient()
+}
+
+// named puts the names that the client's own text gives to its columns into a RowDescription:
+// a time that was written into the text has another.
+func (c *scattering) named(columns *[]byte) bool {
+	moment := c.values.Moment
+	c.values.Moment = ""
+	part, ok := c.part(c.text)
+	c.values.Moment = moment
+	if !ok {
+		return false
+	}
+	d := c.describe(part)
+	if c.err != nil {
+		return false
+	}
+	*columns = columnsFor(d[0].body, len(d[0].columns), c.asks.formats)
+	return true
+}
+
+// stream gives the client what the sources give. columns is the body of its RowDescription, nil
+// for that of the first source.
+func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns []byte) {
+	begin := func() error {
+		if columns == nil {
+			columns = []byte{0, 0} // of no columns: the server said NoData
+		}
+		out := c.head(c.s.client.Output(), columns)
+		c.s.client.SetOutput(out)
+		return nil
+	}
+	if columns != nil {
+		_ = begin()
+	}
+	rows, err := exec.Merge(sources, o, func(frames []byte) error {
+		if !c.sentHead {
+			_ = begin()
+		}
+		return c.send(frames)
+	}, func(source int, frame []byte) {
+		if frame[0] == wire.MsgRowDescription && columns == nil {
+			columns = append([]byte(nil), frame[5:]...)
+			_ = begin()
+		}
+	})
+	c.rows = rows
+	if err != nil {
+		c.streamFailed(err)
+		return
+	}
+	if !c.sentHead {
+		_ = begin()
+	}
+}
+
+// streamFailed notes why a stream ended: what a server said is found by endStreams.
+func (c *scattering) streamFailed(err error) {
+	if errors.Is(err, errUnwanted) {
+		return
+	}
+	c.endStreams()
+	c.fail(wire.AsError(err), nil, -1)
+}
+
+// again finds another way, on the same shards.
+func (c *scattering) again(o router.ScatterOptions) {
+	c.options = o
+	before := c.shards
+	err := c.plan(c.s.db.Owners())
+	have := c.shards
+	c.shards = before
+	if err != nil {
+		c.fail(wire.AsError(err), nil, -1)
+		return
+	}
+	for _, shard := range have {
+		found := false
+		for _, b := range before {
+			found = found || b.index == shard.index
+		}
+		if !found {
+			c.fail(wire.Errorf("0A000", "this statement needs other shards than it seemed to"), nil, -1)
+			return
+		}
+	}
+	if c.way.Merge != nil {
+		c.merge()
+	} else {
+		c.gather()
+	}
+}
+
+// bounds returns the LIMIT, -1 for none and less for one that is an error, and the OFFSET.
+func (c *scattering) bounds(m *router.Merge) (limit, offset int64, ok bool) {
+	limit, ok = c.bound(m.Limit, -1)
+	if !ok {
+		return 0, 0, false
+	}
+	if m.Limit.Set && limit < 0 && limit != math.MinInt64 {
+		c.fail(wire.Errorf("2201W", "LIMIT must not be negative"), nil, -1)
+		return 0, 0, false
+	}
+	if limit == math.MinInt64 {
+		limit = -1
+	}
+	offset, ok = c.bound(m.Offset, 0)
+	switch {
+	case !ok:
+		return 0, 0, false
+	case offset == math.MinInt64:
+		offset = 0
+	case offset < 0:
+		c.fail(wire.Errorf("2201X", "OFFSET must not be negative"), nil, -1)
+		return 0, 0, false
+	}
+	if limit > math.MaxInt64-offset {
+		limit = math.MaxInt64 - offset
+	}
+	return limit, offset, true
+}
+
+// bound returns the number that a LIMIT or OFFSET gives; the least one stands for NULL.
+func (c *scattering) bound(b router.Bound, none int64) (int64, bool) {
+	switch {
+	case !b.Set:
+		return none, true
+	case b.Param == 0:
+		return b.Value, true
+	}
+	data, binaryFormat, ok := c.values.Param(b.Param)
+	var n int64
+	var err error
+	switch {
+	case !ok:
+		ok = false
+	case data == nil:
+		n = math.MinInt64
+	case !binaryFormat:
+		n, err = strconv.ParseInt(string(trimSpace(data)), 10, 64)
+	case len(data) == 8:
+		n = int64(binary.BigEndian.Uint64(data))
+	case len(data) == 4 && c.values.DeclaredType(b.Param) == shardmap.Int4.OID():
+		n = int64(int32(binary.BigEndian.Uint32(data)))
+	case len(data) == 2 && c.values.DeclaredType(b.Param) == shardmap.Int2.OID():
+		n = int64(int16(binary.BigEndian.Uint16(data)))
+	default:
+		ok = false
+	}
+	if err != nil || !ok {
+		c.fail(wire.Errorf("22P02", "the value of parameter $%d, a LIMIT or OFFSET, is no number", b.Param), nil, -1)
+		return 0, false
+	}
+	return n, true
+}
+
+func trimSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t' || b[0] == '\n') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t' || b[len(b)-1] == '\n') {
+		b = b[:len(b)-1]
+	}
+	return b
+}

@@ -1,0 +1,278 @@
+package router
+
+import (
+	"slices"
+
+	"shardproxy/query"
+)
+
+// A query whose rows lie on several shards is answered in the cheapest way that is proven
+// right. Each shard's answer may be a part of the whole one: then they are merged (see
+// Merge). Else what the query needs of its tables is read on their shards, each part as
+// small as is proven to do, and the rest of the query is finished by one PostgreSQL over
+// what was read: see Input and Piece.
+
+// Scatter says how one text, a query, is answered from several shards. Its texts have the
+// parameters of the client's.
+type Scatter struct {
+	// Merge is set when each shard's answer is a part; Inputs and Final are set otherwise.
+	Merge  *Merge
+	Inputs []Input
+	Final  []Piece
+	// Grouped is set when an input has aggregates of parts that Final puts together.
+	Grouped bool
+	// Home is set when Final must run on the home shard.
+	Home bool
+	// Why says why the shards' answers are not merged; "" when they are.
+	Why string
+}
+
+// Merge is a query that every shard runs.
+type Merge struct {
+	// Before and After are the text; a LIMIT goes between them, behind a space.
+	Before, After string
+	// Keys are the columns behind those of the client's, by which the rows are ordered.
+	Keys          []Key
+	Limit, Offset Bound
+	// Plan says on which shards it runs; it is that of Proof.
+	Proof string
+	Plan  *Plan
+}
+
+// Key is a column that rows are ordered by.
+type Key struct {
+	Descending, NullsFirst bool
+	// Bytewise is set for text that is surely ordered by its bytes.
+	Bytewise bool
+}
+
+// Bound is a LIMIT or OFFSET. The zero Bound is none.
+type Bound struct {
+	Set   bool
+	Value int64
+	// Param is the number of the parameter that gives it; 0 for none.
+	Param int
+}
+
+// Input is a query whose rows are gathered. It is proven that all shards of Plan together have
+// its rows.
+type Input struct {
+	Text string
+	// Plan is that of Proof, a text with the same rows in it.
+	Proof string
+	Plan  *Plan
+	// Columns are what the rows' columns are called; nil: as the server calls them.
+	Columns []InputColumn
+}
+
+// InputColumn is one column of what is gathered.
+type InputColumn struct {
+	Name string
+	// Collate is the column's collation as SQL; "" for that of the database.
+	Collate string
+}
+
+// PieceKind says what stands in a place of the text that finishes a query.
+type PieceKind uint8
+
+// The kinds of pieces.
+const (
+	PieceText    PieceKind = iota // Text
+	PieceRows                     // SELECT of all columns of Input, by their names
+	PieceParts                    // rows of Input in FROM, as "shardproxy" (c1, c2, ...)
+	PieceVisible                  // the columns of Input but for the last Column of them, in a target list
+	PieceSum                      // sum of column Column of Input, as the type that it has there
+	PieceMean                     // sum of column Column by that of the next one
+)
+
+// Piece is a part of the text that finishes a query.
+type Piece struct {
+	Kind  PieceKind
+	Text  string
+	Input int
+	// Column counts from 1, in the order of Input.
+	Column int
+}
+
+// ScatterOptions leave ways out that turned out not to do.
+type ScatterOptions struct {
+	// NoMerge: the proxy does not order values as PostgreSQL does. NoGroups: parts of aggregates
+	// would be less exact than the whole.
+	NoMerge, NoGroups bool
+}
+
+// Scatters reports whether the plan's statement is a query that is answered from several
+// shards when it needs them: see Router.Scatter.
+func (p *Plan) Scatters() bool { return p.scatters }
+
+// Scatter says how a text is answered whose plan scatters. The error is a *wire.Error.
+func (r *Router) Scatter(sql string, ctx Context, o ScatterOptions) (*Scatter, error) {
+	c := r.opts.Catalog()
+	if c == nil || !c.HasTables() {
+		return nil, (&Refusal{Reason: reasonLoading, Why: "the catalog is not loaded yet"}).Error()
+	}
+	g := &gatherer{r: r, ctx: ctx, rel: newSchema(r.boundTo(c), ctx), o: o}
+	s, refusal := g.scatter(sql)
+	if refusal != nil {
+		return nil, refusal.Error()
+	}
+	return s, nil
+}
+
+// scatter finds out how the text of a miss is answered from several shards, when it is a
+// query that needs them. found is where it would run otherwise.
+func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed) {
+	if len(shapes) != 1 || shapes[0].Kind != query.ShapeQuery || p.Single == nil || p.Single.Kind != query.KindSelect || m.ctx.Altered {
+		return
+	}
+	refused := found.where == Refused
+	switch {
+	case refused && found.refusal.Reason != reasonUnbound && found.refusal.Reason != reasonMixed:
+		return
+	case !refused && (found.where != Keyed || oneValue(found.groups)):
+		return
+	}
+	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
+	_, refusal := g.scatter(string(m.sql))
+	switch {
+	case refusal == nil && refused:
+		found.where, found.refusal, p.scatters = FanOut, nil, true
+	case refusal == nil:
+		p.scatters = true
+	case refused:
+		found.refusal = refusal
+	}
+}
+
+// gatherer takes one text apart.
+type gatherer struct {
+	r   *Router
+	ctx Context
+	rel schema
+	o   ScatterOptions
+
+	sql   string
+	opts  query.Options
+	edits []edit
+	out   *Scatter
+	plain bool // see plainCollations
+	// mentions are the names of all columns that the text names.
+	mentions map[string]bool
+	views    int
+}
+
+// edit is a place of the text, and what replaces it.
+type edit struct {
+	at     query.Place
+	pieces []Piece
+}
+
+// alone is what is known of a text that stands alone.
+type alone struct {
+	st       *query.Statement
+	shape    *query.Shape
+	literals []query.Literal
+	found    routed
+	plan     *Plan
+}
+
+// prove reads a text and finds out where it runs; ok is false when it is not one query. With
+// merges its LIMIT and the order of its rows do not count.
+func (g *gatherer) prove(sql string, merges bool) (a alone, ok bool) {
+	var n query.Normal
+	st, shapes := n.AnalyzeShapes(sql, g.opts)
+	if st.Opaque || len(shapes) != 1 || shapes[0].Kind != query.ShapeQuery {
+		return a, false
+	}
+	a.st, a.shape, a.literals = st, shapes[0], slices.Clone(n.Literals)
+	a.found = routeQuery(g.rel, st, shapes, sql, n.Literals, merges)
+	a.plan = &Plan{Statement: st, Where: a.found.where, Refusal: a.found.refusal, groups: a.found.groups, fansOut: a.found.fansOut, Exact: true}
+	return a, true
+}
+
+// divides reports whether the rows of a query are those that its shards give, and none twice.
+func (a *alone) divides() bool {
+	f := &a.found
+	switch f.where {
+	case FanOut:
+		return f.fansOut
+	case Keyed:
+		return f.fansOut || oneValue(f.groups)
+	case Home, Anywhere:
+		return true
+	}
+	return false
+}
+
+// routeQuery is route for a query, which may be found to run on several shards.
+func routeQuery(rel relations, st *query.Statement, shapes []*query.Shape, sql string, literals []query.Literal, merges bool) routed {
+	prove := func(anchors bool) *prover {
+		p := &prover{relations: rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}, sql: sql, anchors: anchors, merges: merges}
+		p.commands(st, shapes, literals)
+		return p
+	}
+	out := prove(false).routed(shapes)
+	if out.where == Refused && out.refusal.Reason != reasonUnbound || out.where != Refused && out.where != Keyed || shapes[0].Scope.Kind != query.ScopeSelect {
+		return out
+	}
+	if out.where == Keyed && oneValue(out.groups) {
+		return out
+	}
+	ok, _ := prove(true).fansOut(&st.Commands[0])
+	switch {
+	case ok && out.where == Refused:
+		return routed{where: FanOut, fansOut: true}
+	case ok:
+		out.fansOut = true
+	}
+	return out
+}
+
+// divides reports whether a query gives, of all rows together, what it gives of the rows
+// of each key of one of its tables; the order of its rows does not count, nor with p.merges
+// do its LIMIT and OFFSET.
+func (p *prover) divides(b *block, l *leaf) bool {
+	s := b.scope
+	if s.Kind != query.ScopeSelect || len(l.rel.key) == 0 {
+		return false
+	}
+	sel := s.Select
+	grouped := sel != nil && sel.Grouped
+	if !grouped && (s.Having != nil || p.aggregates(s)) {
+		return false
+	}
+	if sel == nil {
+		return true
+	}
+	if sel.Limited() && (!p.merges || b.outer != nil || sel.WithTies) || sel.Windows || sel.GroupingSets || len(sel.Locks) > 0 || sel.Into != nil || len(sel.DistinctOn) > 0 {
+		return false
+	}
+	for _, k := range l.rel.key {
+		key := col{l, k}
+		if grouped && !b.holds(sel.GroupBy, key) {
+			return false
+		}
+		if sel.Distinct && !(b.sure && slices.ContainsFunc(b.outputs, func(v visible) bool { return v.col == key })) {
+			return false
+		}
+	}
+	return true
+}
+
+// aggregates reports whether a query's own expressions may hold an aggregate.
+func (p *prover) aggregates(s *query.Scope) (found bool) {
+	if s.Select != nil && s.Select.Aggregates {
+		return true
+	}
+	note := func(c *query.Call) { found = found || !c.Over && p.relations.aggregate(c.Name) }
+	for i := range s.Outputs {
+		s.Outputs[i].Value.EachCall(note)
+	}
+	s.Having.EachCall(note)
+	if s.Select != nil {
+		for i := range s.Select.OrderBy {
+			s.Select.OrderBy[i].Value.EachCall(note)
+		}
+	}
+	return found
+}

@@ -1,0 +1,192 @@
+package router
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"shardproxy/query"
+)
+
+// A query with groups, or aggregates, over rows that its shards could give one by one: each
+// shard makes the groups of its own rows, with aggregates that can be put together, and a
+// server puts them together.
+
+// groups makes the query for the shards, and the text that puts together what they give.
+// b and o are those of sql.
+func (g *gatherer) groups(sql string, b *block, o *query.Outline) (in Input, final []Piece, ok bool) {
+	if !o.From.There() || !g.plainCollations(b) {
+		return in, nil, false
+	}
+	if o.Distinct && !o.Group.There() && !o.Having.There() && !g.calls(o, sql) {
+		o.GroupByTargets()
+	} else if !o.Group.There() && !o.Having.There() && !g.calls(o, sql) {
+		return in, nil, false
+	}
+	parts, ok := o.TakeApart(g.rel.aggregate, func(x, y *query.Column) bool {
+		p, ok := b.find(x)
+		q, also := b.find(y)
+		return ok && also && p == q
+	})
+	if !ok {
+		return in, nil, false
+	}
+	w := &grouping{g: g, sql: sql, o: o, parts: parts}
+	if !w.columns() {
+		return in, nil, false
+	}
+	in, ok = w.input()
+	return in, w.final(), ok
+}
+
+// calls reports whether a target list, HAVING or ORDER BY calls an aggregate.
+func (g *gatherer) calls(o *query.Outline, sql string) bool {
+	found := false
+	text := sql[:o.Select.Start] + "SELECT " + o.List.In(sql) + " FROM x " + o.Having.In(sql) + " " + o.Order.In(sql)
+	st := query.Analyze(text, g.opts)
+	if st.Opaque || len(st.Commands) != 1 {
+		return true
+	}
+	for _, f := range st.Commands[0].Functions {
+		found = found || g.rel.aggregate(f)
+	}
+	return found
+}
+
+// grouping is a grouped query that is being taken apart.
+type grouping struct {
+	g     *gatherer
+	sql   string
+	o     *query.Outline
+	parts *query.Grouping
+	// list are the columns that a shard gives, proof the same without aggregates.
+	list, proof []string
+	at          []int // of each aggregate's first column, from 1
+}
+
+// columns finds out what each shard gives; false for an aggregate that cannot be put together.
+func (w *grouping) columns() bool {
+	for _, k := range w.o.GroupKeys {
+		key := "(" + k.In(w.sql) + ")"
+		w.list, w.proof = append(w.list, key), append(w.proof, key)
+	}
+	for i := range w.parts.Aggregates {
+		a := &w.parts.Aggregates[i]
+		if !a.Plain || a.Name.Schema != "" && a.Name.Schema != "pg_catalog" || !w.g.rel.builtin(a.Name.Name) {
+			return false
+		}
+		w.at = append(w.at, len(w.list)+1)
+		filter := a.Filter.In(w.sql)
+		call := func(name string) string { return "pg_catalog." + name + "(" + a.Args.In(w.sql) + ") " + filter }
+		switch a.Name.Name {
+		case "count", "sum", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor":
+			w.list = append(w.list, call(a.Name.Name))
+		case "avg":
+			w.list = append(w.list, call("sum"), call("count"))
+		default:
+			return false
+		}
+		if !a.Star {
+			w.proof = append(w.proof, a.Args.In(w.sql))
+		}
+		if filter != "" {
+			w.proof = append(w.proof, "("+a.Where.In(w.sql)+")")
+		}
+	}
+	return len(w.list) > 0
+}
+
+// input is the query for the shards; false when it is not proven that they have its rows.
+func (w *grouping) input() (in Input, ok bool) {
+	behind := " FROM " + w.o.From.In(w.sql)
+	if w.o.Where.There() {
+		behind += " WHERE " + w.o.Where.In(w.sql)
+	}
+	with := w.sql[:w.o.Select.Start]
+	in.Proof = with + "SELECT 1"
+	for _, p := range w.proof {
+		in.Proof += ", " + p
+	}
+	in.Proof += behind
+	core, ok := w.g.prove(in.Proof, false)
+	if !ok || !core.divides() || core.found.where != FanOut && core.found.where != Keyed {
+		return in, false
+	}
+	in.Plan = core.plan
+	in.Text = with + "SELECT " + strings.Join(w.list, ", ") + behind
+	for i := range w.o.GroupKeys {
+		if i == 0 {
+			in.Text += " GROUP BY 1"
+			continue
+		}
+		in.Text += ", " + strconv.Itoa(i+1)
+	}
+	return in, true
+}
+
+// final is the text that puts the groups together.
+func (w *grouping) final() []Piece {
+	o := w.o
+	out := []Piece{{Text: w.sql[o.Select.Start:o.List.Start]}}
+	for i, t := range o.Targets {
+		if i > 0 {
+			out = append(out, Piece{Text: ", "})
+		}
+		out = append(out, w.edited(t.Expr)...)
+		if t.Name != "" {
+			out = append(out, Piece{Text: " AS " + quoteName(t.Name)})
+		}
+	}
+	out = append(out, Piece{Text: " FROM "}, Piece{Kind: PieceParts})
+	for i := range o.GroupKeys {
+		word := ", "
+		if i == 0 {
+			word = " GROUP BY "
+		}
+		out = append(out, Piece{Text: word + part(i+1)})
+	}
+	for _, clause := range []query.Place{o.Having, o.Order, o.Limit, o.Offset} {
+		if clause.There() {
+			out = append(append(out, Piece{Text: " "}), w.edited(clause)...)
+		}
+	}
+	return out
+}
+
+// part names a column of what the shards give.
+func part(i int) string { return `"shardproxy".c` + strconv.Itoa(i) }
+
+// edited is a clause with its keys and aggregates replaced.
+func (w *grouping) edited(clause query.Place) (out []Piece) {
+	at := clause.Start
+	parts := slices.Clone(w.parts.Parts)
+	slices.SortFunc(parts, func(a, b query.GroupPart) int { return a.Start - b.Start })
+	for _, p := range parts {
+		if p.Start < clause.Start || p.End > clause.End {
+			continue
+		}
+		out = append(out, Piece{Text: w.sql[at:p.Start]})
+		at = p.End
+		switch {
+		case p.Output > 0:
+			out = append(out, Piece{Text: strconv.Itoa(p.Output)})
+		case p.Key >= 0:
+			out = append(out, Piece{Text: part(p.Key + 1)})
+		default:
+			out = append(out, w.together(p.Aggregate))
+		}
+	}
+	return append(out, Piece{Text: w.sql[at:clause.End]})
+}
+
+// together puts the parts of an aggregate together.
+func (w *grouping) together(i int) Piece {
+	switch name := w.parts.Aggregates[i].Name.Name; name {
+	case "count", "sum":
+		return Piece{Kind: PieceSum, Column: w.at[i]}
+	case "avg":
+		return Piece{Kind: PieceMean, Column: w.at[i]}
+	default:
+		return Piece{Text: "pg_catalog." + name + "(" + part(w.at[i]) + ")"}
+	}
+}
