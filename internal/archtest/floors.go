@@ -34,6 +34,9 @@ func Floors() map[string]int {
 		"internal/ormtest":    testFloor,
 		"internal/archtest":   testFloor,
 		"internal/bench":      testFloor,
+		"internal/queryset":   testFloor,
+		"internal/tpch":       testFloor,
+		"internal/chbench":    testFloor,
 	}
 }
 
