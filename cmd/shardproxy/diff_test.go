@@ -24,7 +24,8 @@ import (
 //go:embed testdata/diff/schema.sql
 var diffSchema string
 
-const diffText = `
+// bothText is the configuration of both, but for what stands for a word in capitals.
+const bothText = `
 listen: {address: "%LISTEN%"}
 admin:  {address: "%ADMIN%", admin_users: [app]}
 users:
@@ -36,7 +37,9 @@ databases:
     server: {control: {user: postgres}, connect_timeout: 2s}
     catalog: {refresh: 1s}
     tables:
-      customers: {key: id}
+%TABLES%`
+
+const diffPlaces = `      customers: {key: id}
       orders:    {key: customer_id}
       items:     {key: customer_id}
       addresses: {key: customer_id}
@@ -59,13 +62,15 @@ databases:
 
 // diffTables are the tables of the schema whose rows are compared, with the kind
 // of each: k keyed, r reference, s single.
-var diffTables = []struct {
-	name string
-	kind byte
-}{
+var diffTables = []comparedTable{
 	{"customers", 'k'}, {"orders", 'k'}, {"items", 'k'}, {"addresses", 'k'}, {"tenants", 'k'}, {"events", 'k'}, {"devices", 'k'},
 	{"days", 'k'}, {"amounts", 'k'}, {"flags", 'k'}, {"moments", 'k'}, {"codes", 'k'}, {"loose", 'k'}, {"logs", 'k'},
 	{"regions", 'k'}, {"readings", 'k'}, {"tickets", 'k'}, {"emails", 'k'}, {"products", 'r'}, {"settings", 's'},
+}
+
+type comparedTable struct {
+	name string
+	kind byte
 }
 
 // both is the program in front of shards, and the server that it is compared with.
@@ -76,7 +81,9 @@ type both struct {
 	proxy    *pgx.Conn   // through the program
 	owner    *pgx.Conn   // to direct's server, for the comparison of contents
 	dsnOfAll string
-	copies   [][]byte // of all tables of all servers, see save
+	tables   []comparedTable
+	limit    time.Duration // of a statement; nought: none
+	copies   [][]byte      // of all tables of all servers, see save
 }
 
 // TestDiff compares statements of a corpus, and generated ones. SHARDPROXY_TEST_SEQUENCES is
@@ -110,13 +117,28 @@ func testNumber(t testing.TB, name string, otherwise int) int {
 // sides.
 func startBoth(t testing.TB) *both {
 	t.Helper()
-	b := &both{proxied: &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}}
-	clusters := startClusters(t, shardCount(t)+1)
+	// Generated statements may take long.
+	b := &both{tables: diffTables, limit: 4 * time.Second}
+	b.start(t, shardCount(t), diffSchema, diffPlaces)
+	eventually(t, "the catalog is there", func() bool {
+		_, err := b.proxy.Exec(within(t, 10*time.Second), "SELECT * FROM customers WHERE id = 0")
+		return err == nil
+	})
+	b.load()
+	return b
+}
+
+// start starts the servers, with the schema, and the program with the places of its
+// tables.
+func (b *both) start(t testing.TB, shards int, schema, places string) {
+	t.Helper()
+	b.proxied = &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}
+	clusters := startClusters(t, shards+1)
 	var list strings.Builder
 	for i, cl := range clusters {
 		dsn := cl.Primary().DSN("app", "app")
 		c := pgtest.Connect(t, dsn)
-		must(t, c, diffSchema)
+		must(t, c, schema)
 		if i == len(clusters)-1 {
 			b.owner, b.dsnOfAll = c, dsn
 			break
@@ -124,7 +146,18 @@ func startBoth(t testing.TB) *both {
 		b.shards = append(b.shards, c)
 		fmt.Fprintf(&list, "      - {name: s%d, nodes: [%q]}\n", i, cl.Primary().Addr())
 	}
-	b.write(strings.NewReplacer("%SHARDS%", list.String(), "%LISTEN%", b.addr, "%ADMIN%", freeAddr(t)).Replace(diffText))
+	b.write(strings.NewReplacer("%SHARDS%", list.String(), "%TABLES%", places, "%LISTEN%", b.addr, "%ADMIN%", freeAddr(t)).Replace(bothText))
+	if shards > 1 {
+		b.initialise()
+	}
+	b.run()
+	b.again()
+}
+
+// initialise makes the shards a cluster.
+func (b *both) initialise() {
+	t := b.t
+	t.Helper()
 	c := initCommand()
 	var out bytes.Buffer
 	c.SetOut(&out)
@@ -133,14 +166,6 @@ func startBoth(t testing.TB) *both {
 	if err := c.ExecuteContext(within(t, time.Minute)); err != nil {
 		t.Fatalf("init: %v\n%s", err, out.String())
 	}
-	b.run()
-	b.again()
-	eventually(t, "the catalog is there", func() bool {
-		_, err := b.proxy.Exec(within(t, 10*time.Second), "SELECT * FROM customers WHERE id = 0")
-		return err == nil
-	})
-	b.load()
-	return b
 }
 
 // again connects both sides anew: some statements tie a session to a server.
@@ -150,12 +175,8 @@ func (b *both) again() {
 			_ = c.Close(within(b.t, 10*time.Second)) // nothing depends on how it ends
 		}
 	}
-	b.proxy, b.direct = b.connectQuick(b.dsn()), b.connectQuick(b.dsnOfAll)
-}
-
-// connectQuick connects with a limit for statements: generated ones may take long.
-func (b *both) connectQuick(dsn string) *pgx.Conn {
-	return b.connectTo(dsn + "&statement_timeout=4000")
+	limit := fmt.Sprintf("&statement_timeout=%d", b.limit.Milliseconds())
+	b.proxy, b.direct = b.connectTo(b.dsn()+limit), b.connectTo(b.dsnOfAll+limit)
 }
 
 // startClusters starts single servers, all at once.
@@ -198,9 +219,9 @@ func (b *both) load() {
 
 // fingerprintSQL gives for each table its rows' number and a sum of their hashes,
 // which are sums over the shards too.
-func fingerprintSQL() string {
+func fingerprintSQL(tables []comparedTable) string {
 	var parts []string
-	for i, t := range diffTables {
+	for i, t := range tables {
 		parts = append(parts, fmt.Sprintf("SELECT %d AS i, count(*), coalesce(sum(hashtextextended(t::text, 1)), 0)::text FROM %s t", i, t.name))
 	}
 	return strings.Join(parts, " UNION ALL ") + " ORDER BY 1"
@@ -209,30 +230,30 @@ func fingerprintSQL() string {
 // alike compares what is stored, and reports whether it is the same.
 func (b *both) alike(after string) bool {
 	b.t.Helper()
-	want, same := fingerprints(b.t, b.owner), true
+	want, same := b.fingerprints(b.owner), true
 	sums := make([]fingerprint, len(want))
 	for i, c := range b.shards {
-		for j, f := range fingerprints(b.t, c) {
-			switch diffTables[j].kind {
+		for j, f := range b.fingerprints(c) {
+			switch b.tables[j].kind {
 			case 'k':
 				sums[j].add(f)
 			case 'r':
 				if f != want[j] {
-					b.t.Errorf("after %s: %s on shard %d differs", after, diffTables[j].name, i)
+					b.t.Errorf("after %s: %s on shard %d differs", after, b.tables[j].name, i)
 					same = false
 				}
 			case 's':
 				sums[j].add(f)
 				if i > 0 && f.rows != 0 {
-					b.t.Errorf("after %s: %s has rows on shard %d", after, diffTables[j].name, i)
+					b.t.Errorf("after %s: %s has rows on shard %d", after, b.tables[j].name, i)
 					same = false
 				}
 			}
 		}
 	}
 	for j := range sums {
-		if diffTables[j].kind != 'r' && sums[j] != want[j] {
-			b.t.Errorf("after %s: %s has other rows than it should (%d, not %d)", after, diffTables[j].name, sums[j].rows, want[j].rows)
+		if b.tables[j].kind != 'r' && sums[j] != want[j] {
+			b.t.Errorf("after %s: %s has other rows than it should (%d, not %d)", after, b.tables[j].name, sums[j].rows, want[j].rows)
 			same = false
 		}
 	}

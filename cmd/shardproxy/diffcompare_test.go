@@ -37,6 +37,7 @@ var modes = []mode{
 type answer struct {
 	columns string
 	rows    []string
+	cells   [][]string // of the rows
 	tag     string
 	err     *pgconn.PgError
 }
@@ -73,15 +74,15 @@ type rowsOf interface {
 func read(t testing.TB, sql string, rows rowsOf) (o answer) {
 	t.Helper()
 	for rows.Next() {
-		var b strings.Builder
+		var cells []string
 		for _, v := range rows.RawValues() {
 			if v == nil {
-				b.WriteString("|NULL")
+				cells = append(cells, "NULL")
 			} else {
-				fmt.Fprintf(&b, "|%q", v)
+				cells = append(cells, fmt.Sprintf("%q", v))
 			}
 		}
-		o.rows = append(o.rows, b.String())
+		o.cells, o.rows = append(o.cells, cells), append(o.rows, strings.Join(append([]string{""}, cells...), "|"))
 	}
 	for _, f := range rows.FieldDescriptions() {
 		o.columns += fmt.Sprintf("%s:%d:%d ", f.Name, f.DataTypeOID, f.TypeModifier)
@@ -269,15 +270,16 @@ func (f *fingerprint) add(o fingerprint) {
 	f.sum = a.Add(a, b).String()
 }
 
-func fingerprints(t testing.TB, c *pgx.Conn) []fingerprint {
+func (b *both) fingerprints(c *pgx.Conn) []fingerprint {
+	t := b.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	rows, err := c.Query(ctx, fingerprintSQL())
+	rows, err := c.Query(ctx, fingerprintSQL(b.tables))
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := make([]fingerprint, len(diffTables))
+	all := make([]fingerprint, len(b.tables))
 	for rows.Next() {
 		var i int
 		var f fingerprint
@@ -297,7 +299,7 @@ func fingerprints(t testing.TB, c *pgx.Conn) []fingerprint {
 func (b *both) save() {
 	b.copies = nil
 	for _, c := range slices.Concat(b.shards, []*pgx.Conn{b.owner}) {
-		for _, t := range diffTables {
+		for _, t := range b.tables {
 			var out bytes.Buffer
 			if _, err := c.PgConn().CopyTo(within(b.t, time.Minute), &out, "COPY (SELECT * FROM "+t.name+") TO STDOUT"); err != nil {
 				b.t.Fatal(err)
@@ -310,7 +312,7 @@ func (b *both) save() {
 func (b *both) restore() {
 	b.t.Helper()
 	var names []string
-	for _, t := range diffTables {
+	for _, t := range b.tables {
 		names = append(names, t.name)
 	}
 	i := 0

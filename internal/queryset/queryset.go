@@ -40,7 +40,7 @@ func Read(files fs.FS, folder string) ([]Query, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(names)
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(stem(a), stem(b)) })
 	var all []Query
 	for _, name := range names {
 		content, err := fs.ReadFile(files, name)
@@ -51,11 +51,14 @@ func Read(files fs.FS, folder string) ([]Query, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		q.Name = strings.TrimSuffix(path.Base(name), ".sql")
+		q.Name = stem(name)
 		all = append(all, q)
 	}
 	return all, nil
 }
+
+// stem is the name of a file without its folder and ending.
+func stem(name string) string { return strings.TrimSuffix(path.Base(name), ".sql") }
 
 func parse(content string) (q Query, err error) {
 	var text strings.Builder
@@ -134,8 +137,11 @@ func (q Query) Parameters() (sql string, args []any) {
 			seen, args = append(seen, p), append(args, p.text)
 		}
 		fmt.Fprintf(&b, "$%d", i+1)
-		if p.kind == "date" || p.kind == "interval" {
-			b.WriteString("::" + p.kind) // beside + and - it may be of several types
+		switch p.kind { // whose type beside an operator may be another, or none
+		case "date", "interval":
+			b.WriteString("::" + p.kind)
+		case "num":
+			b.WriteString("::numeric")
 		}
 	}
 	return b.String(), args

@@ -24,7 +24,7 @@ func TestTexts(t *testing.T) {
 		t.Error(got)
 	}
 	sql, args := q.Parameters()
-	if sql != "SELECT a, b FROM t\nWHERE a = $1 AND b < $2::date + $3::interval AND c IN ($4, $5, $4)" ||
+	if sql != "SELECT a, b FROM t\nWHERE a = $1 AND b < $2::date + $3::interval AND c IN ($4, $5::numeric, $4)" ||
 		!reflect.DeepEqual(args, []any{"O'Hara", "1995-03-15", "3 days", "3", "0.5"}) {
 		t.Error(sql, args)
 	}
