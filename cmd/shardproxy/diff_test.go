@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -118,8 +119,8 @@ func testNumber(t testing.TB, name string, otherwise int) int {
 func startBoth(t testing.TB) *both {
 	t.Helper()
 	// Generated statements may take long.
-	b := &both{tables: diffTables, limit: 4 * time.Second}
-	b.start(t, shardCount(t), diffSchema, diffPlaces)
+	b := &both{tables: slices.Concat(diffTables, valuesTables), limit: 4 * time.Second}
+	b.start(t, shardCount(t), diffSchema+valuesSchema, diffPlaces+valuesPlaces)
 	eventually(t, "the catalog is there", func() bool {
 		_, err := b.proxy.Exec(within(t, 10*time.Second), "SELECT * FROM customers WHERE id = 0")
 		return err == nil

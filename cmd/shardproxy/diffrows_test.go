@@ -31,6 +31,7 @@ func null(i, n int, word string) string {
 func diffRows() iter.Seq2[string, byte] {
 	return func(yield func(string, byte) bool) {
 		put := func(kind byte, format string, args ...any) { yield("INSERT INTO "+fmt.Sprintf(format, args...), kind) }
+		valuesRows(put)
 		for i := range 6 {
 			put('r', "products VALUES (%d, %s, %d.50)", i+1, null(i, 6, fmt.Sprintf("'p%d'", i%4)), i)
 			put('s', "settings VALUES ('k%d', %s, %d)", i, null(i, 3, fmt.Sprintf("'n%d'", i%3)), i+1)

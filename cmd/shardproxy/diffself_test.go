@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"shardproxy/internal/pgtest"
+)
+
+// TestDiffSelf runs the statements of the corpus that read all shards on two single
+// servers, whose rows lie in another order: they have one answer each, as far as they say
+// that rows are ordered, or the comparison with the program says nothing.
+func TestDiffSelf(t *testing.T) {
+	clusters := startClusters(t, 2)
+	b := &both{tables: slices.Concat(diffTables, valuesTables), limit: 4 * time.Second, proxied: &proxied{t: t}}
+	other := pgtest.Connect(t, clusters[1].Primary().DSN("app", "app"))
+	b.dsnOfAll = clusters[0].Primary().DSN("app", "app")
+	b.owner = pgtest.Connect(t, b.dsnOfAll)
+	must(t, b.owner, diffSchema+valuesSchema)
+	must(t, other, diffSchema+valuesSchema)
+	for sql := range diffRows() {
+		must(t, b.owner, sql)
+	}
+	for _, table := range b.tables {
+		var out bytes.Buffer
+		if _, err := b.owner.PgConn().CopyTo(within(t, time.Minute), &out, "COPY (SELECT * FROM "+table.name+") TO STDOUT"); err != nil {
+			t.Fatal(err)
+		}
+		lines := slices.Collect(strings.Lines(out.String()))
+		slices.Reverse(lines)
+		if _, err := other.PgConn().CopyFrom(within(t, time.Minute), strings.NewReader(strings.Join(lines, "")), "COPY "+table.name+" FROM STDIN"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.direct, b.proxy = b.connectTo(b.dsnOfAll), b.connectTo(clusters[1].Primary().DSN("app", "app"))
+	files, err := filepath.Glob("testdata/diff/corpus/fan*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	statements := 0
+	for _, path := range files {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reads, _, _ := strings.Cut(string(content), "\n----")
+		for line := range strings.Lines(strings.TrimPrefix(reads, "reads\n")) {
+			st, ok := readLine(t, strings.TrimSpace(line))
+			if !ok || st.varies || strings.HasPrefix(reads, "writes") {
+				continue
+			}
+			statements++
+			for _, m := range []mode{modes[0], modes[2], modes[4]} {
+				if !m.raw && slices.ContainsFunc(st.args, isTyped) {
+					continue
+				}
+				if why := b.compare(t, &st, m, false); why != "" && testing.Verbose() {
+					t.Logf("%s: %s", why, st.line)
+				}
+			}
+			if st.wrong != "" {
+				t.Error(st.wrong)
+			}
+		}
+	}
+	t.Logf("%d statements", statements)
+}
