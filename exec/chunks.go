@@ -1,9 +1,9 @@
 package exec
 
-// Sizes of chunks, in bytes. A new one has an eighth of what there is, so that no more than that
+// Sizes of chunks, in bytes. A new one has an eighth of what there is at most, so that no more than that
 // is unused and nothing is copied when it grows.
 const (
-	chunkMin = 256
+	chunkMin = 512
 	chunkMax = 1 << 20
 )
 
@@ -34,7 +34,7 @@ func (c *chunks) needs(n int) (more int) {
 // or, from 32 KiB on, a number of pages.
 func chunkSize(length int) int {
 	size := chunkMin
-	for size < 32<<10 && size*8 < length {
+	for size < 32<<10 && size*16 <= length {
 		size *= 2
 	}
 	if size == 32<<10 {
