@@ -92,7 +92,7 @@ func (c *scattering) notItsOwn() {
 	if c.raw == nil || !strings.HasPrefix(c.err.Code, "42") {
 		return
 	}
-	c.err = wire.Errorf("0A000", "this statement cannot be finished over several shards: %s", c.err.Message).
+	c.err = wire.Errorf("0A000", "this statement cannot be run over several shards: %s", c.err.Message).
 		WithDetail("The part of it that a server is asked for fails: %s", c.err.Message).
 		WithHint("Give the key of every sharded table, or write the statement in another way.")
 	c.raw = nil
@@ -122,11 +122,11 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 		for j, col := range g.about.columns {
 			t := c.types[col.typ]
 			if t.array == 0 {
-				c.fail(wire.Errorf("0A000", "this statement cannot be finished over several shards: values of column \"%s\" cannot be sent to another server", col.name), nil, -1)
+				c.fail(wire.Errorf("0A000", "this statement cannot be run over several shards: values of column \"%s\" cannot be sent to another server", col.name), nil, -1)
 				return nil, false
 			}
 			if !t.binary && c.s.unsafeEncoding {
-				c.fail(wire.Errorf("0A000", "this statement cannot be finished over several shards in an encoding in which a byte below 128 may be part of a character"), nil, -1)
+				c.fail(wire.Errorf("0A000", "this statement cannot be run over several shards in an encoding in which a byte below 128 may be part of a character"), nil, -1)
 				return nil, false
 			}
 			columns[j] = exec.ArrayColumn{Element: col.typ, Binary: t.binary && t.cast == ""}
@@ -384,7 +384,7 @@ func (c *scattering) sameColumns(have []rowColumn) *wire.Error {
 	if same {
 		return nil
 	}
-	return wire.Errorf("0A000", "this statement cannot be finished over several shards: its columns would have other types")
+	return wire.Errorf("0A000", "this statement cannot be run over several shards: its columns would have other types")
 }
 
 // finisher writes the text that finishes a query.
