@@ -29,6 +29,7 @@ type scattering struct {
 	options router.ScatterOptions
 	context router.Context
 	text    string
+	explain string        // what stands before text: EXPLAIN and its options
 	values  router.Values // of its own
 	asks    clientAsks
 	shards  []*scatterShard
@@ -72,6 +73,9 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		return e
 	}
 	c := &scattering{s: s, context: s.planContext(), text: string(s.values.Text), failed: -1}
+	if o := r.plan.Explain(); o != nil {
+		c.explain, c.text = c.text[:o.Start], c.text[o.Start:]
+	}
 	c.values = router.Values{Text: []byte(c.text), Types: slices.Clone(s.values.Types), Described: s.values.Described, OtherEncoding: !s.serverEncoding()}
 	c.asks = clientAsks{simple: bind == nil, parse: !r.parse, formats: []byte{0, 0}}
 	if bind != nil {
@@ -288,6 +292,9 @@ func (c *scattering) ending(out []byte, e *wire.Error) []byte {
 	switch {
 	case e == nil:
 		c.s.recall.confirm()
+		if c.explain != "" {
+			return wire.AppendCommandComplete(out, "EXPLAIN")
+		}
 		return wire.AppendCommandComplete(out, "SELECT "+strconv.FormatInt(c.rows, 10))
 	case e == c.err && c.raw != nil:
 		return wire.AppendFrame(c.head(out, nil), wire.MsgErrorResponse, c.raw)
@@ -328,9 +335,12 @@ func (c *scattering) run() {
 	if c.gone = client.SetNonBlocking(false); c.gone != nil {
 		return
 	}
-	if c.way.Merge != nil {
+	switch {
+	case c.explain != "":
+		c.explained()
+	case c.way.Merge != nil:
 		c.merge()
-	} else {
+	default:
 		c.gather()
 	}
 	c.endStreams()

@@ -36,6 +36,8 @@ type Route struct {
 	Moves bool `json:"moves,omitempty"`
 	// Drawn names the columns whose values the proxy draws and writes into the rows.
 	Drawn []string `json:"drawn,omitempty"`
+	// Scatter is how a query is answered that needs several shards.
+	Scatter *RouteScatter `json:"scatter,omitempty"`
 	// Refusal is set when Where is "refused".
 	Refusal *RouteRefusal `json:"refusal,omitempty"`
 }
@@ -93,6 +95,8 @@ type RouteInput struct {
 	Shards []string
 	// Owners is nil when it is not known who owns which slot: no shard is named then.
 	Owners *Owners
+	// Scatter is how the text is answered when it needs several shards; nil when it is not known.
+	Scatter *Scatter
 	// Values holds the text that the plan is of, its literals and, if there are any,
 	// the parameters.
 	Values *Values
@@ -125,6 +129,10 @@ func (p *Plan) Route(in RouteInput) *Route {
 	case p.Where == Keyed:
 		p.keyed(r, in)
 	}
+	if in.Scatter != nil && r.Where == FanOut.String() {
+		r.Scatter = in.Scatter.Explain()
+		r.Node, r.Why = "primary", "rows of several shards are read"
+	}
 	return r
 }
 
@@ -156,7 +164,7 @@ func (p *Plan) keyed(r *Route, in RouteInput) {
 			} else if !several {
 				err = all.group(g)
 			}
-			if p.fansOut && OnSeveral(err) {
+			if (p.fansOut || p.scatters) && OnSeveral(err) {
 				r.Where, err = FanOut.String(), nil
 			}
 			if err != nil && r.Refusal == nil {
@@ -171,7 +179,7 @@ func (p *Plan) keyed(r *Route, in RouteInput) {
 	}
 	if r.Refusal != nil {
 		r.Shards = nil
-	} else if p.fansOut && r.unknown() {
+	} else if (p.fansOut || p.scatters) && r.unknown() {
 		r.Where = FanOut.String()
 	}
 }

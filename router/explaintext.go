@@ -23,6 +23,9 @@ func (r *Route) Lines() []string {
 	if r.Omitted > 0 {
 		lines = append(lines, fmt.Sprintf("  and %d more", r.Omitted))
 	}
+	if r.Scatter != nil {
+		lines = append(lines, r.Scatter.lines()...)
+	}
 	if r.Moves {
 		lines = append(lines, "  rows move to the shard of their new key")
 	}

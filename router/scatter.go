@@ -122,7 +122,19 @@ func (r *Router) Scatter(sql string, ctx Context, o ScatterOptions) (*Scatter, e
 // scatter finds out how the text of a miss is answered from several shards, when it is a
 // query that needs them. found is where it would run otherwise.
 func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed) {
-	if len(shapes) != 1 || shapes[0].Kind != query.ShapeQuery || p.Single == nil || p.Single.Kind != query.KindSelect || m.ctx.Altered {
+	if len(shapes) != 1 || p.Single == nil || m.ctx.Altered {
+		return
+	}
+	sql := string(m.sql)
+	switch sh := shapes[0]; {
+	case sh.Kind == query.ShapeQuery && p.Single.Kind == query.KindSelect:
+	case sh.Kind == query.ShapeExplain && sh.Inner.Kind == query.ShapeQuery:
+		o, ok := query.ReadExplain(m.sql)
+		if !ok || o.Format != "text" {
+			return
+		}
+		sql = sql[o.Start:]
+	default:
 		return
 	}
 	refused := found.where == Refused
@@ -133,7 +145,7 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 		return
 	}
 	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
-	_, refusal := g.scatter(string(m.sql))
+	_, refusal := g.scatter(sql)
 	switch {
 	case refusal == nil && refused:
 		found.where, found.refusal, p.scatters = FanOut, nil, true

@@ -215,7 +215,11 @@ func (e *routeExplainer) route(sql []byte) *router.Route {
 	}
 	e.normal.Scan(sql)
 	v := &router.Values{Text: sql, Literals: e.normal.Literals}
-	return p.Route(router.RouteInput{Shards: e.shards, Owners: e.owners, Values: v})
+	in := router.RouteInput{Shards: e.shards, Owners: e.owners, Values: v}
+	if p.Scatters() {
+		in.Scatter, _ = e.router.Scatter(string(sql), e.ctx, router.ScatterOptions{}) // a plan that scatters has a way
+	}
+	return p.Route(in)
 }
 
 func (e *routeExplainer) print(w io.Writer, r *routed) error {

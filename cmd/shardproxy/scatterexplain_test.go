@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestExplainScatter has every way explained: how it goes, and what the shards say.
+func TestExplainScatter(t *testing.T) {
+	s := startShards(t, 2)
+	c := s.connectLoaded()
+	for i := range 8 {
+		must(t, c, "INSERT INTO customers VALUES ($1, 'x')", i)
+		must(t, c, "INSERT INTO orders (id, customer_id) VALUES ($1, $1)", i)
+	}
+	for _, test := range []struct {
+		sql  string
+		want []string
+	}{
+		{"SELECT * FROM orders", []string{"Fan-out: the shards' rows are merged\n", "  Shard s0:\n    Seq Scan on orders", "  Shard s1:\n    Seq Scan on orders"}},
+		{"SELECT * FROM orders ORDER BY id DESC LIMIT 3", []string{"merged, in order of 1 keys\n", "    Limit\n"}},
+		{"SELECT note, count(*), avg(id) FROM orders GROUP BY note", []string{"groups are put together", "Read 1: SELECT (note), pg_catalog.count(*) , pg_catalog.sum(id) , pg_catalog.count(id) FROM orders GROUP BY 1", "Finish on s0: SELECT \"shardproxy\".c1"}},
+		{"SELECT c.id FROM customers c JOIN orders o ON o.id = c.id WHERE o.note = 'x'", []string{"what is read on the shards is finished", "Read 1: SELECT \"c\".\"id\" FROM customers AS \"c\"",
+			"Read 2: SELECT \"o\".\"id\", \"o\".\"note\" FROM orders AS \"o\" WHERE (o.note = 'x')", "Finish on s0: SELECT c.id FROM (SELECT * FROM {1}) AS \"c\" JOIN (SELECT * FROM {2}) AS \"o\""}},
+	} {
+		for _, options := range []string{"(COSTS OFF)", "(ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF)"} {
+			got := asked(t, c, "EXPLAIN "+options+" "+test.sql)
+			for _, w := range test.want {
+				if strings.HasPrefix(options, "(A") {
+					w = strings.NewReplacer("Seq Scan on orders", "Seq Scan on orders (actual rows=", "    Limit\n", "    Limit (actual rows=3 ").Replace(w)
+				}
+				if !strings.Contains(got, w) {
+					t.Errorf("EXPLAIN %s %s has no %q:\n%s", options, test.sql, w, got)
+				}
+			}
+		}
+		route := asked(t, c, "EXPLAIN (ROUTE) "+test.sql)
+		if !strings.HasPrefix(route, "Route: its rows on each of: s0, s1\n  way: ") || !strings.Contains(route, "\n  read 1, fan-out: ") {
+			t.Errorf("EXPLAIN (ROUTE) %s:\n%s", test.sql, route)
+		}
+		if json := asked(t, c, "EXPLAIN (ROUTE, FORMAT json) "+test.sql); !strings.Contains(json, `"scatter": {`) {
+			t.Errorf("%s: %s", test.sql, json)
+		}
+	}
+	if got := askedWith(t, c, "EXPLAIN (COSTS OFF) SELECT * FROM orders WHERE id < $1 LIMIT $2", 5, 2); !strings.Contains(got, "Filter: (id < '5'::bigint)") || strings.Count(got, "Limit") != 2 {
+		t.Error(got)
+	}
+	// Of keys that lie on one shard, nothing is said of others.
+	two := [2]int{}
+	for i := range 8 {
+		if s.shardOf(i) == "s1" {
+			two[0], two[1] = two[1], i
+		}
+	}
+	if got := asked(t, c, fmt.Sprintf("EXPLAIN SELECT * FROM orders WHERE customer_id IN (%d, %d)", two[0], two[1])); !strings.HasPrefix(got, "Route: shard s1") {
+		t.Error(got)
+	}
+	for sql, code := range map[string]string{
+		"EXPLAIN SELECT * FROM orders WHERE nosuch = 1": "42703", "EXPLAIN (ANALYZE) SELECT 1/(id-id) FROM orders": "22012",
+		"EXPLAIN (FORMAT json) SELECT * FROM orders": "0A000", "EXPLAIN SELECT * FROM orders FOR UPDATE": "0A000",
+	} {
+		fails(t, c, sql, code)
+	}
+	if got := one(t, c, "SELECT count(*)::text FROM orders"); got != "8" {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,108 @@
+package proxy
+
+import (
+	"fmt"
+	"strings"
+
+	"shardproxy/pool"
+	"shardproxy/query"
+	"shardproxy/wire"
+)
+
+// explained answers EXPLAIN of a query over several shards: how it is answered, and what each
+// shard says of each query that it gets. What finishes the query is shown and not planned:
+// there are no rows to plan it for.
+func (c *scattering) explained() {
+	if c.moment(); c.err != nil || !c.describeClient() {
+		return
+	}
+	owners := c.s.db.Owners()
+	lines := []string{"Fan-out: " + c.wayText()}
+	if m := c.way.Merge; m != nil {
+		limit, offset, ok := c.bounds(m)
+		if !ok {
+			return
+		}
+		text := m.Before + m.After
+		if limit >= 0 {
+			text = fmt.Sprintf("%s LIMIT %d%s", m.Before, limit+offset, m.After)
+		}
+		shards, err := c.shardsOf(m.Plan, m.Proof, owners)
+		if err != nil {
+			c.fail(wire.AsError(err), nil, -1)
+			return
+		}
+		lines = c.plansOf(lines, shards, text)
+	}
+	for i := range c.way.Inputs {
+		in := &c.way.Inputs[i]
+		shards, err := c.shardsOf(in.Plan, in.Proof, owners)
+		if err != nil {
+			c.fail(wire.AsError(err), nil, -1)
+			return
+		}
+		lines = append(lines, spaced(fmt.Sprintf("Read %d: %s", i+1, in.Text)))
+		lines = c.plansOf(lines, shards, in.Text)
+	}
+	if finish := c.way.Explain().Finish; finish != "" {
+		lines = append(lines, spaced("Finish on "+c.s.db.Shards[c.shards[0].index].Name+": "+finish))
+	}
+	if c.err != nil {
+		return
+	}
+	var o routePortal
+	o.options = &query.ExplainOptions{Format: "text"}
+	out := c.head(c.s.client.Output(), o.description(nil)[5:])
+	for _, line := range lines {
+		out = appendTextRow(out, line)
+	}
+	c.s.client.SetOutput(out)
+}
+
+// wayText says how the query is answered.
+func (c *scattering) wayText() string {
+	x := c.way.Explain()
+	text := map[string]string{
+		"merge": "the shards' rows are merged", "rank": "the shards' rows are put in order by a server",
+		"groups": "the shards' groups are put together by a server", "gather": "what is read on the shards is finished by a server",
+	}[x.Way]
+	if m := c.way.Merge; m != nil && len(m.Keys) > 0 {
+		text += fmt.Sprintf(", in order of %d keys", len(m.Keys))
+	}
+	return text
+}
+
+// spaced is a text on one line.
+func spaced(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// plansOf appends what the shards say of a text.
+func (c *scattering) plansOf(lines []string, shards []int, text string) []string {
+	if len(shards) == 0 {
+		shards = []int{c.shards[0].index}
+	}
+	part, ok := c.part(c.explain + text)
+	if !ok {
+		return lines
+	}
+	part.Bind = append(part.Bind, 0, 0)
+	frames := partFrames(&part, true, wire.AppendEmpty(wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5)), wire.MsgSync))
+	for i, shard := range c.shards {
+		if c.err != nil || !contains(shards, shard.index) {
+			continue
+		}
+		a, err := shard.lease.Run(c.s.server.ctx, frames, pool.RunOptions{Keep: answerMax, Cancelled: c.unwanted.Load})
+		if err != nil {
+			shard.answer, shard.err = a, err
+			c.fail(wire.AsError(err), c.told(shard), i)
+			return lines
+		}
+		lines = append(lines, "  Shard "+c.s.db.Shards[shard.index].Name+":")
+		_, rows, _ := cutRows(a.Frames)
+		for _, row := range rows {
+			if f := rowFields(row[5:]); len(f) == 1 {
+				lines = append(lines, "    "+string(f[0]))
+			}
+		}
+	}
+	return lines
+}

@@ -1,0 +1,101 @@
+package router
+
+import (
+	"fmt"
+	"strings"
+)
+
+// RouteScatter is how a query over several shards is answered.
+type RouteScatter struct {
+	// Way is "merge" (the shards' rows are the answer), "rank" (the same, but a server puts them in
+	// order), "groups" (a server puts the shards' groups together) or "gather" (what is read on the
+	// shards is finished by a server).
+	Way string `json:"way"`
+	// Why is why the rows are not merged.
+	Why string `json:"why,omitempty"`
+	// Reads are the queries for the shards.
+	Reads []RouteRead `json:"reads"`
+	// Finish is what a server runs over what was read, which stands there as {1}, {2}.
+	Finish string `json:"finish,omitempty"`
+}
+
+// RouteRead is one query for the shards.
+type RouteRead struct {
+	Text string `json:"text"`
+	// Where is "keyed", "fan-out" (every shard), "home" or "any".
+	Where string `json:"where"`
+}
+
+// Explain returns what people are told of it.
+func (s *Scatter) Explain() *RouteScatter {
+	r := &RouteScatter{Way: "gather", Why: s.Why}
+	if m := s.Merge; m != nil {
+		r.Way = "merge"
+		text := strings.TrimSpace(m.Before)
+		if m.Limit.Set {
+			text += " LIMIT " + m.Limit.String() + m.Offset.plus()
+		}
+		r.Reads = []RouteRead{{Text: strings.TrimSpace(text + m.After), Where: m.Plan.Where.String()}}
+		return r
+	}
+	for i := range s.Inputs {
+		r.Reads = append(r.Reads, RouteRead{Text: s.Inputs[i].Text, Where: s.Inputs[i].Plan.Where.String()})
+	}
+	var b strings.Builder
+	for _, p := range s.Final {
+		switch p.Kind {
+		case PieceText:
+			b.WriteString(p.Text)
+		case PieceRows:
+			fmt.Fprintf(&b, "SELECT * FROM {%d}", p.Input+1)
+		case PieceParts:
+			fmt.Fprintf(&b, `{%d} AS "shardproxy"`, p.Input+1)
+			if p.Column > 0 {
+				r.Way = "rank"
+			}
+		case PieceVisible:
+			b.WriteString(`"shardproxy".*`)
+		case PieceSum:
+			b.WriteString("sum(" + part(p.Column) + ")")
+		case PieceMean:
+			b.WriteString("sum(" + part(p.Column) + ") / sum(" + part(p.Column+1) + ")")
+		}
+	}
+	if s.Grouped && r.Way == "gather" && len(s.Inputs) == 1 {
+		r.Way = "groups"
+	}
+	r.Finish = strings.TrimSpace(b.String())
+	return r
+}
+
+// String is the number, or the parameter that gives it.
+func (b Bound) String() string {
+	if b.Param > 0 {
+		return fmt.Sprintf("$%d", b.Param)
+	}
+	return fmt.Sprint(b.Value)
+}
+
+// plus is what a shard gives besides the LIMIT.
+func (b Bound) plus() string {
+	if !b.Set {
+		return ""
+	}
+	return " + " + b.String()
+}
+
+// lines are those of a Route.
+func (r *RouteScatter) lines() []string {
+	head := "  way: " + r.Way
+	if r.Why != "" {
+		head += " (" + r.Why + ")"
+	}
+	out := []string{head}
+	for i, read := range r.Reads {
+		out = append(out, oneLine(fmt.Sprintf("  read %d, %s: %s", i+1, read.Where, read.Text)))
+	}
+	if r.Finish != "" {
+		out = append(out, oneLine("  finish: "+r.Finish))
+	}
+	return out
+}
