@@ -85,7 +85,8 @@ func newWorld() *world {
 			}
 		}, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
 			MaxServers: 100, MaxClients: 500, Clients: 4,
-			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765},
+			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, Gathered: 4321, GatherHeld: 21},
+			Scatters:   map[string]int64{"merge": 11, "gather": 2},
 			PoolTotals: pool.Totals{Assigned: 850, Opened: 9, Closed: 2, DialErrors: 1, Resets: 6, Cancels: 7, Shed: 8, WaitNanos: 1_500_000_000},
 			Shards:     []Shard{{Name: "s0", Nodes: snapshot(0)}}},
 		{Name: "My-Db.2", ServerName: "my", ServerUser: "proxy", Mode: "session",

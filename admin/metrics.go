@@ -2,7 +2,9 @@ package admin
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,6 +89,8 @@ func families() []family {
 		"database_audits_total", "Times a server connection was asked what state it holds.",
 		"database_received_bytes_total", "Bytes received from clients.",
 		"database_sent_bytes_total", "Bytes sent to clients.",
+		"gathered_bytes_total", "Bytes of rows that were gathered from several shards.",
+		"gather_held_bytes", "Bytes of gathered rows that are held now.",
 		"pool_leases_total", "Times a server connection was lent.",
 		"pool_wait_seconds_total", "Time that clients waited for a server connection.",
 		"pool_refused_total", "Statements refused because the queue was full.",
@@ -97,6 +101,7 @@ func families() []family {
 		"server_cancels_total", "Cancel requests sent to servers.",
 	)
 	add([]string{"database", "reason"}, "refusals_total", "Requests refused because they cannot be run over several shards, by the reason.")
+	add([]string{"database", "way"}, "scatters_total", "Queries over several shards, by how they were answered.")
 	add([]string{"database", "user", "node", "state"}, "servers", "Server connections, by what they do.")
 	add([]string{"database", "user", "node"},
 		"pool_size", "Server connections allowed.",
@@ -199,6 +204,11 @@ func (e emitter) database(d *Database, now time.Time) {
 	for _, reason := range router.Reasons() {
 		e.counter("refusals_total", d.Refusals[reason], d.Name, string(reason))
 	}
+	for _, way := range slices.Sorted(maps.Keys(d.Scatters)) {
+		e.counter("scatters_total", d.Scatters[way], d.Name, way)
+	}
+	e.counter("gathered_bytes_total", t.Gathered, d.Name)
+	e.gauge("gather_held_bytes", float64(t.GatherHeld), d.Name)
 	p := &d.PoolTotals
 	e.counter("pool_leases_total", p.Assigned, d.Name)
 	e.seconds("pool_wait_seconds_total", time.Duration(p.WaitNanos), d.Name)

@@ -102,7 +102,9 @@ type Database struct {
 	Paused                 bool
 	Totals                 proxy.DatabaseTotals
 	// Refusals counts requests that no shard could be found for, by the reason.
-	Refusals   map[router.Reason]int64
+	Refusals map[router.Reason]int64
+	// Scatters counts queries over several shards, by how they were answered.
+	Scatters   map[string]int64
 	PoolTotals pool.Totals
 	Shards     []Shard
 	// Tables lists the tables of a database of several shards, none while they are not

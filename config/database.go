@@ -26,6 +26,12 @@ type Database struct {
 	// Functions run where a row lies that their arguments name, in the order of
 	// the file, where they are a map from their names. Default: none.
 	Functions []Function `yaml:"functions" form:"map" apply:"restart"`
+	// CrossShard is allow, warn or refuse: what becomes of queries that need rows of several
+	// shards. Default: allow.
+	CrossShard CrossShard `yaml:"cross_shard" enum:"allow|warn|refuse" default:"allow"`
+	// CrossShardQueries is how many such queries run at once outside of transactions; 0 is half
+	// of pool.size, at least one. Default: 0.
+	CrossShardQueries int `yaml:"cross_shard_queries" default:"0" min:"0" max:"100000"`
 	// Reads says which reads go to replicas.
 	Reads Reads `yaml:"reads"`
 	// Pool sizes the pools of server connections.
@@ -117,6 +123,16 @@ type Reads struct {
 	// without their schema. Default: none.
 	ReadOnlyFunctions []string `yaml:"read_only_functions" form:"one" apply:"restart"`
 }
+
+// CrossShard says what becomes of queries that need rows of several shards.
+type CrossShard string
+
+// The ways to treat them.
+const (
+	CrossShardAllow  CrossShard = "allow"
+	CrossShardWarn   CrossShard = "warn"   // they run, and the client gets a warning
+	CrossShardRefuse CrossShard = "refuse" // they are an error
+)
 
 // PoolMode says when a server connection goes back to its pool.
 type PoolMode string

@@ -1,7 +1,10 @@
 package exec
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"shardproxy/wire"
@@ -29,6 +32,37 @@ func TestArraysTooLarge(t *testing.T) {
 		var we *wire.Error
 		if c.fits && err != nil || !c.fits && (!errors.As(err, &we) || we.Code != "54000" || a.rows != c.rows || budget.Used() != 0) {
 			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// TestArraysAccount holds the budget against what is there, for values of all kinds and sizes.
+func TestArraysAccount(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 9))
+	budget := NewBudget(1 << 30)
+	a := NewArrays([]ArrayColumn{{Element: 25, Binary: true}, {Element: 25}}, budget)
+	for range 3000 {
+		v := bytes.Repeat([]byte(`a"\`), r.IntN(8))
+		if r.IntN(50) == 0 {
+			v = bytes.Repeat([]byte(`\`), r.IntN(50000))
+		}
+		field := append(binary.BigEndian.AppendUint32(nil, uint32(len(v))), v...)
+		if r.IntN(5) == 0 {
+			field = []byte{255, 255, 255, 255}
+		}
+		if err := a.Add(append(append([]byte{0, 2}, field...), field...), 0); err != nil {
+			t.Fatal(err)
+		}
+		var held, used int
+		for _, c := range a.columns {
+			for _, chunk := range c.elements.all {
+				held += cap(chunk)
+				used += len(chunk)
+			}
+			used -= c.elements.length
+		}
+		if int64(held) != budget.Used() || used != 0 {
+			t.Fatalf("%d bytes held, %d said; length wrong by %d", held, budget.Used(), used)
 		}
 	}
 }

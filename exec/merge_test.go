@@ -96,7 +96,7 @@ func (s *sunk) sink(frames []byte) error {
 // TestMergeLikeSort merges random rows and compares with sorting all of them.
 func TestMergeLikeSort(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 400 {
+	for range 150 {
 		testMerge(t, r)
 	}
 }

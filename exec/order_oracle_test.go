@@ -247,3 +247,16 @@ func TestOrderNotComparable(t *testing.T) {
 		}
 	}
 }
+
+// TestOrderNaN has NaNs that PostgreSQL does not make itself, but reads.
+func TestOrderNaN(t *testing.T) {
+	o := exec.Order{Type: 701}
+	for _, nan := range []uint64{0x7ff8000000000000, 0xfff8000000000000, 0x7ff8000000000001, 0xffffffffffffffff} {
+		v := int8Value(int64(nan))
+		for other, want := range map[uint64]int{0x7ff8000000000000: 0, 0x7ff0000000000000: 1, 0xfff0000000000000: 1, 0: 1} {
+			if c, err := o.Compare(v, int8Value(int64(other))); c != want || err != nil {
+				t.Errorf("%x against %x: %d, %v", nan, other, c, err)
+			}
+		}
+	}
+}

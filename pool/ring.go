@@ -116,12 +116,12 @@ func (r *ring) yieldLocked() {
 }
 
 // publish makes the frames in b up to to ones that can be taken; more may follow in b
-// unless sealed. False says that nobody takes any more.
-func (r *ring) publish(b *block, to int, sealed bool) bool {
+// unless sealed. When nobody takes any more it does nothing.
+func (r *ring) publish(b *block, to int, sealed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.dropping || r.finished {
-		return false
+		return
 	}
 	if !b.queued && to > 0 {
 		b.queued, b.from, b.to = true, 0, 0
@@ -129,7 +129,6 @@ func (r *ring) publish(b *block, to int, sealed bool) bool {
 	}
 	b.to, b.sealed = max(b.to, to), sealed
 	r.tellLocked()
-	return true
 }
 
 // fresh waits for an empty block; nil when nobody takes any more.

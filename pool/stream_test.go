@@ -295,6 +295,38 @@ func TestStreamAside(t *testing.T) {
 	}
 }
 
+// TestStreamKeepsRest has something follow the answer in the same read, and the answer be read
+// in part before: what follows stays on the connection.
+func TestStreamKeepsRest(t *testing.T) {
+	s := sharedBench(t, policy(1)).take()
+	defer s.Release(pool.Clean)
+	send(t, s, wire.AppendQuery(wire.AppendQuery(nil, "SELECT 'one'"), "SELECT 'two'"))
+	ready := wire.AppendReadyForQuery(nil, 'I')
+	for bytes.Count(s.Buffered(), ready) < 2 {
+		err := s.Fill(len(s.Buffered()) + 1)
+		if errors.Is(err, wire.ErrWouldBlock) {
+			err = s.Socket().AwaitReadable()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	st := stream(t, s, "SELECT 'three'", pool.StreamOptions{})
+	if _, err := st.End(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(s.Buffered(), []byte("two")) || bytes.Contains(s.Buffered(), []byte("one")) {
+		t.Fatalf("behind the answer there is %q", s.Buffered())
+	}
+	for kinds := ""; kinds != "TDCZTDCZ"; {
+		kind, _ := next(t, s)
+		if kinds += string(kind); len(kinds) > 8 {
+			t.Fatalf("behind the answer came %q", kinds)
+		}
+	}
+	works(t, s)
+}
+
 func TestStreamTooLarge(t *testing.T) {
 	s := sharedBench(t, policy(1)).take()
 	defer s.Release(pool.Clean)

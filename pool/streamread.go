@@ -196,10 +196,7 @@ func (r *streamReader) keep(kind byte, body []byte) error {
 // makeRoom hands on what is whole and sees to it that the block has room for the rest of
 // the message that is not, and for more.
 func (r *streamReader) makeRoom() error {
-	if !r.ring.publish(r.b, r.p, false) && r.b.queued {
-		// All that comes is dropped, but what was handed on may be in use.
-		r.use(&block{data: make([]byte, blockSize)})
-	}
+	r.ring.publish(r.b, r.p, false)
 	size := 5 // of the incomplete message
 	if r.w-r.p >= 5 {
 		size = int(binary.BigEndian.Uint32(r.b.data[r.p+1:])) + 1
@@ -229,13 +226,8 @@ func (r *streamReader) moveOn(large *block) {
 	}
 	next := r.ring.fresh()
 	if next == nil {
-		next = &block{data: make([]byte, blockSize)}
+		next = &block{data: make([]byte, blockSize)} // of the reader alone: what comes is dropped
 	}
-	r.use(next)
-}
-
-// use has an empty block take over what is not handed on.
-func (r *streamReader) use(next *block) {
 	r.w = copy(next.data, r.b.data[r.p:r.w])
 	r.b, r.p = next, 0
 }

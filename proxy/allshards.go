@@ -42,6 +42,12 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil && own && len(req.shards) == 1 && req.move == nil && req.scatter == nil {
 		return s.runAlone(kind, size, &req)
 	}
+	if e == nil && own && req.scatter != nil {
+		var end func()
+		if end, e = s.awaitTurn(); e == nil {
+			defer end()
+		}
+	}
 	if e == nil && s.tx != 'E' {
 		e = s.enlistAll(own, req.enlisted())
 	}

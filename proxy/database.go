@@ -69,6 +69,8 @@ type DatabasePolicy struct {
 	MaxClients   int // 0: no limit
 	ParsedMax    int // longer texts are relayed unread
 	MessageMax   int
+	// ScatterMax bounds the queries over several shards that run at once outside of transactions.
+	ScatterMax int
 	// GatherMax bounds the rows that one statement gathers from several shards, in bytes.
 	GatherMax int64
 	// SessionStatements bounds the named prepared statements one client may hold.
@@ -104,6 +106,7 @@ type Database struct {
 	// several shards.
 	Journal Journal
 	types   knownTypes
+	turns   turns
 	// Refresh is poked after a statement that changed the catalog; may be nil.
 	Refresh func()
 	// Refreshed is called instead in a database of several shards: it returns when
@@ -135,6 +138,9 @@ type databaseStats struct {
 	received, sent                                                               atomic.Int64
 	// refusals are counted by the places of their reasons in router.Reasons.
 	refusals [reasonsMax]atomic.Int64
+	// scatters are counted by the places of their ways in scatterWays.
+	scatters             [4]atomic.Int64
+	gathered, gatherHeld atomic.Int64
 }
 
 // DatabaseTotals are counters since start.
@@ -144,6 +150,8 @@ type DatabaseTotals struct {
 	Errors, Retries          int64 // errors that clients got; statements tried again unseen
 	Pins, Audits             int64
 	Received, Sent           int64 // bytes, clients' side, counted when a session ends or idles
+	Gathered                 int64 // bytes of rows that were gathered from several shards
+	GatherHeld               int64 // of those, what is held now
 }
 
 // Totals returns the database's counters.
@@ -153,6 +161,7 @@ func (d *Database) Totals() DatabaseTotals {
 		Statements: s.statements.Load(), Transactions: s.transactions.Load(), Reads: s.reads.Load(),
 		ReplicaReads: s.replicaReads.Load(), Errors: s.errors.Load(), Retries: s.retries.Load(),
 		Pins: s.pins.Load(), Audits: s.audits.Load(), Received: s.received.Load(), Sent: s.sent.Load(),
+		Gathered: s.gathered.Load(), GatherHeld: s.gatherHeld.Load(),
 	}
 }
 

@@ -37,6 +37,8 @@ type scattering struct {
 	// columns of its rows.
 	describedAs description
 	types       map[uint32]typeOf // of the columns of the inputs
+	budget      *exec.Budget
+	held        int64 // of what is gathered, in bytes
 	rows        int64
 	sentHead    bool
 	gone        error       // why the client cannot be reached
@@ -69,6 +71,10 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	if owners == nil {
 		return errNoOwners()
 	}
+	warn, e := s.mayScatter()
+	if e != nil {
+		return e
+	}
 	if e := s.unsteady(); e != nil {
 		return e
 	}
@@ -98,6 +104,9 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		if !ok {
 			return wire.Errorf("08P01", "invalid message format")
 		}
+	}
+	if warn {
+		c.notices = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
 	}
 	r.scatter = c
 	if err := c.plan(owners); err != nil {
@@ -234,6 +243,7 @@ func (s *session) runScatter(r *allRequest, end func(*wire.Error) (*wire.Error, 
 func (c *scattering) execute(p *router.Plan) error {
 	s := c.s
 	s.db.stats.statements.Add(1)
+	s.db.countScatter(c.way.Explain().Way)
 	s.setPhase(phaseActive)
 	for _, shard := range c.shards {
 		shard.lease, _ = s.partOn(shard.index)

@@ -170,8 +170,8 @@ func (c *scattering) arrayTypes(inputs []description) map[uint32]typeOf {
 	if len(ask) == 0 {
 		return out
 	}
-	// The text of a float depends on settings, and those in a composite type are text.
-	a := c.ask(wire.AppendQuery(nil, `SELECT oid::pg_catalog.int8, typarray::pg_catalog.int8, typcategory = 'A' AND typelem <> 0 AND typarray = 0,
+	// Arrays of arrays are one array, and rows are taken apart: both travel as text.
+	a := c.ask(wire.AppendQuery(nil, `SELECT oid::pg_catalog.int8, typarray::pg_catalog.int8, typcategory = 'A' AND typelem <> 0 AND typarray = 0 OR typtype = 'c',
 typsend <> 0 AND typreceive <> 0 AND (oid < 16384 OR typtype = 'e'), pg_catalog.format_type(oid, NULL)
 FROM pg_catalog.pg_type WHERE oid IN (`+strings.Join(ask, ", ")+")"))
 	if c.err != nil {

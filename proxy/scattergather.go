@@ -53,6 +53,7 @@ func (c *scattering) gather() {
 	if !ok {
 		return
 	}
+	defer c.release(inputs)
 	if len(inputs) > 0 && !c.read(inputs) {
 		return
 	}
@@ -98,6 +99,15 @@ func (c *scattering) notItsOwn() {
 	c.raw = nil
 }
 
+// release gives back what was gathered.
+func (c *scattering) release(inputs []gathered) {
+	for i := range inputs {
+		inputs[i].arrays.Release()
+	}
+	c.s.db.stats.gatherHeld.Add(-c.held)
+	c.held = 0
+}
+
 // lessExact reports whether parts of an aggregate would be less exact than the whole.
 func (c *scattering) lessExact(about []description) bool {
 	for _, p := range c.way.Final {
@@ -111,7 +121,7 @@ func (c *scattering) lessExact(about []description) bool {
 // prepareInputs makes the arrays for the rows.
 func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 	owners := c.s.db.Owners()
-	budget := exec.NewBudget(c.s.db.Policy().GatherMax)
+	c.budget = exec.NewBudget(c.s.db.Policy().GatherMax)
 	inputs := make([]gathered, len(about))
 	first := 1
 	for i := range inputs {
@@ -131,7 +141,7 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 			}
 			columns[j] = exec.ArrayColumn{Element: col.typ, Binary: t.binary && t.cast == ""}
 		}
-		g.arrays = exec.NewArrays(columns, budget)
+		g.arrays = exec.NewArrays(columns, c.budget)
 		var err error
 		if g.shards, err = c.shardsOf(g.input.Plan, g.input.Proof, owners); err != nil {
 			c.fail(wire.AsError(err), nil, -1)
@@ -182,6 +192,9 @@ func (c *scattering) read(inputs []gathered) bool {
 		return false
 	}
 	c.endStreams()
+	c.held = c.budget.Used()
+	c.s.db.stats.gathered.Add(c.held)
+	c.s.db.stats.gatherHeld.Add(c.held)
 	return c.err == nil
 }
 

@@ -47,6 +47,7 @@ type UserPolicy struct {
 	Mode       Mode
 	MaxClients int // 0: no limit
 	Timeouts   Timeouts
+	CrossShard CrossShard
 }
 
 // Settings is what a reload may change of a Server. It is read-only.

@@ -185,6 +185,7 @@ type session struct {
 	suspect        query.Effect           // effects since the last audit that it must look at
 	pinned         string                 // why the lease is kept, "" when it is not
 	pinnedWhy      atomic.Pointer[string] // pinned, for SHOW
+	crossShard     CrossShard
 	timeouts       Timeouts
 	cancels        cancelWaiters
 	greeted        *welcome          // what the client was told at login

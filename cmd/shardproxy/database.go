@@ -132,7 +132,12 @@ func databasePolicy(cfg *config.Config, conf *config.Database) proxy.DatabasePol
 	if wait == 0 {
 		wait = 100 * 365 * 24 * time.Hour // no bound
 	}
+	queries := conf.CrossShardQueries
+	if queries == 0 {
+		queries = max(conf.Pool.Size/2, 1)
+	}
 	return proxy.DatabasePolicy{
+		ScatterMax: queries,
 		Consistent: conf.Reads.Consistency == config.ConsistencySession, Split: conf.Reads.Split,
 		WaitTimeout: wait, MaxClients: maxClients,
 		ParsedMax: int(cfg.Limits.ParsedStatement), MessageMax: int(cfg.Limits.MessageSize), GatherMax: int64(cfg.Limits.Gather),

@@ -199,6 +199,13 @@ func userPolicy(cfg *config.Config, database, user string) proxy.UserPolicy {
 	if db == nil {
 		return p
 	}
+	cross := db.CrossShard
+	if u.CrossShard != "" {
+		cross = u.CrossShard
+	}
+	p.CrossShard = map[config.CrossShard]proxy.CrossShard{
+		config.CrossShardWarn: proxy.CrossShardWarn, config.CrossShardRefuse: proxy.CrossShardRefuse,
+	}[cross] // allowed otherwise
 	mode := db.Pool.Mode
 	if u.PoolMode != "" {
 		mode = u.PoolMode

@@ -79,7 +79,7 @@ func (s *source) Databases() []admin.Database {
 			Name:   conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
-			Paused: db.paused(), Totals: db.proxy.Totals(), Refusals: db.proxy.Refusals(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
+			Paused: db.paused(), Totals: db.proxy.Totals(), Refusals: db.proxy.Refusals(), Scatters: db.proxy.Scatters(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
 		})
 	})
 	return all
