@@ -145,7 +145,7 @@ func placesRows(t *testing.T, s *shardedProgram) {
 			t.Errorf("customer %d: %q %q %v", i, name, note, err)
 		}
 	}
-	fails(t, c, "SELECT count(*) FROM orders", "0A000")
+	fails(t, c, "SELECT * FROM orders FOR UPDATE", "0A000")
 	fails(t, c, "INSERT INTO orders (id) VALUES (1)", "0A000")
 	fails(t, c, "UPDATE products SET name = clock_timestamp()::text", "0A000")
 	fails(t, c, "SELECT * FROM orders WHERE customer_id = 'abc'", "22P02")
@@ -220,7 +220,7 @@ func transactionsOfAShard(t *testing.T, c *pgx.Conn) {
 	must(t, c, "BEGIN")
 	must(t, c, "COMMIT")
 	must(t, c, "BEGIN")
-	fails(t, c, "SELECT count(*) FROM orders", "0A000")
+	fails(t, c, "SELECT * FROM orders FOR UPDATE", "0A000")
 	fails(t, c, "SELECT 1", "25P02")
 	must(t, c, "ROLLBACK")
 	transactionsOfSeveral(t, c)
@@ -299,7 +299,7 @@ func writesOfSeveral(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	must(t, c, "ROLLBACK")
 	same("SELECT (count(extra) > 0)::text FROM orders", "true")
 	must(t, c, "SELECT extra FROM few WHERE customer_id = 2")
-	fails(t, c, "SELECT extra FROM few", "0A000")
+	must(t, c, "SELECT extra FROM few")
 	must(t, c, "BEGIN")
 	must(t, c, "CREATE VIEW fewer AS SELECT * FROM few WHERE id < 3")
 	fails(t, c, "DROP VIEW fewer", "0A000")
