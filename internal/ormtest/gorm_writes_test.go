@@ -163,8 +163,7 @@ func (s *gormShop) deletes(ctx context.Context) {
 // migrations lets gorm compare the model with the tables, and alter them.
 func (s *gormShop) migrations(ctx context.Context) {
 	m := s.db.WithContext(ctx).Migrator()
-	// Not of sharded tables that are there already: refused.md, 3.
-	check(m.AutoMigrate(&gormProduct{}))
+	check(m.AutoMigrate(&gormCustomer{}, &gormProduct{}, &gormOrder{}, &gormOrderItem{}))
 	check(m.AddColumn(&gormOrderNow{}, "Priority"))
 	check(m.CreateIndex(&gormOrderNow{}, "Note"))
 	s.say("%v %v", m.HasColumn(&gormOrderNow{}, "Priority"), m.HasIndex(&gormOrderNow{}, "idx_orders_note"))

@@ -34,9 +34,8 @@ def schema():
 
 def reflection():
     with connection.cursor() as c:
-        # Descriptions only of products: refused.md, 3.
-        print([(d.name, d.null_ok) for d in connection.introspection.get_table_description(c, "products")])
         for table in ("customers", "orders", "order_items", "products"):
+            print([(d.name, d.null_ok) for d in connection.introspection.get_table_description(c, table)])
             print(table, connection.introspection.get_sequences(c, table), connection.introspection.get_relations(c, table))
 
 
