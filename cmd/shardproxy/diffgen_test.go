@@ -45,6 +45,8 @@ type generator struct {
 	near bool
 	// ordered is set when the rows come in one order only.
 	ordered bool
+	// fan is set for a statement over several shards, see fans.
+	fan bool
 	// left is how many places may bind one still.
 	left int
 }
@@ -162,7 +164,12 @@ func (g *generator) value(c column) string {
 	switch c.kind {
 	case number:
 		return g.number(int64(g.IntN(9)))
+	case millis:
+		return g.number(int64(g.IntN(9)-4)) + "::numeric(12,3)"
 	case money:
+		if g.fan {
+			return g.number(int64(g.IntN(60))) + "::numeric(10,2)"
+		}
 		return g.number(int64(g.IntN(60))) + pick(g, []string{"", "::numeric"})
 	case dates:
 		if g.chance(60) {
@@ -262,6 +269,11 @@ func (g *generator) table(outer []column, before []column) (text string, columns
 			[]column{{name: alias + ".a", kind: number}, {name: alias + ".b", kind: words}}
 	case n < 37:
 		return fmt.Sprintf("generate_series(1, 3) AS %s(a)", alias), []column{{name: alias + ".a", kind: number}}
+	}
+	if g.fan {
+		if text, columns := g.fanTable(alias); text != "" {
+			return text, columns
+		}
 	}
 	total := 0
 	for _, t := range genTables {

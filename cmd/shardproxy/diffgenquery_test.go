@@ -14,6 +14,9 @@ func (g *generator) query(outer []column) (string, []column) {
 	if g.chance(12) && g.depth < 4 {
 		return g.union(outer)
 	}
+	if g.fan && g.chance(map[bool]int{true: 75, false: 35}[g.depth == 1]) {
+		return g.fanQuery(outer)
+	}
 	items := 1 + g.IntN(2)
 	if g.depth == 1 {
 		items = 1 + g.IntN(4)
@@ -167,6 +170,8 @@ func (g *generator) from(outer []column, items int) (string, []column) {
 			text += " CROSS JOIN " + right
 		case n < 16 && hasName(columns, "customer_id") && hasName(cols, "customer_id"):
 			text = fmt.Sprintf("%s%s JOIN %s USING (customer_id)", text, pick(g, []string{"", " LEFT", " RIGHT", " FULL"}), right)
+		case n < 24 && g.fan && hasName(columns, "k") && hasName(cols, "k"):
+			text = fmt.Sprintf("%s%s JOIN %s USING (k)", text, pick(g, []string{"", " LEFT", " FULL"}), right)
 		default:
 			kind := pick(g, []string{"", "", " LEFT", " LEFT", " LEFT", " RIGHT", " FULL"})
 			if lateral && (kind == " RIGHT" || kind == " FULL") {
@@ -179,7 +184,10 @@ func (g *generator) from(outer []column, items int) (string, []column) {
 				on += " AND " + g.condition(append(cols[:len(cols):len(cols)], columns...), nil)
 			}
 			if g.chance(12) && !lateral {
-				text = fmt.Sprintf("%s%s JOIN %s ON %s", right, kind, "("+text+")", on)
+				if i > 0 {
+					text = "(" + text + ")"
+				}
+				text = fmt.Sprintf("%s%s JOIN %s ON %s", right, kind, text, on)
 			} else {
 				text = fmt.Sprintf("%s%s JOIN %s ON %s", text, kind, right, on)
 			}

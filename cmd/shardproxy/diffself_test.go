@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,4 +70,26 @@ func TestDiffSelf(t *testing.T) {
 		}
 	}
 	t.Logf("%d statements", statements)
+	t.Run("random", b.selfRandom)
+}
+
+// selfRandom does so with generated statements, SHARDPROXY_TEST_SEQUENCES times 300. Few
+// are errors, most give rows.
+func (b *both) selfRandom(t *testing.T) {
+	var n counts
+	seed := testNumber(t, "SHARDPROXY_TEST_SEED", 1)
+	for i := range testNumber(t, "SHARDPROXY_TEST_SEQUENCES", 1) {
+		g := newGenerator(uint64(seed + i))
+		for range perSequence {
+			st := statement{sql: g.fans()}
+			st.args, st.ordered = g.args, g.ordered
+			st.line = fmt.Sprintf("seed %d, args %v: %s", seed+i, st.args, st.sql)
+			n.all++
+			n.add(t, b.one(t, &st, pick(g, modes), false, false), &st, false)
+		}
+	}
+	t.Logf("%d statements, %d errors, %d skipped, %d with rows; %v", n.all, n.errors, n.skipped, n.full, n.codes)
+	if n.errors > n.all/10 || n.full < n.all/2 {
+		t.Error("too many errors, or too few rows")
+	}
 }
