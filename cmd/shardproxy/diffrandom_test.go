@@ -60,7 +60,11 @@ func (b *both) sequence(t *testing.T, seed uint64, n *counts) {
 		st.args, st.ordered = g.args, g.ordered && !writes
 		commits := writes && g.chance(40)
 		st.line = fmt.Sprintf("seed %d, statement %d, args %v: %s", seed, i, st.args, st.sql)
-		got := b.one(t, &st, pick(g, modes), writes, commits)
+		m := pick(g, modes)
+		got := b.one(t, &st, m, writes, commits)
+		if st.wrong != "" && !writes && n.wrong < 5 {
+			st.wrong += "\ncut down: " + b.shrunk(t, &st, m)
+		}
 		before := *n
 		n.add(t, got, &st, writes)
 		if fans {
