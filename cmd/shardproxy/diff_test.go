@@ -94,6 +94,7 @@ func TestDiff(t *testing.T) {
 	b := startBoth(t)
 	t.Run("corpus", b.corpus)
 	b.restore()
+	t.Run("sessions", b.sessions)
 	t.Run("random", func(t *testing.T) {
 		b.random(t, testNumber(t, "SHARDPROXY_TEST_SEQUENCES", 1), testNumber(t, "SHARDPROXY_TEST_SEED", 1))
 	})
