@@ -112,6 +112,9 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	if err := c.plan(owners); err != nil {
 		return wire.AsError(err)
 	}
+	if c.way.Copy != nil && !c.asks.simple {
+		return wire.Errorf("0A000", "COPY of rows on several shards must be sent as a simple query")
+	}
 	r.shards = nil
 	for _, shard := range c.shards {
 		r.shards = append(r.shards, shard.index)
@@ -305,6 +308,9 @@ func (c *scattering) ending(out []byte, e *wire.Error) []byte {
 		if c.explain != "" {
 			return wire.AppendCommandComplete(out, "EXPLAIN")
 		}
+		if c.way.Copy != nil {
+			return wire.AppendCommandComplete(out, "COPY "+strconv.FormatInt(c.rows, 10))
+		}
 		return wire.AppendCommandComplete(out, "SELECT "+strconv.FormatInt(c.rows, 10))
 	case e == c.err && c.raw != nil:
 		return wire.AppendFrame(c.head(out, nil), wire.MsgErrorResponse, c.raw)
@@ -348,6 +354,8 @@ func (c *scattering) run() {
 	switch {
 	case c.explain != "":
 		c.explained()
+	case c.way.Copy != nil:
+		c.copyOut()
 	case c.way.Merge != nil:
 		c.merge()
 	default:

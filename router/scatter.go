@@ -21,10 +21,18 @@ type Scatter struct {
 	Final  []Piece
 	// Grouped is set when an input has aggregates of parts that Final puts together.
 	Grouped bool
+	// Copy is set for a COPY TO STDOUT, of which each shard gives its rows: Merge has its text.
+	Copy *CopyOut
 	// Home is set when Final must run on the home shard.
 	Home bool
 	// Why says why the shards' answers are not merged; "" when they are.
 	Why string
+}
+
+// CopyOut is how the rows of a COPY TO STDOUT stand in its data.
+type CopyOut struct {
+	// Binary data have a head and an end; Header is set when others begin with a line of names.
+	Binary, Header bool
 }
 
 // Merge is a query that every shard runs.
@@ -134,12 +142,13 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 			return
 		}
 		sql = sql[o.Start:]
+	case sh.Kind == query.ShapeCopy && !sh.Copy.From && !sh.Copy.File && p.Single.Kind == query.KindCopyTo:
 	default:
 		return
 	}
 	refused := found.where == Refused
 	switch {
-	case refused && found.refusal.Reason != reasonUnbound && found.refusal.Reason != reasonMixed:
+	case refused && found.refusal.Reason != reasonUnbound && found.refusal.Reason != reasonMixed && shapes[0].Kind != query.ShapeCopy:
 		return
 	case !refused && (found.where != Keyed || oneValue(found.groups)):
 		return

@@ -12,6 +12,9 @@ import (
 // scatter finds the way.
 func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 	g.sql, g.opts = sql, g.r.options([]byte(sql), g.ctx)
+	if s, refusal, is := g.copyOut(sql); is {
+		return s, refusal
+	}
 	whole, ok := g.prove(sql, true)
 	if !ok {
 		return nil, &Refusal{Reason: reasonUnknown, Why: "the text is not understood"}
