@@ -104,6 +104,10 @@ func (s *session) endSpread(own bool, e *wire.Error) (*wire.Error, error) {
 // enlistAll makes shards a part of the transaction, and the connection to the first of
 // them the lease; own begins one.
 func (s *session) enlistAll(own bool, shards []int) *wire.Error {
+	if own && s.serializable && len(shards) > 1 {
+		return wire.Errorf("0A000", "this statement runs on several shards, and SERIALIZABLE holds on one server only").
+			WithHint("SET default_transaction_isolation to 'repeatable read', or begin a transaction of another isolation level.")
+	}
 	if own {
 		s.begun, s.tx = &begunTx{text: "BEGIN", primary: true}, 'T'
 		if len(shards) > 1 {

@@ -29,6 +29,8 @@ type spreadTx struct {
 	// locals are the SET LOCAL that every shard gets; travelling is the plan of the last.
 	locals     []string
 	travelling *router.Plan
+	// crossShard is what SET LOCAL says of queries over several shards, "" for nothing.
+	crossShard string
 	// portals are where the portals are that were bound in it.
 	portals map[string]int
 	// tied is set when the session stays tied to its connection to the shard home.
@@ -75,7 +77,10 @@ func (s *session) notesSpread(p *router.Plan) {
 	case p == nil || p.Effects&query.EffectUnknown != 0:
 		m.only = "something ran in it whose effects are not known"
 	case p.Single != nil && p.Single.Kind == query.KindSetTransaction:
-		m.only = "it has SET TRANSACTION"
+		if m.travelling != p {
+			m.only = "it has SET TRANSACTION"
+		}
+		m.travelling = nil
 	case p.Effects&query.EffectSetting != 0 && setsLocally(p):
 		if m.travelling != p {
 			m.only = "it has SET LOCAL"

@@ -265,9 +265,14 @@ func refusedSetting(name, value string) *wire.Error {
 	switch {
 	case !strings.HasPrefix(name, ownPrefix):
 		return nil
+	case name == crossShardSetting:
+		if _, ok := crossShardNamed(value); !ok {
+			return wire.Errorf("22023", "invalid value for parameter \"%s\": \"%s\"", name, value).WithHint("Available values: allow, warn, refuse.")
+		}
+		return nil
 	case name != routeSetting:
 		return wire.Errorf("42704", "unrecognized configuration parameter \"%s\"", name).
-			WithHint("The proxy's only setting is shardproxy.route.")
+			WithHint("The proxy's settings are shardproxy.route and shardproxy.cross_shard.")
 	case routeNamed(value) == query.RouteInvalid:
 		return wire.Errorf("22023", "invalid value for parameter \"%s\": \"%s\"", name, value).WithHint(routeWords)
 	}

@@ -20,21 +20,30 @@ const (
 )
 
 // crossShardSetting is the setting of a session that overrides the configuration.
-const crossShardSetting = "shardproxy.cross_shard"
+const crossShardSetting = ownPrefix + "cross_shard"
+
+// crossShardNamed returns what a setting's value, in quotes or not, stands for.
+func crossShardNamed(value string) (mode CrossShard, ok bool) {
+	switch strings.Trim(strings.ToLower(value), "'\" ") {
+	case "allow":
+		return CrossShardAllow, true
+	case "warn":
+		return CrossShardWarn, true
+	case "refuse":
+		return CrossShardRefuse, true
+	}
+	return CrossShardRefuse, false // set where nobody could check it, as in a function
+}
 
 // mayScatter finds out whether the session wants such a query; warn is set when it is to be
 // told of it.
 func (s *session) mayScatter() (warn bool, e *wire.Error) {
 	mode := s.crossShard
 	if it, ok := s.settings.Get(crossShardSetting); ok {
-		switch strings.ToLower(strings.Trim(it.Text, "'")) {
-		case "allow":
-			mode = CrossShardAllow
-		case "warn":
-			mode = CrossShardWarn
-		default:
-			mode = CrossShardRefuse
-		}
+		mode, _ = crossShardNamed(it.Text)
+	}
+	if s.spread != nil && s.spread.crossShard != "" {
+		mode, _ = crossShardNamed(s.spread.crossShard)
 	}
 	if mode == CrossShardRefuse {
 		return false, wire.Errorf("0A000", "this statement needs rows of several shards, which is refused here").

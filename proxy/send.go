@@ -110,6 +110,15 @@ func (s *session) sendQuery(size int) (bool, error) {
 	if s.spread != nil && p.Effects&query.EffectSetting != 0 && s.travels(p) && p.Single.Settings[0].Local {
 		s.spread.locals = append(s.spread.locals, string(text[p.Single.Start:p.Single.End]))
 		s.spread.travelling = p
+		for _, set := range p.Single.Settings {
+			if set.Name == crossShardSetting {
+				s.spread.crossShard = set.Literal
+			}
+		}
+	}
+	if s.spread != nil && s.setsModes(p) {
+		s.spread.begin += "; " + string(text[p.Single.Start:p.Single.End])
+		s.spread.travelling = p
 	}
 	s.forward(size)
 	s.expectQuery(p)

@@ -26,6 +26,14 @@ func (s *session) travels(p *router.Plan) bool {
 	return true
 }
 
+// setsModes reports whether a command sets modes of the transaction that every shard to which
+// it comes can get with BEGIN.
+func (s *session) setsModes(p *router.Plan) bool {
+	c := p.Single
+	return c != nil && c.Kind == query.KindSetTransaction && p.Exact && c.Tx != (query.TxModes{}) &&
+		c.Tx.Isolation != "serializable" && len(s.spread.branches) == 0 && len(s.savepoints) == 0
+}
+
 // wholly are settings that are decided for the whole of a transaction, or that the
 // server tells more of than was set.
 var wholly = [...]string{"role", "session_authorization", "client_encoding", "datestyle",
