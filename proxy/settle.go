@@ -235,8 +235,10 @@ func (s *session) adoptSettings(st *pool.Settings) {
 	s.settings = st
 	s.setScope()
 	s.route = routeOf(st)
-	it, _ := st.Get("search_path")
-	s.searchPath = it.Text
+	it, set := st.Get("search_path")
+	if s.searchPath = it.Text; set && it.Text == "" {
+		s.searchPath = `""` // of no schema; without a setting it is the server's
+	}
 	if !it.Literal && it.Text != "" {
 		s.searchPath = router.UnknownPath
 	}
