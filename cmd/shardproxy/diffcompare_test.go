@@ -166,6 +166,7 @@ func askTyped(ctx context.Context, c *pgx.Conn, sql string, args []any) *typedRo
 var refusals = []string{
 	"this statement cannot be run over several shards: ",
 	"the value of the key cannot be understood: ",
+	"COPY of rows on several shards must be sent as a simple query",
 	"this statement cannot be finished over several shards: ",
 	"the statements of this request lie on several shards",
 	"the transaction runs on another shard than this statement",
