@@ -34,8 +34,9 @@ type ring struct {
 	filled   []*block // oldest first; only the last may be unsealed
 	free     []*block
 	made     int    // how many of blockSize there are
-	large    *block // the one that is larger; nil until one was needed
+	large    *block // the one that is larger; nil until one is needed
 	largeOut bool
+	held     *block // a larger one that has been taken
 	finished bool
 	dropping bool  // nobody takes any more
 	err      error // what take returns in the end
@@ -64,7 +65,11 @@ func (r *ring) takeLocked() ([]byte, error) {
 		b := r.filled[0]
 		if b.from < b.to {
 			frames := b.data[b.from:b.to:b.to]
-			b.from = b.to
+			if b.from = b.to; b == r.large {
+				// Who has it may wait for more before giving it back: another is made then.
+				r.held, r.large, r.largeOut = b, nil, false
+				r.yieldLocked()
+			}
 			r.tellLocked()
 			return frames, nil
 		}
@@ -99,8 +104,10 @@ func (r *ring) tellLocked() {
 }
 
 func (r *ring) recycleLocked(b *block) {
-	if b == r.large {
-		r.largeOut = false
+	if b == r.held {
+		if r.held = nil; r.large == nil {
+			r.large = b
+		}
 	} else if len(b.data) == blockSize {
 		b.queued, b.sealed = false, false
 		r.free = append(r.free, b)

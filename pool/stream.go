@@ -10,7 +10,7 @@ import (
 )
 
 // Stream is a request that runs on a connection and whose answer is read as it comes.
-// A goroutine reads ahead, up to four blocks of 64 KiB and one message that is larger;
+// A goroutine reads ahead, up to four blocks of 64 KiB and one message that is larger, beside one that was taken;
 // when nobody calls Next it stops, and the server waits for the socket. One
 // goroutine uses a Stream, but for Break and Ready, which any may call until End is called.
 //

@@ -107,6 +107,7 @@ type Database struct {
 	Journal Journal
 	types   knownTypes
 	turns   turns
+	known   knownScatters
 	// Refresh is poked after a statement that changed the catalog; may be nil.
 	Refresh func()
 	// Refreshed is called instead in a database of several shards: it returns when

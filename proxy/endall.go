@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -186,11 +187,18 @@ func (s *session) finish(commits bool) error {
 func (s *session) commitAll(all []branch, results []error) (failed error) {
 	var writers []int
 	s.task.aside(func() {
+		var readers sync.WaitGroup
 		for i, b := range all {
 			if b.wrote {
 				writers = append(writers, i)
-			} else if results[i] = commitPart(s.server.ctx, b.lease); results[i] != nil && failed == nil {
-				failed = results[i]
+			} else {
+				readers.Go(func() { results[i] = commitPart(s.server.ctx, b.lease) })
+			}
+		}
+		readers.Wait()
+		for _, err := range results {
+			if failed == nil {
+				failed = err
 			}
 		}
 		if failed == nil && len(writers) > 0 {

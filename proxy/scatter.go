@@ -37,16 +37,20 @@ type scattering struct {
 	// columns of its rows.
 	describedAs description
 	types       map[uint32]typeOf // of the columns of the inputs
-	budget      *exec.Budget
-	held        int64 // of what is gathered, in bytes
-	rows        int64
-	sentHead    bool
-	gone        error       // why the client cannot be reached
-	err         *wire.Error // what the client is told, nil while all is well
-	raw         []byte      // the same as a server said it, nil when none did
-	failed      int         // the shard that it failed on, -1 for none
-	notices     []byte
-	unwanted    atomic.Bool
+	// expected are the columns that every shard gives; cached is set when they were known, and not
+	// asked for, stale when they turn out to be others, and asked when what is known does not count.
+	expected             []rowColumn
+	cached, stale, asked bool
+	budget               *exec.Budget
+	held                 int64 // of what is gathered, in bytes
+	rows                 int64
+	sentHead             bool
+	gone                 error       // why the client cannot be reached
+	err                  *wire.Error // what the client is told, nil while all is well
+	raw                  []byte      // the same as a server said it, nil when none did
+	failed               int         // the shard that it failed on, -1 for none
+	notices              []byte
+	unwanted             atomic.Bool
 }
 
 // clientAsks is what the client's request asks for.

@@ -131,14 +131,16 @@ func (c *scattering) part(text string) (router.Part, bool) {
 
 // typeOf is what the proxy must know of a type to send its values in arrays.
 type typeOf struct {
-	array  uint32
-	binary bool
-	// cast is set when the values are sent as text instead, and read as this type.
+	array uint32
+	// cast is set when the values are sent as text, and read as this type.
 	cast string
 }
 
-// textArray is the type of arrays of text.
-const textArray = 1009
+// textArray is the type of arrays of text, textOID that of their elements.
+const (
+	textArray = 1009
+	textOID   = 25
+)
 
 // firstOwnOID is the first that is not PostgreSQL's own: others mean the same on every server.
 const firstOwnOID = 16384
@@ -187,8 +189,10 @@ FROM pg_catalog.pg_type WHERE oid IN (`+strings.Join(ask, ", ")+")"))
 		}
 		oid, _ := strconv.ParseUint(string(f[0]), 10, 32)
 		array, _ := strconv.ParseUint(string(f[1]), 10, 32)
-		t := typeOf{array: uint32(array), binary: string(f[3]) == "t"}
-		if string(f[2]) == "t" {
+		t := typeOf{array: uint32(array)}
+		switch {
+		case array == 0 && string(f[2]) != "t": // a pseudo-type: it has no values that could travel
+		case string(f[3]) != "t" || string(f[2]) == "t":
 			t = typeOf{array: textArray, cast: string(f[4])}
 		}
 		if out[uint32(oid)] = t; oid < firstOwnOID {

@@ -26,23 +26,8 @@ func (c *scattering) gather() {
 	if c.moment(); c.err != nil {
 		return
 	}
-	if !c.describeClient() {
-		return
-	}
-	parts := make([]router.Part, len(c.way.Inputs))
-	for i := range c.way.Inputs {
-		var ok bool
-		if parts[i], ok = c.part(c.way.Inputs[i].Text); !ok {
-			return
-		}
-	}
-	about := c.describe(parts...)
-	if c.err != nil {
-		c.notItsOwn()
-		return
-	}
-	c.types = c.arrayTypes(about)
-	if c.err != nil {
+	about, ok := c.describeAll()
+	if !ok {
 		return
 	}
 	if c.lessExact(about) {
@@ -55,9 +40,43 @@ func (c *scattering) gather() {
 	}
 	defer c.release(inputs)
 	if len(inputs) > 0 && !c.read(inputs) {
+		if c.stale {
+			c.afresh(c.gather)
+		}
 		return
 	}
 	c.finish(inputs)
+}
+
+// describeAll finds out what servers say of the client's text and of the inputs, and how these
+// travel.
+func (c *scattering) describeAll() (about []description, ok bool) {
+	key := c.knownKey()
+	if known := c.s.db.known.get(key); known != nil && !c.asked {
+		c.cached, c.describedAs, c.types = true, known.client, known.types
+		return known.inputs, c.takesParams()
+	}
+	if !c.describeClient() {
+		return nil, false
+	}
+	parts := make([]router.Part, len(c.way.Inputs))
+	for i := range c.way.Inputs {
+		var ok bool
+		if parts[i], ok = c.part(c.way.Inputs[i].Text); !ok {
+			return nil, false
+		}
+	}
+	about = c.describe(parts...)
+	if c.err != nil {
+		c.notItsOwn()
+		return nil, false
+	}
+	if c.types = c.arrayTypes(about); c.err != nil {
+		return nil, false
+	}
+	c.cached = false
+	c.s.db.known.put(key, &scatterKnown{client: c.describedAs, inputs: about, types: c.types})
+	return about, true
 }
 
 // describeClient asks what the client's text gives, and takes.
@@ -72,6 +91,13 @@ func (c *scattering) describeClient() bool {
 		return false
 	}
 	c.describedAs = d[0]
+	return c.takesParams()
+}
+
+// takesParams checks that the client's parameters are those that its text takes, and notes their
+// types.
+func (c *scattering) takesParams() bool {
+	v := &c.values
 	if n := len(c.describedAs.params); n != v.Count() {
 		c.fail(wire.Errorf("08P01", "bind message supplies %d parameters, but prepared statement \"\" requires %d", v.Count(), n), nil, -1)
 		return false
@@ -135,11 +161,10 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 				c.fail(wire.Errorf("0A000", "this statement cannot be run over several shards: values of column \"%s\" cannot be sent to another server", col.name), nil, -1)
 				return nil, false
 			}
-			if !t.binary && c.s.unsafeEncoding {
-				c.fail(wire.Errorf("0A000", "this statement cannot be run over several shards in an encoding in which a byte below 128 may be part of a character"), nil, -1)
-				return nil, false
+			columns[j] = exec.ArrayColumn{Element: col.typ, Binary: true}
+			if t.cast != "" {
+				columns[j].Element = textOID
 			}
-			columns[j] = exec.ArrayColumn{Element: col.typ, Binary: t.binary && t.cast == ""}
 		}
 		g.arrays = exec.NewArrays(columns, c.budget)
 		var err error
@@ -167,21 +192,41 @@ func (c *scattering) read(inputs []gathered) bool {
 			return nil
 		}
 		part.Bind = append(part.Bind, formats...)
-		tail := wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5))
+		tail := wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00"))
+		tail = wire.AppendFrame(tail, wire.MsgExecute, make([]byte, 5))
 		return partFrames(&part, true, wire.AppendEmpty(tail, wire.MsgSync))
 	})
 	if c.err != nil {
 		return false
 	}
+	c.expected = nil
+	if numbered {
+		c.expected = append(c.expected, rowColumn{typ: shardmap.Int4.OID()})
+	}
+	for i := range inputs {
+		c.expected = append(c.expected, inputs[i].about.columns...)
+	}
 	var failed error
+	agree := true
 	_, err := exec.Merge(sources, exec.MergeOptions{Limit: -1}, func(frames []byte) error {
+		if !agree {
+			return errStale
+		}
 		for len(frames) > 0 && failed == nil {
 			size := frameSize(frames)
 			failed = c.take(inputs, numbered, frames[5:size])
 			frames = frames[size:]
 		}
 		return failed
-	}, func(int, []byte) {})
+	}, func(_ int, frame []byte) {
+		if frame[0] == wire.MsgRowDescription && agree {
+			agree = c.agrees(frame[5:])
+		}
+	})
+	if !agree {
+		c.endStreams()
+		return false
+	}
 	if failed != nil {
 		c.fail(c.tooMuch(inputs, failed), nil, -1)
 		return false
@@ -300,7 +345,7 @@ func (c *scattering) inputFormats(inputs []gathered) (out []byte) {
 		for _, col := range inputs[i].about.columns {
 			t := c.types[col.typ]
 			f := uint16(0)
-			if t.binary && t.cast == "" {
+			if t.cast == "" {
 				f = 1
 			}
 			list = append(list, f)
@@ -415,7 +460,6 @@ type finisher struct {
 type arrayPlace struct {
 	arrays *exec.Arrays
 	column int
-	text   bool
 }
 
 func (f *finisher) text() []byte {
@@ -454,7 +498,7 @@ func (f *finisher) unnest(out []byte, input int) []byte {
 		for j, col := range g.about.columns {
 			t := f.types[col.typ]
 			f.arrays = append(f.arrays, t.array)
-			f.places = append(f.places, arrayPlace{g.arrays, j, !(t.binary && t.cast == "")})
+			f.places = append(f.places, arrayPlace{g.arrays, j})
 		}
 	}
 	out = append(out, "ROWS FROM ("...)
@@ -559,13 +603,11 @@ const float4OID = 700
 
 func (f *finisher) typ(input, column int) uint32 { return f.inputs[input].about.columns[column-1].typ }
 
-// formats are those of the arrays.
+// formats are those of the arrays: binary.
 func (f *finisher) formats() []uint16 {
 	out := make([]uint16, len(f.places))
-	for i := range f.places {
-		if !f.places[i].text {
-			out[i] = 1
-		}
+	for i := range out {
+		out[i] = 1
 	}
 	return out
 }

@@ -35,11 +35,12 @@ func (c *scattering) merge() {
 	o := exec.MergeOptions{Hidden: len(m.Keys), Offset: offset, Limit: limit}
 	var columns []byte
 	if len(m.Keys) > 0 || c.values.Moment != "" {
-		d := c.describe(part)
+		d := c.describeMerged(part)
 		if c.err != nil {
 			return
 		}
-		all := d[0].columns
+		c.expected = d.columns
+		all := d.columns
 		visible := len(all) - len(m.Keys)
 		for i, k := range m.Keys {
 			o.Keys = append(o.Keys, exec.Order{Type: all[visible+i].typ, Descending: k.Descending, NullsFirst: k.NullsFirst, Bytewise: k.Bytewise})
@@ -48,7 +49,7 @@ func (c *scattering) merge() {
 				return
 			}
 		}
-		columns = columnsFor(d[0].body, visible, c.asks.formats)
+		columns = columnsFor(d.body, visible, c.asks.formats)
 		part.Bind = appendFormats(part.Bind, c.asks.formats, visible, len(m.Keys))
 	} else {
 		part.Bind = append(part.Bind, c.asks.formats...)
@@ -63,7 +64,52 @@ func (c *scattering) merge() {
 	if c.err != nil {
 		return
 	}
-	c.stream(sources, o, columns)
+	if c.stream(sources, o, columns); c.stale {
+		c.afresh(c.merge)
+	}
+}
+
+// describeMerged describes the text that is merged, which may be known.
+func (c *scattering) describeMerged(part router.Part) (d description) {
+	key := c.knownKey()
+	if known := c.s.db.known.get(key); known != nil && !c.asked {
+		c.cached = true
+		return known.inputs[0]
+	}
+	all := c.describe(part)
+	if c.err != nil {
+		return d
+	}
+	c.cached = false
+	c.s.db.known.put(key, &scatterKnown{inputs: all})
+	return all[0]
+}
+
+// afresh runs the query once more, and asks what is no longer known to be so. No row has been given
+// to the client.
+func (c *scattering) afresh(run func()) {
+	c.s.db.known.put(c.knownKey(), nil)
+	c.stale, c.asked, c.expected = false, true, nil
+	run()
+}
+
+// agrees compares the columns of a shard with those that are expected; the first that come are,
+// when none are known.
+func (c *scattering) agrees(description []byte) bool {
+	have := readColumns(description)
+	if c.expected == nil {
+		c.expected = have
+	}
+	if sameTypes(have, c.expected) {
+		return true
+	}
+	if c.cached && !c.sentHead {
+		c.stale = true
+		return false
+	}
+	c.fail(wire.Errorf("55000", "the shards give columns of different types").
+		WithHint("Their definitions differ: see shardproxy check --schema."), nil, -1)
+	return false
 }
 
 // paramsKnown has a server look at a statement that does not use all parameters of Bind, of
@@ -93,35 +139,37 @@ func (c *scattering) named(columns *[]byte) bool {
 // stream gives the client what the sources give. columns is the body of its RowDescription, nil
 // for that of the first source.
 func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns []byte) {
-	begin := func() error {
+	begin := func() {
 		if columns == nil {
 			columns = []byte{0, 0} // of no columns: the server said NoData
 		}
-		out := c.head(c.s.client.Output(), columns)
-		c.s.client.SetOutput(out)
-		return nil
+		c.s.client.SetOutput(c.head(c.s.client.Output(), columns))
 	}
-	if columns != nil {
-		_ = begin()
-	}
+	agree := true
 	rows, err := exec.Merge(sources, o, func(frames []byte) error {
+		if !agree {
+			return errStale
+		}
 		if !c.sentHead {
-			_ = begin()
+			begin()
 		}
 		return c.send(frames)
-	}, func(source int, frame []byte) {
-		if frame[0] == wire.MsgRowDescription && columns == nil {
+	}, func(_ int, frame []byte) {
+		if frame[0] != wire.MsgRowDescription || !agree {
+			return
+		}
+		if agree = c.agrees(frame[5:]); agree && columns == nil {
 			columns = append([]byte(nil), frame[5:]...)
-			_ = begin()
 		}
 	})
 	c.rows = rows
-	if err != nil {
+	switch {
+	case !agree:
+		c.endStreams()
+	case err != nil:
 		c.streamFailed(err)
-		return
-	}
-	if !c.sentHead {
-		_ = begin()
+	case !c.sentHead:
+		begin()
 	}
 }
 

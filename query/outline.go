@@ -66,8 +66,9 @@ type SortKey struct {
 	Descending, NullsFirst bool
 	// Using is set for ORDER BY ... USING.
 	Using bool
-	// Column is set when the expression is a column.
+	// Column is set when the expression is a column, Star when it is t.* or the like.
 	Column *Column
+	Star   bool
 	node   *pg.Node
 }
 
@@ -270,7 +271,8 @@ func (o *Outline) order(r region) bool {
 		if k.Output > 0 {
 			k.Expr, k.node = o.Targets[k.Output-1].Expr, o.Targets[k.Output-1].node
 		}
-		if ref := k.node.GetColumnRef(); ref != nil && !starred([]*pg.Node{k.node}) {
+		k.Star = starred([]*pg.Node{k.node})
+		if ref := k.node.GetColumnRef(); ref != nil && !k.Star {
 			k.Column = columnOf(ref)
 		}
 		o.SortKeys = append(o.SortKeys, k)

@@ -45,6 +45,7 @@ type Router struct {
 	normals  sync.Pool
 	counts   [16]counts
 	opaque   atomic.Uint64
+	scatters *scatterCache
 	bound    atomic.Pointer[bound] // of the newest catalog that was planned with
 }
 
@@ -75,6 +76,7 @@ func New(opts Options) *Router {
 		long:     make(chan struct{}, max(1, opts.Parsers/2)),
 		seed:     maphash.MakeSeed(),
 		cache:    newCache(opts.CacheBytes),
+		scatters: newScatterCache(),
 		normals:  sync.Pool{New: func() any { return new(query.Normal) }},
 	}
 	for _, name := range opts.ReadOnlyFunctions {

@@ -2,6 +2,9 @@ package router
 
 import (
 	"slices"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"shardproxy/query"
 )
@@ -13,7 +16,7 @@ import (
 // what was read: see Input and Piece.
 
 // Scatter says how one text, a query, is answered from several shards. Its texts have the
-// parameters of the client's.
+// parameters of the client's. It is immutable and may be shared.
 type Scatter struct {
 	// Merge is set when each shard's answer is a part; Inputs and Final are set otherwise.
 	Merge  *Merge
@@ -119,12 +122,67 @@ func (r *Router) Scatter(sql string, ctx Context, o ScatterOptions) (*Scatter, e
 	if c == nil || !c.HasTables() {
 		return nil, (&Refusal{Reason: reasonLoading, Why: "the catalog is not loaded yet"}).Error()
 	}
+	key := scatterKey{sql: sql, ctx: ctx, o: o, version: c.Version()}
+	if s := r.scatters.get(key); s != nil {
+		return s, nil
+	}
 	g := &gatherer{r: r, ctx: ctx, rel: newSchema(r.boundTo(c), ctx), o: o}
 	s, refusal := g.scatter(sql)
 	if refusal != nil {
 		return nil, refusal.Error()
 	}
+	r.scatters.put(key, s)
 	return s, nil
+}
+
+// scatterKey is what a Scatter depends on.
+type scatterKey struct {
+	sql     string
+	ctx     Context
+	o       ScatterOptions
+	version uint64 // of the catalog
+}
+
+// scatterCache keeps the ways of the texts that came last.
+type scatterCache struct {
+	mu    sync.Mutex
+	of    *simplelru.LRU[scatterKey, *Scatter]
+	bytes int
+}
+
+// Bounds of the cache: its texts, and one text, in bytes, and their number.
+const (
+	scatterCacheBytes = 4 << 20
+	scatterTextBytes  = 64 << 10
+	scatterCacheTexts = 1024
+)
+
+func newScatterCache() *scatterCache {
+	c := &scatterCache{}
+	c.of, _ = simplelru.NewLRU(scatterCacheTexts, func(k scatterKey, _ *Scatter) { c.bytes -= len(k.sql) }) // fails for no size only
+	return c
+}
+
+func (c *scatterCache) get(k scatterKey) *Scatter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, _ := c.of.Get(k)
+	return s
+}
+
+func (c *scatterCache) put(k scatterKey, s *Scatter) {
+	if len(k.sql) > scatterTextBytes {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of.Contains(k) {
+		return
+	}
+	c.of.Add(k, s)
+	for c.bytes += len(k.sql); c.bytes > scatterCacheBytes; {
+		c.of.RemoveOldest()
+	}
 }
 
 // scatter finds out how the text of a miss is answered from several shards, when it is a
@@ -150,7 +208,7 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 	switch {
 	case refused && found.refusal.Reason != reasonUnbound && found.refusal.Reason != reasonMixed && shapes[0].Kind != query.ShapeCopy:
 		return
-	case !refused && (found.where != Keyed || oneValue(found.groups)):
+	case !refused && (found.where != Keyed || oneValue(found.groups) && oneKey(found.groups)):
 		return
 	}
 	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
@@ -218,11 +276,21 @@ func (a *alone) divides() bool {
 	case FanOut:
 		return f.fansOut
 	case Keyed:
-		return f.fansOut || oneValue(f.groups)
+		return f.fansOut || oneValue(f.groups) && oneKey(f.groups)
 	case Home, Anywhere:
 		return true
 	}
 	return false
+}
+
+// oneKey reports whether all groups, of one value for each column, surely have the same key.
+func oneKey(groups []Group) bool {
+	return !slices.ContainsFunc(groups, func(g Group) bool {
+		return !g.placement.colocated(groups[0].placement) || !slices.EqualFunc(g.columns, groups[0].columns, func(a, b []value) bool {
+			return len(a) == len(b) && (len(a) == 0 || a[0].source == b[0].source && a[0].index == b[0].index && a[0].fixed == b[0].fixed &&
+				a[0].negative == b[0].negative && a[0].cast == b[0].cast)
+		})
+	})
 }
 
 // routeQuery is route for a query, which may be found to run on several shards.
@@ -236,7 +304,7 @@ func routeQuery(rel relations, st *query.Statement, shapes []*query.Shape, sql s
 	if out.where == Refused && out.refusal.Reason != reasonUnbound || out.where != Refused && out.where != Keyed || shapes[0].Scope.Kind != query.ScopeSelect {
 		return out
 	}
-	if out.where == Keyed && oneValue(out.groups) {
+	if out.where == Keyed && oneValue(out.groups) && oneKey(out.groups) {
 		return out
 	}
 	ok, _ := prove(true).fansOut(&st.Commands[0])

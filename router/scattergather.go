@@ -59,7 +59,16 @@ func mention(s *query.Scope, names map[string]bool) {
 	if s == nil {
 		return
 	}
-	s.EachColumn(func(c *query.Column) { names[c.Name] = true })
+	s.EachColumn(func(c *query.Column) {
+		if names[c.Name] = true; c.Star {
+			names[starOf(c.Table)] = true
+		}
+	})
+	for i := range s.Outputs {
+		if q := s.Outputs[i].Qualifier; s.Outputs[i].Star && len(q) > 0 {
+			names[starOf(q[len(q)-1])] = true
+		}
+	}
 	var items func(r *query.Reference)
 	items = func(r *query.Reference) {
 		mention(r.Scope, names)
@@ -372,17 +381,15 @@ func (g *gatherer) needsAll(b *block, l *leaf, alias string) bool {
 			return true
 		}
 	}
-	natural, star := false, false
+	natural := false
 	for _, n := range b.nodes {
 		natural = natural || n.join != nil && n.join.Natural
 	}
-	note := func(c *query.Column) { star = star || c.Star && c.Table == alias }
-	b.scope.EachColumn(note)
-	for _, k := range b.links {
-		k.block.scope.EachColumn(note)
-	}
-	return natural || star || strings.Contains(g.sql, alias+".*") || len(l.ref.Columns) > 0
+	return natural || l.hidden || g.mentions[starOf(alias)] || len(l.ref.Columns) > 0
 }
+
+// starOf is how t.* stands among the names of columns.
+func starOf(table string) string { return table + "\x00*" }
 
 // filter are the conditions around a table that it can meet alone: a row that does not
 // meet them makes no difference.

@@ -142,7 +142,7 @@ func (g *gatherer) merge(a *alone, b *block, o *query.Outline) bool {
 	}
 	for i := range o.SortKeys {
 		k := &o.SortKeys[i]
-		if k.Using || !g.repeats(k.Expr.In(g.sql)) {
+		if k.Using || k.Star || !g.repeats(k.Expr.In(g.sql)) {
 			return false
 		}
 		key := Key{Descending: k.Descending, NullsFirst: k.NullsFirst}
@@ -243,7 +243,7 @@ func (g *gatherer) ranked(a *alone, b *block, o *query.Outline) bool {
 	order := make([]string, len(o.SortKeys))
 	for i := range o.SortKeys {
 		k := &o.SortKeys[i]
-		if k.Using || !g.repeats(k.Expr.In(g.sql)) {
+		if k.Using || k.Star || !g.repeats(k.Expr.In(g.sql)) {
 			return false
 		}
 		order[i] = `"shardproxy".s` + strconv.Itoa(i+1) + direction(k)
@@ -253,8 +253,9 @@ func (g *gatherer) ranked(a *alone, b *block, o *query.Outline) bool {
 	}
 	before, after := g.cutLimit(o, hiddenKeys(g.sql, o))
 	limit := ""
-	if sel.Limited() {
-		limit = " LIMIT (" + bare(g.sql, o.Limit, sel.FetchOne) + ")::pg_catalog.int8 + coalesce((" + bare(g.sql, o.Offset, false) + ")::pg_catalog.int8, 0)"
+	if o.Limit.There() || sel.FetchOne {
+		limit = " LIMIT least((" + bare(g.sql, o.Limit, sel.FetchOne) + ")::pg_catalog.int8::pg_catalog.numeric + coalesce((" +
+			bare(g.sql, o.Offset, false) + ")::pg_catalog.int8, 0), 9223372036854775807)::pg_catalog.int8"
 	}
 	if strings.Contains(limit, "\x00") {
 		return false

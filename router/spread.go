@@ -13,7 +13,7 @@ import (
 func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	names, tables := c.Relations, sh.Tables
 	p.newViews = AddViews(p.newViews, makesViews(sh, p.sql[c.Start:c.End]))
-	if sh.Kind == query.ShapeCreateView {
+	if sh.Kind == query.ShapeCreateView || sh.What() == "the command CompositeTypeStmt" {
 		names, tables = nil, nil // it is where what it reads is
 	}
 	if sh.What() == "the command DoStmt" {
