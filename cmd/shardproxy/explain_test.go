@@ -173,7 +173,7 @@ func routesOfEachKind(t *testing.T, c *pgx.Conn) {
 		"SELECT FROM": "Route: refused (0A000, not_understood)\n",
 		"INSERT INTO customers VALUES (0,'a'),(1,'b'),(2,'c'),(3,'d'),(4,'e')":  "Route: rows by their keys: s",
 		"SELECT * FROM orders WHERE customer_id = $1":                           "Route: the shard of $1\n  public.orders: customer_id = $1\nNode: primary or replica",
-		"SELECT * FROM orders o, customers c WHERE o.customer_id=$2 AND c.id=5": "Route: the shard of $2, '5'\n",
+		"SELECT * FROM orders o, customers c WHERE o.customer_id=$2 AND c.id=5": "Route: its rows on the shards of $2, '5'\n",
 		"SELECT * FROM orders WHERE customer_id = 1 FOR UPDATE":                 "Route: shard s",
 	} {
 		if got := asked(t, c, "explain (route) "+sql); !strings.HasPrefix(got, want) {
