@@ -23,6 +23,9 @@ type allRequest struct {
 	move *moving
 	// moment is set when the frames hold the server's mark for the time of the transaction.
 	moment bool
+	// told is the result that the client was told of a statement that it prepared before; nil when
+	// it was not.
+	told *string
 	// scatter is set for a query that is answered from several shards.
 	scatter *scattering
 	// parse is set when the client's own request has no Parse: the answer to ours is
@@ -73,6 +76,7 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 				r.parse = true
 				r.frames = wire.AppendParse(r.frames, "", rest)
 				r.plan = s.boundPlan(name)
+				r.told = s.toldOf(name)
 			}
 			r.frames = wire.AppendFrame(r.frames, kind, []byte("\x00\x00"), values)
 		case wire.MsgDescribe:

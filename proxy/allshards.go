@@ -55,7 +55,7 @@ func (s *session) runAll(kind byte, size int) error {
 		return s.refuseWhole(kind, size, e)
 	}
 	if req.scatter != nil && s.tx != 'E' {
-		return s.runScatter(&req, func(e *wire.Error) (*wire.Error, error) { return s.endSpread(own, e) })
+		return s.runScatter(&req, own, func(e *wire.Error) (*wire.Error, error) { return s.endSpread(own, e) })
 	}
 	s.db.stats.statements.Add(1)
 	s.setPhase(phaseActive)

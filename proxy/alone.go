@@ -128,7 +128,7 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	e := s.enlistAll(false, r.enlisted())
 	var answer pool.Answer
 	if e == nil && r.scatter != nil {
-		return s.runScatter(r, s.endTied)
+		return s.runScatter(r, false, s.endTied)
 	}
 	if e == nil {
 		s.setPhase(phaseActive)

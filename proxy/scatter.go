@@ -1,13 +1,10 @@
 package proxy
 
 import (
-	"encoding/binary"
-	"errors"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"shardproxy/exec"
 	"shardproxy/pool"
@@ -24,15 +21,16 @@ import (
 
 // scattering is such a query.
 type scattering struct {
-	s       *session
-	way     *router.Scatter
-	options router.ScatterOptions
-	context router.Context
-	text    string
-	explain string        // what stands before text: EXPLAIN and its options
-	values  router.Values // of its own
-	asks    clientAsks
-	shards  []*scatterShard
+	s        *session
+	way      *router.Scatter
+	options  router.ScatterOptions
+	context  router.Context
+	text     string
+	explain  string        // what stands before text: EXPLAIN and its options
+	values   router.Values // of its own
+	asks     clientAsks
+	promised *string // the result that the client was told before
+	shards   []*scatterShard
 	// describedAs is what the first shard says of the text: the types of its parameters and the
 	// columns of its rows.
 	describedAs description
@@ -50,7 +48,10 @@ type scattering struct {
 	raw                  []byte      // the same as a server said it, nil when none did
 	failed               int         // the shard that it failed on, -1 for none
 	notices              []byte
+	lost                 bool // a connection
 	unwanted             atomic.Bool
+	started              []int          // the shards of the streams
+	cancels              sync.WaitGroup // requests under way
 }
 
 // clientAsks is what the client's request asks for.
@@ -112,6 +113,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	if warn {
 		c.notices = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
 	}
+	c.promised = r.told
 	r.scatter = c
 	if err := c.plan(owners); err != nil {
 		return wire.AsError(err)
@@ -218,23 +220,75 @@ func (c *scattering) shardsOf(p *router.Plan, proof string, owners *router.Owner
 }
 
 // runScatter runs the query on the shards of the transaction, which end ends if it is the
-// query's own: end gets what failed, nil for nothing, and returns what the client is told.
-func (s *session) runScatter(r *allRequest, end func(*wire.Error) (*wire.Error, error)) error {
+// query's own: end gets what failed, nil for nothing, and returns what the client is told. With
+// own it may run again when a connection is lost.
+func (s *session) runScatter(r *allRequest, own bool, end func(*wire.Error) (*wire.Error, error)) error {
 	c := r.scatter
 	s.client.Release()
 	s.held = false
 	s.dropRequest()
-	if err := c.execute(r.plan); err != nil {
+	err := c.execute(r.plan)
+	for tries := 0; own && c.again(err) && tries < scatterTries; tries++ {
+		if e := c.anew(); e != nil {
+			if e.IsFatal() {
+				return e
+			}
+			return c.answer(e)
+		}
+		err = c.execute(r.plan)
+	}
+	if err != nil {
 		return err
 	}
 	e, err := end(c.err)
 	if err != nil {
 		return err
 	}
-	s.forgetPlans()
 	if e != nil && e.IsFatal() {
 		return e
 	}
+	return c.answer(e)
+}
+
+// scatterTries bounds how often a query is run again whose rows nobody has had.
+const scatterTries = 8
+
+// again reports whether a query outside of transactions may run again after an error that would end
+// the session: a connection was lost, and the client has been told nothing.
+func (c *scattering) again(err error) bool {
+	return err != nil && !c.sentHead && c.gone == nil && c.lost && !c.unwanted.Load()
+}
+
+// anew gives up what the query has of the shards and begins again. It may wait for a shard that has
+// no primary.
+func (c *scattering) anew() *wire.Error {
+	s := c.s
+	s.db.stats.retries.Add(1)
+	for _, shard := range c.shards {
+		fate := pool.Dirty
+		if isLost(shard.err) {
+			fate = pool.Dead
+		}
+		if shard.lease == s.lease {
+			s.giveBack(fate)
+			continue
+		}
+		shard.lease.Release(fate)
+	}
+	s.spread, s.begun, s.tx = nil, nil, 'I'
+	shards := make([]int, len(c.shards))
+	for i, shard := range c.shards {
+		shards[i] = shard.index
+		c.shards[i] = &scatterShard{index: shard.index}
+	}
+	c.err, c.raw, c.failed, c.notices, c.rows, c.lost = nil, nil, -1, nil, 0, false
+	return s.enlistAll(true, shards)
+}
+
+// answer tells the client how the query ended.
+func (c *scattering) answer(e *wire.Error) error {
+	s := c.s
+	s.forgetPlans()
 	s.client.SetOutput(c.ending(s.client.Output(), e))
 	if e != nil {
 		s.db.stats.errors.Add(1)
@@ -262,6 +316,7 @@ func (c *scattering) execute(p *router.Plan) error {
 	}
 	for _, shard := range c.shards {
 		if isLost(shard.err) {
+			c.lost = true
 			s.db.Shards[shard.index].Nodes.Suspect(shard.lease.Node, shard.err)
 			return wire.Fatal("08006", "the connection to a server was lost").
 				WithDetail("Shard %s, node %s.", s.db.Shards[shard.index].Name, shard.lease.Address()).WithCause(shard.err)
@@ -346,207 +401,4 @@ func (c *scattering) head(out, columns []byte) []byte {
 		out = wire.AppendFrame(out, wire.MsgRowDescription, columns)
 	}
 	return out
-}
-
-// run has it done, up to the end of all answers.
-func (c *scattering) run() {
-	defer c.watched()()
-	client := c.s.client.Socket()
-	if c.gone = client.SetNonBlocking(false); c.gone != nil {
-		return
-	}
-	switch {
-	case c.explain != "":
-		c.explained()
-	case c.way.Copy != nil:
-		c.copyOut()
-	case c.way.Merge != nil:
-		c.merge()
-	default:
-		c.gather()
-	}
-	c.endStreams()
-	if err := client.SetNonBlocking(true); c.gone == nil {
-		c.gone = err
-	}
-}
-
-// fail notes the first failure.
-func (c *scattering) fail(e *wire.Error, raw []byte, shard int) {
-	if c.err == nil {
-		c.err, c.raw, c.failed = e, raw, shard
-	}
-}
-
-// start sends each shard its frames.
-func (c *scattering) start(frames func(shard *scatterShard) []byte) []exec.Source {
-	var sources []exec.Source
-	for i, shard := range c.shards {
-		b := frames(shard)
-		if b == nil {
-			continue
-		}
-		shard.stream, shard.err = shard.lease.Stream(b, pool.StreamOptions{})
-		if shard.err != nil {
-			c.fail(wire.AsError(shard.err), nil, i)
-			return nil
-		}
-		sources = append(sources, shard.stream)
-	}
-	return sources
-}
-
-// endStreams waits for the end of all streams; one that failed has the others cancelled.
-func (c *scattering) endStreams() {
-	if c.err != nil || c.gone != nil {
-		// The request has been taken before anything else runs there.
-		var taken sync.WaitGroup
-		for _, shard := range c.shards {
-			if shard.stream != nil {
-				taken.Add(1)
-				shard.lease.Cancel(taken.Done)
-			}
-		}
-		defer taken.Wait()
-	}
-	for i, shard := range c.shards {
-		if shard.stream == nil {
-			continue
-		}
-		shard.answer, shard.err = shard.stream.End()
-		shard.stream = nil
-		if shard.err != nil {
-			c.fail(wire.AsError(shard.err), c.told(shard), i)
-		} else {
-			c.notices = append(c.notices, newNotices(shard.answer.Frames, c.notices)...)
-		}
-	}
-}
-
-// told is a server's error as the client gets it: with the shard, and without a place in a
-// text that is not the client's.
-func (c *scattering) told(shard *scatterShard) []byte {
-	if shard.answer.Error == nil {
-		return nil
-	}
-	return onShard(withoutPosition(shard.answer.Error), c.s.db.Shards[shard.index].Name)
-}
-
-// onShard names the shard in the detail of an error.
-func onShard(body []byte, name string) (out []byte) {
-	detail := "Shard " + name + "."
-	seen := false
-	for len(body) > 0 && body[0] != 0 {
-		value, rest, ok := wire.CString(body[1:])
-		if !ok {
-			return append(out, body...)
-		}
-		out = append(append(out, body[0]), value...)
-		if body[0] == 'D' {
-			seen = true
-			out = append(append(out, ' '), detail...)
-		}
-		out, body = append(out, 0), rest
-	}
-	if !seen {
-		out = append(append(append(out, 'D'), detail...), 0)
-	}
-	return append(out, 0)
-}
-
-// send gives the client frames, and waits until it takes them.
-func (c *scattering) send(frames []byte) error {
-	client := c.s.client
-	client.SetOutput(append(client.Output(), frames...))
-	if client.Pending() < clientBatch {
-		return nil
-	}
-	return c.flush()
-}
-
-// clientBatch is how much is written to the client at once, in bytes.
-const clientBatch = 32 << 10
-
-// errUnwanted says that the client wants no more, or cannot be reached.
-var errUnwanted = errors.New("the client wants no more")
-
-func (c *scattering) flush() error {
-	if err := c.s.client.Flush(); err != nil {
-		c.gone = err
-		return errUnwanted
-	}
-	return nil
-}
-
-// watched watches over the query until the function that it returns is called.
-func (c *scattering) watched() (end func()) {
-	done, over := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(over)
-		c.watch(done)
-	}()
-	return func() {
-		close(done)
-		<-over
-	}
-}
-
-// watch cancels the query on the shards when it is not wanted any more.
-func (c *scattering) watch(done <-chan struct{}) {
-	tick := time.NewTicker(copyPoll)
-	defer tick.Stop()
-	cancelled := false
-	for {
-		select {
-		case <-done:
-			return
-		case <-c.s.server.ctx.Done():
-			for _, shard := range c.shards {
-				_ = shard.lease.Socket().Shutdown() // it is lost either way
-			}
-			_ = c.s.client.Socket().Shutdown()
-			return
-		case <-tick.C:
-			for _, shard := range c.shards {
-				if shard.lease.Abandoned() {
-					_ = shard.lease.Socket().Shutdown() // as above
-				}
-			}
-			left := c.s.client.Socket().HungUp()
-			if !cancelled && (left || c.s.cancelWanted()) {
-				cancelled = true
-				c.unwanted.Store(true)
-				for _, shard := range c.shards {
-					shard.lease.Cancel(nil)
-				}
-			}
-			if c.s.control.Load()&controlKill != 0 || left {
-				_ = c.s.client.Socket().Shutdown() // or it would be waited for
-			}
-		}
-	}
-}
-
-// appendFormats appends result formats as Bind has them: the client's for its columns, and
-// binary for so many behind them.
-func appendFormats(dst, client []byte, columns, hidden int) []byte {
-	if hidden == 0 {
-		return append(dst, client...)
-	}
-	n := int(binary.BigEndian.Uint16(client))
-	dst = binary.BigEndian.AppendUint16(dst, uint16(columns+hidden))
-	for i := range columns {
-		f := uint16(0)
-		switch {
-		case n == 1:
-			f = binary.BigEndian.Uint16(client[2:])
-		case i < n:
-			f = binary.BigEndian.Uint16(client[2+2*i:])
-		}
-		dst = binary.BigEndian.AppendUint16(dst, f)
-	}
-	for range hidden {
-		dst = binary.BigEndian.AppendUint16(dst, 1)
-	}
-	return dst
 }

@@ -38,7 +38,7 @@ func (c *scattering) copyOut() {
 	if err := c.send(wire.AppendEmpty(last, wire.MsgCopyDone)); err != nil {
 		return
 	}
-	c.endStreams()
+	c.endStreams(nil)
 	for _, shard := range c.shards {
 		_, n, _ := shard.answer.Count()
 		c.rows += int64(n)

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"shardproxy/exec"
-	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/shardmap"
 	"shardproxy/wire"
@@ -31,11 +30,11 @@ func (c *scattering) gather() {
 		return
 	}
 	if c.lessExact(about) {
-		c.again(router.ScatterOptions{NoMerge: c.options.NoMerge, NoGroups: true})
+		c.otherwise(router.ScatterOptions{NoMerge: c.options.NoMerge, NoGroups: true})
 		return
 	}
 	inputs, ok := c.prepareInputs(about)
-	if !ok {
+	if !ok || !c.formatsFit(len(c.describedAs.columns)) || !c.asTold(c.describedAs.body) || !c.ownsViews() {
 		return
 	}
 	defer c.release(inputs)
@@ -134,6 +133,55 @@ func (c *scattering) release(inputs []gathered) {
 	c.held = 0
 }
 
+// ownsViews checks that the views whose queries were written out are the role's own: those
+// of others read with their owner's rights.
+func (c *scattering) ownsViews() bool {
+	if len(c.way.Views) == 0 {
+		return true
+	}
+	names := make([]string, len(c.way.Views))
+	for i, v := range c.way.Views {
+		names[i] = "'" + strings.ReplaceAll(v, "'", "''") + "'::pg_catalog.regclass"
+	}
+	a := c.ask(wire.AppendQuery(nil, `SELECT pg_catalog.bool_and(pg_catalog.pg_get_userbyid(relowner) = current_user
+AND pg_catalog.has_table_privilege(oid, 'SELECT')) FROM pg_catalog.pg_class WHERE oid IN (`+strings.Join(names, ", ")+")"))
+	if c.err != nil {
+		return false
+	}
+	if !says(a.Frames, "t") {
+		c.fail(wire.Errorf("0A000", "this statement cannot be run over several shards: the query of a view that belongs to another role would have to be put in its place").
+			WithDetail("Views: %s.", strings.Join(c.way.Views, ", ")).WithHint("Query its tables, or have the view belong to the role."), nil, -1)
+		return false
+	}
+	return true
+}
+
+// steadyText checks that values are what they were when they have been written as text and read
+// again.
+func (c *scattering) steadyText() bool {
+	a := c.ask(wire.AppendQuery(nil, `SELECT pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 > 0 AND pg_catalog.current_setting('DateStyle') LIKE 'ISO%'
+AND pg_catalog.current_setting('IntervalStyle') = 'postgres' AND pg_catalog.current_setting('array_nulls')::pg_catalog.bool`))
+	if c.err != nil {
+		return false
+	}
+	if !says(a.Frames, "t") {
+		c.fail(wire.Errorf("0A000", "this statement cannot be run over several shards: arrays, or composite values, travel as text, which the session's settings change").
+			WithHint("Set extra_float_digits to 1, DateStyle to ISO, IntervalStyle to postgres and array_nulls to on."), nil, -1)
+		return false
+	}
+	return true
+}
+
+// says reports whether an answer is one row of one column with a text.
+func says(frames []byte, text string) bool {
+	_, rows, _ := cutRows(frames)
+	if len(rows) != 1 {
+		return false
+	}
+	f := rowFields(rows[0][5:])
+	return len(f) == 1 && string(f[0]) == text
+}
+
 // lessExact reports whether parts of an aggregate would be less exact than the whole.
 func (c *scattering) lessExact(about []description) bool {
 	for _, p := range c.way.Final {
@@ -149,7 +197,7 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 	owners := c.s.db.Owners()
 	c.budget = exec.NewBudget(c.s.db.Policy().GatherMax)
 	inputs := make([]gathered, len(about))
-	first := 1
+	first, asText := 1, false
 	for i := range inputs {
 		g := &inputs[i]
 		*g = gathered{input: &c.way.Inputs[i], about: about[i], first: first}
@@ -163,7 +211,7 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 			}
 			columns[j] = exec.ArrayColumn{Element: col.typ, Binary: true}
 			if t.cast != "" {
-				columns[j].Element = textOID
+				columns[j].Element, asText = textOID, true
 			}
 		}
 		g.arrays = exec.NewArrays(columns, c.budget)
@@ -176,7 +224,7 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 			g.shards = []int{c.shards[0].index}
 		}
 	}
-	return inputs, true
+	return inputs, !asText || c.steadyText()
 }
 
 // read reads the inputs, those of each shard in one statement: its rows are of one moment.
@@ -224,7 +272,7 @@ func (c *scattering) read(inputs []gathered) bool {
 		}
 	})
 	if !agree {
-		c.endStreams()
+		c.endStreams(nil)
 		return false
 	}
 	if failed != nil {
@@ -232,11 +280,10 @@ func (c *scattering) read(inputs []gathered) bool {
 		return false
 	}
 	if err != nil {
-		c.endStreams()
-		c.fail(wire.AsError(err), nil, -1)
+		c.endStreams(err)
 		return false
 	}
-	c.endStreams()
+	c.endStreams(nil)
 	c.held = c.budget.Used()
 	c.s.db.stats.gathered.Add(c.held)
 	c.s.db.stats.gatherHeld.Add(c.held)
@@ -354,260 +401,6 @@ func (c *scattering) inputFormats(inputs []gathered) (out []byte) {
 	out = binary.BigEndian.AppendUint16(out, uint16(len(list)))
 	for _, f := range list {
 		out = binary.BigEndian.AppendUint16(out, f)
-	}
-	return out
-}
-
-// finish runs the text that finishes the query over what was gathered.
-func (c *scattering) finish(inputs []gathered) {
-	v := &c.values
-	f := finisher{c: c, inputs: inputs, types: c.types, params: len(c.describedAs.params)}
-	text := f.text()
-	if c.err != nil {
-		return
-	}
-	part := router.Part{Text: text, Types: append([]uint32(nil), c.describedAs.params...)}
-	part.Types = append(part.Types, f.arrays...)
-	all := make([]int, f.params)
-	for i := range all {
-		all[i] = i + 1
-	}
-	bind, ok := v.WithParams(all, len(f.arrays), f.formats(), func(dst []byte, i int) []byte {
-		return f.places[i].arrays.AppendParam(dst, f.places[i].column)
-	})
-	if !ok {
-		c.fail(wire.Errorf("08P01", "the parameters of Bind are not those of the statement"), nil, -1)
-		return
-	}
-	part.Bind = append(bind, c.asks.formats...)
-	tail := wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00"))
-	tail = wire.AppendEmpty(wire.AppendFrame(tail, wire.MsgExecute, make([]byte, 5)), wire.MsgSync)
-	first := c.shards[0]
-	sources := c.start(func(shard *scatterShard) []byte {
-		if shard != first {
-			return nil
-		}
-		return partFrames(&part, true, tail)
-	})
-	if c.err != nil {
-		return
-	}
-	c.streamFinal(sources)
-}
-
-// streamFinal gives the client the rows of the text that finishes the query.
-func (c *scattering) streamFinal(sources []exec.Source) {
-	var wrong *wire.Error
-	columns := columnsFor(c.describedAs.body, len(c.describedAs.columns), c.asks.formats)
-	checked := false
-	rows, err := exec.Merge(sources, exec.MergeOptions{Limit: -1}, func(frames []byte) error {
-		if wrong != nil || !checked {
-			return errUnwanted
-		}
-		return c.send(frames)
-	}, func(_ int, frame []byte) {
-		switch frame[0] {
-		case wire.MsgRowDescription:
-			checked = true
-			if wrong = c.sameColumns(readColumns(frame[5:frameSize(frame)])); wrong == nil {
-				c.s.client.SetOutput(c.head(c.s.client.Output(), columns))
-			}
-		case wire.MsgNoData:
-			checked = true
-			c.s.client.SetOutput(c.head(c.s.client.Output(), columns))
-		}
-	})
-	c.rows = rows
-	if wrong != nil {
-		c.fail(wrong, nil, -1)
-	}
-	if err != nil && c.gone == nil {
-		c.endStreams()
-		if !c.sentHead {
-			c.notItsOwn()
-		}
-		if wrong == nil {
-			c.fail(wire.AsError(err), nil, -1)
-		}
-	}
-}
-
-// sameColumns checks that the rows have the types that the client was told.
-func (c *scattering) sameColumns(have []rowColumn) *wire.Error {
-	want := c.describedAs.columns
-	same := len(have) == len(want)
-	for i := range want {
-		same = same && have[i].typ == want[i].typ
-	}
-	if same {
-		return nil
-	}
-	return wire.Errorf("0A000", "this statement cannot be run over several shards: its columns would have other types")
-}
-
-// finisher writes the text that finishes a query.
-type finisher struct {
-	c      *scattering
-	inputs []gathered
-	types  map[uint32]typeOf
-	params int
-	arrays []uint32 // their types
-	places []arrayPlace
-	first  map[int]int // the first array of each input
-}
-
-// arrayPlace is one array.
-type arrayPlace struct {
-	arrays *exec.Arrays
-	column int
-}
-
-func (f *finisher) text() []byte {
-	f.first = map[int]int{}
-	var out []byte
-	for _, p := range f.c.way.Final {
-		switch p.Kind {
-		case router.PieceText:
-			text := []byte(p.Text)
-			if m := f.c.values.Moment; m != "" {
-				text, _ = query.ReplaceMoment(nil, text, m)
-			}
-			out = append(out, text...)
-		case router.PieceRows:
-			out = f.rows(out, p.Input)
-		case router.PieceParts:
-			out = f.parts(out, p.Input, p.Column)
-		case router.PieceVisible:
-			out = f.visible(out, p.Input, p.Column)
-		case router.PieceSum:
-			out = f.sum(out, p.Input, p.Column)
-		case router.PieceMean:
-			out = f.mean(out, p.Input, p.Column)
-		}
-	}
-	return out
-}
-
-// unnest appends the arrays of an input as a row source.
-func (f *finisher) unnest(out []byte, input int) []byte {
-	g := &f.inputs[input]
-	first, seen := f.first[input]
-	if !seen {
-		first = len(f.arrays)
-		f.first[input] = first
-		for j, col := range g.about.columns {
-			t := f.types[col.typ]
-			f.arrays = append(f.arrays, t.array)
-			f.places = append(f.places, arrayPlace{g.arrays, j})
-		}
-	}
-	out = append(out, "ROWS FROM ("...)
-	for j := range g.about.columns {
-		if j > 0 {
-			out = append(out, ", "...)
-		}
-		out = fmt.Appendf(out, "pg_catalog.unnest($%d)", f.params+first+j+1)
-	}
-	return append(out, ')')
-}
-
-// column appends a column of an input as it was read.
-func (f *finisher) column(out []byte, input, j int) []byte {
-	g := &f.inputs[input]
-	out = fmt.Appendf(out, "u.c%d", j+1)
-	if cast := f.types[g.about.columns[j].typ].cast; cast != "" {
-		out = append(append(out, "::"...), cast...)
-	}
-	if j < len(g.input.Columns) && g.input.Columns[j].Collate != "" {
-		out = append(append(out, " COLLATE "...), g.input.Columns[j].Collate...)
-	}
-	return out
-}
-
-// list appends the names of an input's columns in its row source.
-func (f *finisher) list(out []byte, input int) []byte {
-	out = append(out, " AS u("...)
-	for j := range f.inputs[input].about.columns {
-		if j > 0 {
-			out = append(out, ", "...)
-		}
-		out = fmt.Appendf(out, "c%d", j+1)
-	}
-	return append(out, ')')
-}
-
-// rows is a query that gives the rows of an input under their names.
-func (f *finisher) rows(out []byte, input int) []byte {
-	g := &f.inputs[input]
-	out = append(out, "SELECT "...)
-	for j := range g.about.columns {
-		if j > 0 {
-			out = append(out, ", "...)
-		}
-		name := g.about.columns[j].name
-		if j < len(g.input.Columns) {
-			name = g.input.Columns[j].Name
-		}
-		out = append(f.column(out, input, j), " AS "...)
-		out = append(out, `"`+strings.ReplaceAll(name, `"`, `""`)+`"`...)
-	}
-	return f.list(f.unnest(append(out, " FROM "...), input), input)
-}
-
-// parts are the rows of an input in FROM; the last of its columns are called s1, ...
-func (f *finisher) parts(out []byte, input, hidden int) []byte {
-	columns := len(f.inputs[input].about.columns)
-	out = append(out, "(SELECT "...)
-	for j := range columns {
-		if j > 0 {
-			out = append(out, ", "...)
-		}
-		out = append(f.column(out, input, j), " AS "...)
-		if j < columns-hidden {
-			out = fmt.Appendf(out, "c%d", j+1)
-		} else {
-			out = fmt.Appendf(out, "s%d", j-(columns-hidden)+1)
-		}
-	}
-	return append(f.list(f.unnest(append(out, " FROM "...), input), input), `) AS "shardproxy"`...)
-}
-
-// visible are the columns of an input but for the last.
-func (f *finisher) visible(out []byte, input, hidden int) []byte {
-	for j := range len(f.inputs[input].about.columns) - hidden {
-		if j > 0 {
-			out = append(out, ", "...)
-		}
-		out = fmt.Appendf(out, `"shardproxy".c%d`, j+1)
-	}
-	return out
-}
-
-// sum is the sum of a column: of integers it is the type that the parts have.
-func (f *finisher) sum(out []byte, input, column int) []byte {
-	out = append(out, '(')
-	out = fmt.Appendf(out, `pg_catalog.sum("shardproxy".c%d))`, column)
-	if f.typ(input, column) == shardmap.Int8.OID() {
-		out = append(out, "::pg_catalog.int8"...)
-	}
-	return out
-}
-
-// mean is a sum by the number of what was summed up.
-func (f *finisher) mean(out []byte, input, column int) []byte {
-	return fmt.Appendf(out, `(pg_catalog.sum("shardproxy".c%d) / nullif(pg_catalog.sum("shardproxy".c%d), 0))`, column, column+1)
-}
-
-// float4OID is the type real, of which sums are less exact than means.
-const float4OID = 700
-
-func (f *finisher) typ(input, column int) uint32 { return f.inputs[input].about.columns[column-1].typ }
-
-// formats are those of the arrays: binary.
-func (f *finisher) formats() []uint16 {
-	out := make([]uint16, len(f.places))
-	for i := range out {
-		out[i] = 1
 	}
 	return out
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"encoding/binary"
-	"errors"
 	"math"
 	"strconv"
 
@@ -45,9 +44,12 @@ func (c *scattering) merge() {
 		for i, k := range m.Keys {
 			o.Keys = append(o.Keys, exec.Order{Type: all[visible+i].typ, Descending: k.Descending, NullsFirst: k.NullsFirst, Bytewise: k.Bytewise})
 			if !o.Keys[i].Comparable() {
-				c.again(router.ScatterOptions{NoMerge: true, NoGroups: c.options.NoGroups})
+				c.otherwise(router.ScatterOptions{NoMerge: true, NoGroups: c.options.NoGroups})
 				return
 			}
+		}
+		if !c.formatsFit(visible) {
+			return
 		}
 		columns = columnsFor(d.body, visible, c.asks.formats)
 		part.Bind = appendFormats(part.Bind, c.asks.formats, visible, len(m.Keys))
@@ -67,6 +69,26 @@ func (c *scattering) merge() {
 	if c.stream(sources, o, columns); c.stale {
 		c.afresh(c.merge)
 	}
+}
+
+// asTold checks that the columns of the answer are those that the client was told; body is that of
+// a RowDescription.
+func (c *scattering) asTold(body []byte) bool {
+	if c.promised == nil || *c.promised == string(appendColumns(nil, body)) {
+		return true
+	}
+	c.fail(errShape(), nil, -1)
+	return false
+}
+
+// formatsFit checks the number of result formats.
+func (c *scattering) formatsFit(columns int) bool {
+	n := int(binary.BigEndian.Uint16(c.asks.formats))
+	if n > 1 && n != columns {
+		c.fail(wire.Errorf("08P01", "bind message has %d result formats but query has %d columns", n, columns), nil, -1)
+		return false
+	}
+	return true
 }
 
 // describeMerged describes the text that is merged, which may be known.
@@ -161,11 +183,12 @@ func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns 
 		if agree = c.agrees(frame[5:]); agree && columns == nil {
 			columns = append([]byte(nil), frame[5:]...)
 		}
+		agree = agree && (c.sentHead || c.asTold(columns))
 	})
 	c.rows = rows
 	switch {
 	case !agree:
-		c.endStreams()
+		c.endStreams(nil)
 	case err != nil:
 		c.streamFailed(err)
 	case !c.sentHead:
@@ -175,15 +198,11 @@ func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns 
 
 // streamFailed notes why a stream ended: what a server said is found by endStreams.
 func (c *scattering) streamFailed(err error) {
-	if errors.Is(err, errUnwanted) {
-		return
-	}
-	c.endStreams()
-	c.fail(wire.AsError(err), nil, -1)
+	c.endStreams(err)
 }
 
-// again finds another way, on the same shards.
-func (c *scattering) again(o router.ScatterOptions) {
+// otherwise finds another way, on the same shards.
+func (c *scattering) otherwise(o router.ScatterOptions) {
 	c.options = o
 	before := c.shards
 	err := c.plan(c.s.db.Owners())

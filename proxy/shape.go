@@ -100,6 +100,23 @@ func (s *session) described(e *expect, body []byte) {
 	}
 }
 
+// toldOf returns the result that the client was told of a statement, nil when it was not.
+func (s *session) toldOf(name []byte) *string {
+	sh := s.unnamedShape
+	if len(name) > 0 {
+		if st := s.statements[string(name)]; st != nil {
+			sh = &st.shape
+		}
+	} else if sh != nil && sh.token != s.unnamedTok {
+		sh = nil
+	}
+	if sh == nil || !sh.known {
+		return nil
+	}
+	told := sh.columns.Value()
+	return &told
+}
+
 // takesParams notes the parameters' types; body is that of a ParameterDescription.
 func (sh *shape) takesParams(body []byte, token uint64) {
 	if sh.token != token || len(body) < 2 {

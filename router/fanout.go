@@ -113,14 +113,45 @@ func (p *prover) anchor(b *block) {
 		switch target := b.scope.Target; {
 		case target != nil && n.leaf.ref != target,
 			target == nil && !n.preserved(),
-			target == nil && asked && !p.divides(b, n.leaf),
+			target == nil && asked && !p.divides(b, n.leaf, true),
 			target == nil && !asked && !p.passesKey(b, n.leaf):
 			continue
 		}
-		p.anchored = n.leaf.rel
-		for i, k := range n.leaf.rel.key {
-			v := value{source: fromRow, index: int32(i), as: n.leaf.rel.columns[k].key, typmod: -1}
-			b.where = append([]fact{{a: col{n.leaf, k}, values: []value{v}, strict: true}}, b.where...)
+		p.anchorTo(b, n.leaf)
+	}
+	if p.anchored == nil && asked {
+		p.anchorInside(b, true)
+	}
+}
+
+// anchorTo binds the key of a table.
+func (p *prover) anchorTo(b *block, l *leaf) {
+	p.anchored = l.rel
+	for i, k := range l.rel.key {
+		v := value{source: fromRow, index: int32(i), as: l.rel.columns[k].key, typmod: -1}
+		b.where = append([]fact{{a: col{l, k}, values: []value{v}, strict: true}}, b.where...)
+	}
+}
+
+// anchorInside anchors a table in a view, or another query in FROM, when what is around it only
+// takes its rows one by one.
+func (p *prover) anchorInside(b *block, top bool) {
+	if b.scope.Kind != query.ScopeSelect || !p.divides(b, nil, top) {
+		return
+	}
+	for _, n := range b.nodes {
+		if n.leaf == nil || n.join != nil || n.leaf.inner == nil || n.leaf.inner.lateral || !n.preserved() || p.anchored != nil {
+			continue
+		}
+		inner := n.leaf.inner
+		p.resolve(inner)
+		for _, m := range inner.nodes {
+			if p.anchored == nil && m.leaf != nil && m.join == nil && m.leaf.rel != nil && m.leaf.rel.kind == kindSharded && m.preserved() && p.divides(inner, m.leaf, false) {
+				p.anchorTo(inner, m.leaf)
+			}
+		}
+		if p.anchored == nil {
+			p.anchorInside(inner, false)
 		}
 	}
 }

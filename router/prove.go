@@ -259,6 +259,13 @@ func (b *block) holds(list []query.Value, c col) bool {
 
 // sublink proves a subquery in an expression.
 func (p *prover) sublink(b *block, l sublink, given []fact, nothing bool) {
+	if l.link.Kind == query.SublinkArray { // in the order in which its rows come
+		l.block.each(func(inside *leaf) {
+			if inside.rel.kind == kindReference {
+				p.picks = inside.rel.String()
+			}
+		})
+	}
 	var facts []fact
 	switch l.link.Clause {
 	case query.ClauseTargets, query.ClauseDistinct, query.ClauseWhere, query.ClauseGroup, query.ClauseHaving,

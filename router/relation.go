@@ -52,6 +52,8 @@ type relationColumn struct {
 	// it orders by bytes.
 	collate  string
 	bytewise bool
+	// domain is its type when that is a domain, as SQL.
+	domain string
 	// drawn is set when an INSERT that leaves the column out draws from a sequence;
 	// draw says from which, and is set for random UUIDs too.
 	drawn bool

@@ -66,6 +66,9 @@ func (b *bound) bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
 	if k, err := shardmap.KeyTypeOf(c.Base, deterministic); err == nil {
 		out.key = k
 	}
+	if c.Type != c.Base {
+		out.domain = c.TypeName
+	}
 	if l := c.Collation; l != nil {
 		if out.bytewise = l.Bytewise; l.OID != catalog.DefaultCollation {
 			out.collate = quoteName(l.Schema) + "." + quoteName(l.Name)

@@ -22,6 +22,8 @@ type Scatter struct {
 	Merge  *Merge
 	Inputs []Input
 	Final  []Piece
+	// Views are the views whose queries were written out, as SQL names: who runs it must own them.
+	Views []string
 	// Grouped is set when an input has aggregates of parts that Final puts together.
 	Grouped bool
 	// Copy is set for a COPY TO STDOUT, of which each shard gives its rows: Merge has its text.
@@ -81,6 +83,8 @@ type InputColumn struct {
 	Name string
 	// Collate is the column's collation as SQL; "" for that of the database.
 	Collate string
+	// Cast is the column's type when that is a domain, as SQL; "" for others.
+	Cast string
 }
 
 // PieceKind says what stands in a place of the text that finishes a query.
@@ -238,6 +242,8 @@ type gatherer struct {
 	// mentions are the names of all columns that the text names.
 	mentions map[string]bool
 	views    int
+	// inlined are the views whose queries were written out.
+	inlined []string
 }
 
 // edit is a place of the text, and what replaces it.
@@ -318,23 +324,26 @@ func routeQuery(rel relations, st *query.Statement, shapes []*query.Shape, sql s
 }
 
 // divides reports whether a query gives, of all rows together, what it gives of the rows
-// of each key of one of its tables; the order of its rows does not count, nor with p.merges
-// do its LIMIT and OFFSET.
-func (p *prover) divides(b *block, l *leaf) bool {
+// of each key of one of its tables, or, with none, of its rows one by one; the order of its rows does
+// not count, nor with p.merges do LIMIT and OFFSET at the top.
+func (p *prover) divides(b *block, l *leaf, top bool) bool {
 	s := b.scope
-	if s.Kind != query.ScopeSelect || len(l.rel.key) == 0 {
+	if s.Kind != query.ScopeSelect || l != nil && len(l.rel.key) == 0 {
 		return false
 	}
 	sel := s.Select
 	grouped := sel != nil && sel.Grouped
-	if !grouped && (s.Having != nil || p.aggregates(s)) {
+	if !grouped && (s.Having != nil || p.aggregates(s) || p.aggregatesOutside(b)) {
 		return false
 	}
 	if sel == nil {
 		return true
 	}
-	if sel.Limited() && (!p.merges || b.outer != nil || sel.WithTies) || sel.Windows || sel.GroupingSets || len(sel.Locks) > 0 || sel.Into != nil || len(sel.DistinctOn) > 0 {
+	if sel.Limited() && (!p.merges || !top || sel.WithTies) || sel.Windows || sel.GroupingSets || len(sel.Locks) > 0 || sel.Into != nil || len(sel.DistinctOn) > 0 {
 		return false
+	}
+	if l == nil {
+		return !grouped && !sel.Distinct
 	}
 	for _, k := range l.rel.key {
 		key := col{l, k}
@@ -364,4 +373,50 @@ func (p *prover) aggregates(s *query.Scope) (found bool) {
 		}
 	}
 	return found
+}
+
+// aggregatesOutside reports whether an aggregate that stands in a query inside b may be one of
+// b's own: PostgreSQL takes it for one of the query that its arguments are columns of.
+func (p *prover) aggregatesOutside(b *block) bool {
+	return slices.ContainsFunc(b.links, func(l sublink) bool { return p.callsOuter(l.block) })
+}
+
+// callsOuter reports whether an expression in a query, or inside it, calls an aggregate and
+// names a column that is not surely the query's own.
+func (p *prover) callsOuter(b *block) bool {
+	if b == nil {
+		return false
+	}
+	for _, part := range aggregateParts(b.scope) {
+		calls, outer := false, false
+		note := func(c *query.Call) { calls = calls || !c.Over && p.relations.aggregate(c.Name) }
+		for i := range part.Outputs {
+			part.Outputs[i].Value.EachCall(note)
+		}
+		part.Having.EachCall(note)
+		part.EachColumn(func(c *query.Column) {
+			found, ok := b.find(c)
+			outer = outer || !ok || !slices.ContainsFunc(b.nodes, func(n *node) bool { return n.leaf == found.leaf })
+		})
+		if calls && outer {
+			return true
+		}
+	}
+	return slices.ContainsFunc(b.nodes, func(n *node) bool { return n.leaf != nil && n.join == nil && p.callsOuter(n.leaf.inner) }) ||
+		slices.ContainsFunc(b.with, func(w *with) bool { return p.callsOuter(w.block) }) ||
+		p.aggregatesOutside(b) || p.callsOuter(b.left) || p.callsOuter(b.right)
+}
+
+// aggregateParts are the expressions of a scope in which aggregates may stand, each alone.
+func aggregateParts(s *query.Scope) (out []query.Scope) {
+	for i := range s.Outputs {
+		out = append(out, query.Scope{Outputs: s.Outputs[i : i+1]})
+	}
+	out = append(out, query.Scope{Having: s.Having})
+	if s.Select != nil {
+		for i := range s.Select.OrderBy {
+			out = append(out, query.Scope{Outputs: []query.Output{{Value: s.Select.OrderBy[i].Value}}})
+		}
+	}
+	return out
 }

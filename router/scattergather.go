@@ -48,6 +48,7 @@ func (g *gatherer) gathered(a *alone) (*Scatter, *Refusal) {
 		at = e.at.End
 	}
 	g.out.Final = append(g.out.Final, Piece{Text: g.sql[at:]})
+	g.out.Views = g.inlined
 	for i := range g.out.Inputs {
 		g.out.Home = g.out.Home || g.out.Inputs[i].Plan.Where == Home
 	}
@@ -98,7 +99,7 @@ func mention(s *query.Scope, names map[string]bool) {
 // withoutView writes the query of the first view in the text out in its place.
 func (g *gatherer) withoutView(b *block) (sql, view string, ok bool) {
 	b.each(func(l *leaf) {
-		if view != "" || l.rel.kind != kindView {
+		if view != "" || l.rel.kind != kindView || g.givesParts(l) {
 			return
 		}
 		view = l.rel.String()
@@ -110,9 +111,20 @@ func (g *gatherer) withoutView(b *block) (sql, view string, ok bool) {
 			alias = l.ref.Name
 		}
 		inner := strings.TrimRight(strings.TrimSpace(string(l.rel.view.sql)), ";")
+		g.inlined = append(g.inlined, quoteName(l.rel.schema)+"."+quoteName(l.rel.name))
 		sql = g.sql[:at.Start] + "(" + inner + ") AS " + quoteName(alias) + columnList(l.ref.Columns) + g.sql[at.End:]
 	})
 	return sql, view, ok
+}
+
+// givesParts reports whether the shards' rows of a view are parts of it: it is read as a table
+// is, with its owner's rights.
+func (g *gatherer) givesParts(l *leaf) bool {
+	if l.rel.columns == nil || !l.ref.NameSpan.Located() || int(l.ref.NameSpan.End) > len(g.sql) {
+		return false
+	}
+	a, ok := g.prove("SELECT * FROM "+g.sql[l.ref.NameSpan.Start:l.ref.NameSpan.End], false)
+	return ok && a.divides()
 }
 
 // onClientText reports whether a leaf stands in the text itself, and not in a view.
@@ -150,7 +162,7 @@ func (g *gatherer) parts(b *block) *Refusal {
 		}
 		var refusal *Refusal
 		switch l := n.leaf; {
-		case l.inner != nil:
+		case l.inner != nil && l.rel == nil:
 			refusal = g.scope(l.inner)
 		case l.rel != nil:
 			refusal = g.table(b, n)
@@ -172,10 +184,30 @@ func (g *gatherer) parts(b *block) *Refusal {
 			return refusal
 		}
 	}
-	if refusal := g.scope(b.left); refusal != nil {
-		return refusal
+	for _, side := range []*block{b.left, b.right} {
+		take := g.scope
+		if side != nil && g.untyped(side.scope) {
+			take = g.parts // the other side gives its outputs their types
+		}
+		if side == nil {
+			continue
+		}
+		if refusal := take(side); refusal != nil {
+			return refusal
+		}
 	}
-	return g.scope(b.right)
+	return nil
+}
+
+// untyped reports whether an output of a query is a string or NULL without a type.
+func (g *gatherer) untyped(s *query.Scope) bool {
+	return slices.ContainsFunc(s.Outputs, func(o query.Output) bool {
+		v := &o.Value
+		if len(v.Casts()) > 0 || v.Kind != query.ValueLiteral && v.Kind != query.ValueNull {
+			return false
+		}
+		return v.Kind == query.ValueNull || !v.Span.Located() || !strings.ContainsAny(g.sql[v.Span.Start:v.Span.Start+1], "0123456789.-+")
+	})
 }
 
 // reads reports whether a query reads tables.
@@ -326,11 +358,11 @@ func (g *gatherer) table(b *block, n *node) *Refusal {
 	}
 	in := Input{}
 	list := make([]string, 0, len(l.rel.columns))
-	all := g.needsAll(b, l, alias)
+	all := g.needsAll(b, l, alias) || inNamedJoin(n)
 	for i, c := range l.rel.columns {
 		if all || g.mentions[l.names[i]] {
 			list = append(list, quoteName(alias)+"."+quoteName(l.names[i]))
-			in.Columns = append(in.Columns, InputColumn{Name: l.names[i], Collate: c.collate})
+			in.Columns = append(in.Columns, InputColumn{Name: l.names[i], Collate: c.collate, Cast: c.domain})
 		}
 	}
 	if len(list) == 0 {
@@ -369,6 +401,17 @@ func (g *gatherer) table(b *block, n *node) *Refusal {
 func endsWithTable(text string) bool {
 	before, ok := strings.CutSuffix(strings.ToLower(text), "table")
 	return ok && (before == "" || strings.ContainsAny(before[len(before)-1:], " \t\r\n()"))
+}
+
+// inNamedJoin reports whether a table stands in a join with an alias, whose columns may be
+// named in other ways, by their places or all at once.
+func inNamedJoin(n *node) bool {
+	for j := n.parent; j != nil; j = j.parent {
+		if j.leaf != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // needsAll reports whether all columns of a table may be needed, and in their order.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"shardproxy/catalog"
 	"shardproxy/query"
 )
 
@@ -304,10 +305,25 @@ func bare(sql string, clause query.Place, one bool) string {
 	return "\x00"
 }
 
+// castsOddly reports whether the text names a type that may bring a collation of its own.
+func (g *gatherer) castsOddly() bool {
+	st := query.Analyze(g.sql, g.opts)
+	if st.Opaque || len(st.Commands) != 1 {
+		return true
+	}
+	return slices.ContainsFunc(st.Commands[0].Types, func(n query.Name) bool {
+		t, res := g.rel.catalog.TypeOf(n.Schema, n.Name, g.rel.path)
+		return n.Name == "name" || res == catalog.Resolved && t.OID >= firstOwnType || res != catalog.Resolved && n.Schema != "pg_catalog"
+	})
+}
+
+// firstOwnType is the first OID of types that are not PostgreSQL's own.
+const firstOwnType = 16384
+
 // plainCollations reports whether all text that a block reads is compared as the database
 // does: then so is all that is made of it.
 func (g *gatherer) plainCollations(b *block) bool {
-	if strings.Contains(strings.ToLower(g.sql), "collat") {
+	if strings.Contains(strings.ToLower(g.sql), "collat") || g.castsOddly() {
 		return false
 	}
 	plain := true

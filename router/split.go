@@ -255,16 +255,17 @@ func (v *Values) Count() int { return v.count }
 func (v *Values) DeclaredType(n int) uint32 { return v.declared(n) }
 
 // WithParams writes formats and values of some parameters and of more behind them, as Bind has
-// them; add appends one of those with its length. ok is false when there are too few, or
+// them; add appends one of those with its length. size is what these take, in bytes. ok is false when there are too few, or
 // more in all than Bind can have.
-func (v *Values) WithParams(numbers []int, more int, formats []uint16, add func(dst []byte, i int) []byte) ([]byte, bool) {
+func (v *Values) WithParams(size int, numbers []int, more int, formats []uint16, add func(dst []byte, i int) []byte) ([]byte, bool) {
 	first, ok := v.pickOnly(numbers)
 	total := len(numbers) + more
 	if !ok || total > 65535 {
 		return nil, false
 	}
 	n := 2 * len(numbers)
-	out := binary.BigEndian.AppendUint16(nil, uint16(total))
+	out := make([]byte, 0, size+len(first)+2*more+16)
+	out = binary.BigEndian.AppendUint16(out, uint16(total))
 	out = append(out, first[2:2+n]...)
 	for _, f := range formats {
 		out = binary.BigEndian.AppendUint16(out, f)

@@ -185,6 +185,9 @@ func (s *scattered) loses(t *testing.T, victim int, kill bool) {
 			for ok := true; ok; {
 				_, ok = r.next()
 			}
+			if in == "" && i > 1 && r.tag == "SELECT 20" {
+				continue // nobody had had a row: it ran again
+			}
 			if strings.HasPrefix(r.tag, "SELECT") || len(r.err) != 5 || !strings.HasPrefix(r.err, "08") && !strings.HasPrefix(r.err, "57") {
 				t.Errorf("%s %s: %q %q", at.name, in, r.tag, r.err)
 			}

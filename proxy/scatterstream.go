@@ -1,0 +1,254 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"time"
+
+	"shardproxy/exec"
+	"shardproxy/pool"
+	"shardproxy/wire"
+)
+
+// run has it done, up to the end of all answers.
+func (c *scattering) run() {
+	defer c.watched()()
+	client := c.s.client.Socket()
+	if c.gone = client.SetNonBlocking(false); c.gone != nil {
+		return
+	}
+	switch {
+	case c.explain != "":
+		c.explained()
+	case c.way.Copy != nil:
+		c.copyOut()
+	case c.way.Merge != nil:
+		c.merge()
+	default:
+		c.gather()
+	}
+	c.endStreams(nil)
+	if err := client.SetNonBlocking(true); c.gone == nil {
+		c.gone = err
+	}
+}
+
+// fail notes the first failure.
+func (c *scattering) fail(e *wire.Error, raw []byte, shard int) {
+	if c.err == nil {
+		c.err, c.raw, c.failed = e, raw, shard
+	}
+}
+
+// start sends each shard its frames.
+func (c *scattering) start(frames func(shard *scatterShard) []byte) []exec.Source {
+	var sources []exec.Source
+	c.started = nil
+	for i, shard := range c.shards {
+		b := frames(shard)
+		if b == nil {
+			continue
+		}
+		shard.stream, shard.err = shard.lease.Stream(b, pool.StreamOptions{})
+		if shard.err != nil {
+			c.fail(wire.AsError(shard.err), nil, i)
+			return nil
+		}
+		sources, c.started = append(sources, shard.stream), append(c.started, i)
+	}
+	return sources
+}
+
+// cancelAll has what the shards still work on cancelled. The requests have been taken when the
+// query ends: nothing else that runs there is hit.
+func (c *scattering) cancelAll() {
+	for _, shard := range c.shards {
+		c.cancels.Add(1)
+		shard.lease.Cancel(c.cancels.Done)
+	}
+}
+
+// cancelUntil has a shard's work cancelled until it has ended: a request that comes before the
+// statement has begun is lost.
+func (c *scattering) cancelUntil(shard *scatterShard, ended <-chan struct{}) {
+	for {
+		taken := make(chan struct{})
+		shard.lease.Cancel(func() { close(taken) })
+		<-taken
+		select {
+		case <-ended:
+			return
+		case <-time.After(copyPoll):
+		}
+	}
+}
+
+// endStreams waits for the end of all streams; when one has failed, err says so, the others are
+// cancelled.
+func (c *scattering) endStreams(err error) {
+	first := -1
+	var of *exec.SourceError
+	if errors.As(err, &of) {
+		first = c.started[of.Source]
+	}
+	stops := err != nil || c.err != nil || c.gone != nil
+	var failed []int
+	var cancels sync.WaitGroup
+	defer cancels.Wait()
+	ends := make([]chan struct{}, len(c.shards))
+	for i, shard := range c.shards {
+		if ends[i] = make(chan struct{}); stops && shard.stream != nil {
+			cancels.Go(func() { c.cancelUntil(shard, ends[i]) })
+		}
+	}
+	for i, shard := range c.shards {
+		if shard.stream == nil {
+			continue
+		}
+		shard.answer, shard.err = shard.stream.End()
+		shard.stream = nil
+		close(ends[i])
+		switch {
+		case shard.err == nil:
+			c.notices = append(c.notices, newNotices(shard.answer.Frames, c.notices)...)
+		case i == first:
+			failed = append([]int{i}, failed...)
+		default:
+			failed = append(failed, i)
+		}
+	}
+	for _, i := range failed {
+		c.fail(wire.AsError(c.shards[i].err), c.told(c.shards[i]), i)
+	}
+	if err != nil && !errors.Is(err, errUnwanted) {
+		c.fail(wire.AsError(err), nil, -1)
+	}
+}
+
+// told is a server's error as the client gets it: with the shard, and without a place in a
+// text that is not the client's.
+func (c *scattering) told(shard *scatterShard) []byte {
+	if shard.answer.Error == nil {
+		return nil
+	}
+	return onShard(withoutPosition(shard.answer.Error), c.s.db.Shards[shard.index].Name)
+}
+
+// onShard names the shard in the detail of an error.
+func onShard(body []byte, name string) (out []byte) {
+	detail := "Shard " + name + "."
+	seen := false
+	for len(body) > 0 && body[0] != 0 {
+		value, rest, ok := wire.CString(body[1:])
+		if !ok {
+			return append(out, body...)
+		}
+		out = append(append(out, body[0]), value...)
+		if body[0] == 'D' {
+			seen = true
+			out = append(append(out, ' '), detail...)
+		}
+		out, body = append(out, 0), rest
+	}
+	if !seen {
+		out = append(append(append(out, 'D'), detail...), 0)
+	}
+	return append(out, 0)
+}
+
+// send gives the client frames, and waits until it takes them.
+func (c *scattering) send(frames []byte) error {
+	client := c.s.client
+	client.SetOutput(append(client.Output(), frames...))
+	if client.Pending() < clientBatch {
+		return nil
+	}
+	return c.flush()
+}
+
+// clientBatch is how much is written to the client at once, in bytes.
+const clientBatch = 32 << 10
+
+// errUnwanted says that the client wants no more, or cannot be reached.
+var errUnwanted = errors.New("the client wants no more")
+
+func (c *scattering) flush() error {
+	if err := c.s.client.Flush(); err != nil {
+		c.gone = err
+		return errUnwanted
+	}
+	return nil
+}
+
+// watched watches over the query until the function that it returns is called.
+func (c *scattering) watched() (end func()) {
+	done, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		c.watch(done)
+	}()
+	return func() {
+		close(done)
+		<-over
+		c.cancels.Wait()
+	}
+}
+
+// watch cancels the query on the shards when it is not wanted any more.
+func (c *scattering) watch(done <-chan struct{}) {
+	tick := time.NewTicker(copyPoll)
+	defer tick.Stop()
+	cancelled := false
+	for {
+		select {
+		case <-done:
+			return
+		case <-c.s.server.ctx.Done():
+			for _, shard := range c.shards {
+				_ = shard.lease.Socket().Shutdown() // it is lost either way
+			}
+			_ = c.s.client.Socket().Shutdown()
+			return
+		case <-tick.C:
+			for _, shard := range c.shards {
+				if shard.lease.Abandoned() {
+					_ = shard.lease.Socket().Shutdown() // as above
+				}
+			}
+			left := c.s.client.Socket().HungUp()
+			if !cancelled && (left || c.s.cancelWanted()) {
+				cancelled = true
+				c.unwanted.Store(true)
+				c.cancelAll()
+			}
+			if c.s.control.Load()&controlKill != 0 || left {
+				_ = c.s.client.Socket().Shutdown() // or it would be waited for
+			}
+		}
+	}
+}
+
+// appendFormats appends result formats as Bind has them: the client's for its columns, and
+// binary for so many behind them.
+func appendFormats(dst, client []byte, columns, hidden int) []byte {
+	if hidden == 0 {
+		return append(dst, client...)
+	}
+	n := int(binary.BigEndian.Uint16(client))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(columns+hidden))
+	for i := range columns {
+		f := uint16(0)
+		switch {
+		case n == 1:
+			f = binary.BigEndian.Uint16(client[2:])
+		case i < n:
+			f = binary.BigEndian.Uint16(client[2+2*i:])
+		}
+		dst = binary.BigEndian.AppendUint16(dst, f)
+	}
+	for range hidden {
+		dst = binary.BigEndian.AppendUint16(dst, 1)
+	}
+	return dst
+}
