@@ -62,9 +62,9 @@ nightly: need build lint ## the long way: all tests five times with the race det
 	go test -race -count 5 -p $(PARALLEL) -timeout 3h $$(go list ./... | grep -v -e /drivertest -e /ormtest)
 	@# Their stages are made once for a process, and their scripts leave their tables there.
 	for i in 1 2 3 4 5; do go test -race -count 1 -p 1 -timeout 1h ./internal/drivertest ./internal/ormtest || exit 1; done
-	@# Random statements against one PostgreSQL: 21,000 over two shards, 21,000 over four.
+	@# Random statements against one PostgreSQL: 51,000 over two shards, 51,000 over four.
 	for shards in 2 4; do \
-		SHARDPROXY_TEST_SEQUENCES=70 SHARDPROXY_TEST_SHARDS=$$shards SHARDPROXY_TEST_SEED=$$RANDOM \
+		SHARDPROXY_TEST_SEQUENCES=170 SHARDPROXY_TEST_SHARDS=$$shards SHARDPROXY_TEST_SEED=$$RANDOM \
 			go test -count 1 -timeout 1h -run TestDiff/random ./cmd/shardproxy || exit 1; done
 	scripts/fuzz.sh 10m
 

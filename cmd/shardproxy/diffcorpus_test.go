@@ -56,7 +56,7 @@ func (b *both) corpus(t *testing.T) {
 		t.Error(w)
 	}
 	t.Logf("%d statements equal, %d refused", equal, refused)
-	if equal < refused/4 {
+	if equal < refused/2 {
 		t.Error("most is refused")
 	}
 }

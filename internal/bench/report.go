@@ -64,6 +64,9 @@ func (m *measurement) report() string {
 	if m.keyedCopy != nil {
 		fmt.Fprintf(&b, "\n### COPY into a keyed table\n\n%s", m.keyedCopyTable().markdown())
 	}
+	if m.scatter != nil {
+		fmt.Fprintf(&b, "\n### Queries over several shards\n\n%s", m.scatterTable().markdown())
+	}
 	if m.cold != nil {
 		fmt.Fprintf(&b, "\n### Clients that come at once\n\n%s", m.coldTable().markdown())
 	}

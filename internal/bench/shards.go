@@ -52,12 +52,16 @@ func (m *measurement) measureShards(ctx context.Context) (err error) {
 	m.keyed, m.keyedCopy = rounds{}, rounds{}
 	uploads := map[string][]byte{"COPY IN, 8 KiB": keyedFrames(8 << 10), "COPY IN, a row": keyedFrames(1)}
 	rows := append(s.options.keyedRows(), keyedCopyKinds()...)
-	return m.inTurns(ctx, s.options.rounds, "shards", rows, sides, func(row string, e *endpoint) error {
+	err = m.inTurns(ctx, s.options.rounds, "shards", rows, sides, func(row string, e *endpoint) error {
 		if frames := uploads[row]; frames != nil {
 			return m.runKeyedCopy(ctx, shards, row, frames, e)
 		}
 		return m.runKeyed(ctx, shards, row, e)
 	})
+	if err != nil {
+		return err
+	}
+	return m.measureScatter(ctx, shards)
 }
 
 // runKeyed measures a row of the keyed statements for one side. Inserts find an
@@ -190,6 +194,9 @@ func (m *measurement) keyedGoals() []goal {
 	for _, row := range keyedCopyKinds() {
 		goals = append(goals, goal{row + ", keyed, MB/s, 2 shards / " + pgbouncerName,
 			m.keyedCopy.against(row, shardsName, pgbouncerName, "speed"), 1, false})
+	}
+	if m.scatter != nil {
+		goals = append(goals, m.scatterGoals()...)
 	}
 	return goals
 }

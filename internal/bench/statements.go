@@ -28,6 +28,7 @@ type measurement struct {
 	bulk       rounds
 	keyed      rounds // rows are those of keyedRow
 	keyedCopy  rounds
+	scatter    rounds // rows are names of scatterStatements
 	cold       rounds
 	idle       rounds // rows are numbers of clients
 	// saturations holds, by numbers of clients, what the server itself can do.
