@@ -27,7 +27,7 @@ func (c *scattering) copyOut() {
 	}
 	for i, shard := range c.shards {
 		if err := c.copyFrom(shard.stream, i == 0); err != nil {
-			c.streamFailed(err)
+			c.endStreams(err)
 			return
 		}
 	}

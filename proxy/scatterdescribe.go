@@ -30,7 +30,7 @@ type rowColumn struct {
 func (c *scattering) describe(parts ...router.Part) []description {
 	var frames []byte
 	for i := range parts {
-		frames = wire.AppendParse(frames, "", restOfPart(&parts[i]))
+		frames = wire.AppendParse(frames, "", parseRest(&parts[i]))
 		frames = wire.AppendFrame(frames, wire.MsgDescribe, []byte("S\x00"))
 	}
 	a := c.ask(wire.AppendEmpty(frames, wire.MsgSync))
@@ -116,9 +116,6 @@ func columnsFor(body []byte, columns int, formats []byte) []byte {
 	}
 	return out
 }
-
-// restOfPart is the body of Parse behind the name.
-func restOfPart(p *router.Part) []byte { return parseRest(p) }
 
 // part writes a text with its parameters numbered anew.
 func (c *scattering) part(text string) (router.Part, bool) {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"shardproxy/pool"
@@ -23,16 +24,12 @@ func (c *scattering) explained() {
 		if !ok {
 			return
 		}
-		text := m.Before + m.After
-		if limit >= 0 {
-			text = fmt.Sprintf("%s LIMIT %d%s", m.Before, limit+offset, m.After)
-		}
 		shards, err := c.shardsOf(m.Plan, m.Proof, owners)
 		if err != nil {
 			c.fail(wire.AsError(err), nil, -1)
 			return
 		}
-		lines = c.plansOf(lines, shards, text)
+		lines = c.plansOf(lines, shards, mergedText(m, limit, offset))
 	}
 	for i := range c.way.Inputs {
 		in := &c.way.Inputs[i]
@@ -87,7 +84,7 @@ func (c *scattering) plansOf(lines []string, shards []int, text string) []string
 	part.Bind = append(part.Bind, 0, 0)
 	frames := partFrames(&part, true, wire.AppendEmpty(wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5)), wire.MsgSync))
 	for i, shard := range c.shards {
-		if c.err != nil || !contains(shards, shard.index) {
+		if c.err != nil || !slices.Contains(shards, shard.index) {
 			continue
 		}
 		a, err := shard.lease.Run(c.s.server.ctx, frames, pool.RunOptions{Keep: answerMax, Cancelled: c.unwanted.Load})

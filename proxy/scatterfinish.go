@@ -89,12 +89,7 @@ func (c *scattering) streamFinal(sources []exec.Source) {
 
 // sameColumns checks that the rows have the types that the client was told.
 func (c *scattering) sameColumns(have []rowColumn) *wire.Error {
-	want := c.describedAs.columns
-	same := len(have) == len(want)
-	for i := range want {
-		same = same && have[i].typ == want[i].typ
-	}
-	if same {
+	if sameTypes(have, c.describedAs.columns) {
 		return nil
 	}
 	return wire.Errorf("0A000", "this statement cannot be run over several shards: its columns would have other types")

@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"shardproxy/exec"
@@ -352,7 +353,7 @@ func (c *scattering) inputsOn(inputs []gathered, shard int, numbered bool) (text
 	}
 	b.WriteString(" WHERE false")
 	for i := range inputs {
-		if !contains(inputs[i].shards, shard) {
+		if !slices.Contains(inputs[i].shards, shard) {
 			continue
 		}
 		any = true
@@ -371,15 +372,6 @@ func (c *scattering) inputsOn(inputs []gathered, shard int, numbered bool) (text
 		return "", nil
 	}
 	return b.String(), c.inputFormats(inputs)
-}
-
-func contains(list []int, n int) bool {
-	for _, x := range list {
-		if x == n {
-			return true
-		}
-	}
-	return false
 }
 
 // inputFormats are the result formats of what the shards give.

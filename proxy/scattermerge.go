@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"strconv"
@@ -21,13 +22,7 @@ func (c *scattering) merge() {
 	if c.moment(); c.err != nil {
 		return
 	}
-	text := m.Before + m.After
-	if limit >= 0 {
-		text = m.Before + " LIMIT " + strconv.FormatInt(limit+offset, 10) + m.After
-	} else if limit < -1 {
-		text = m.Before + " LIMIT " + strconv.FormatInt(limit, 10) + m.After // which is an error
-	}
-	part, ok := c.part(text)
+	part, ok := c.part(mergedText(m, limit, offset))
 	if !ok || !c.paramsKnown(len(part.Types)) {
 		return
 	}
@@ -190,15 +185,10 @@ func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns 
 	case !agree:
 		c.endStreams(nil)
 	case err != nil:
-		c.streamFailed(err)
+		c.endStreams(err)
 	case !c.sentHead:
 		begin()
 	}
-}
-
-// streamFailed notes why a stream ended: what a server said is found by endStreams.
-func (c *scattering) streamFailed(err error) {
-	c.endStreams(err)
 }
 
 // otherwise finds another way, on the same shards.
@@ -229,7 +219,16 @@ func (c *scattering) otherwise(o router.ScatterOptions) {
 	}
 }
 
-// bounds returns the LIMIT, -1 for none and less for one that is an error, and the OFFSET.
+// mergedText is what each shard gets of a merge: as many rows as the client may need of it.
+func mergedText(m *router.Merge, limit, offset int64) string {
+	if limit < 0 {
+		return m.Before + m.After
+	}
+	return m.Before + " LIMIT " + strconv.FormatInt(limit+offset, 10) + m.After
+}
+
+// bounds returns the LIMIT, -1 for none, and the OFFSET; not ok when one is an error, which
+// is noted.
 func (c *scattering) bounds(m *router.Merge) (limit, offset int64, ok bool) {
 	limit, ok = c.bound(m.Limit, -1)
 	if !ok {
@@ -275,7 +274,7 @@ func (c *scattering) bound(b router.Bound, none int64) (int64, bool) {
 	case data == nil:
 		n = math.MinInt64
 	case !binaryFormat:
-		n, err = strconv.ParseInt(string(trimSpace(data)), 10, 64)
+		n, err = strconv.ParseInt(string(bytes.Trim(data, " \t\n")), 10, 64)
 	case len(data) == 8:
 		n = int64(binary.BigEndian.Uint64(data))
 	case len(data) == 4 && c.values.DeclaredType(b.Param) == shardmap.Int4.OID():
@@ -290,14 +289,4 @@ func (c *scattering) bound(b router.Bound, none int64) (int64, bool) {
 		return 0, false
 	}
 	return n, true
-}
-
-func trimSpace(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t' || b[0] == '\n') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t' || b[len(b)-1] == '\n') {
-		b = b[:len(b)-1]
-	}
-	return b
 }
