@@ -3,7 +3,7 @@ package metadata
 import "strings"
 
 // Version is the version of the schema that this program makes and knows.
-const Version = 3
+const Version = 4
 
 // Channel is where a new epoch is announced on the home shard, with the
 // payload "<cluster> <epoch>", and that definitions have changed: see News.
@@ -36,6 +36,7 @@ func steps() []step {
 		{version: 1, shard: shardTables, home: homeTables},
 		{version: 2, shard: commitTable},
 		{version: 3, home: ddlTables},
+		{version: 4, shard: partTable},
 	}
 }
 
@@ -119,6 +120,35 @@ REVOKE ALL ON FUNCTION shardproxy.decide(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION shardproxy.decide(text) TO PUBLIC;
 REVOKE ALL ON SCHEMA shardproxy FROM PUBLIC;
 GRANT USAGE ON SCHEMA shardproxy TO PUBLIC;
+`
+
+// FenceClass and FenceObject are the key of the advisory lock on every shard that prepared
+// parts of transactions hold shared until they are finished. Who holds it alone sees none of
+// them half committed: see package twopc.
+const (
+	FenceClass  = 1936744294 // "sp_f"
+	FenceObject = 0
+)
+
+// The parts that were prepared on a shard. What take_part locks and writes lives as long as
+// the prepared transaction: both are its own. Who may call it may commit on several shards,
+// as with decide.
+const partTable = `
+CREATE TABLE shardproxy.parts (
+	xid     xid8 PRIMARY KEY DEFAULT pg_current_xact_id(),
+	made_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+REVOKE ALL ON shardproxy.parts FROM PUBLIC;
+COMMENT ON TABLE shardproxy.parts IS 'Parts of transactions over several shards that were prepared on this shard in the last hour: whether one came behind a snapshot.';
+
+CREATE FUNCTION shardproxy.take_part() RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '30s' AS $$
+	SELECT pg_catalog.pg_advisory_xact_lock_shared(1936744294, 0);
+	INSERT INTO shardproxy.parts DEFAULT VALUES ON CONFLICT DO NOTHING
+$$;
+COMMENT ON FUNCTION shardproxy.take_part() IS 'Called by the proxy before it prepares a part of a transaction over several shards.';
+REVOKE ALL ON FUNCTION shardproxy.take_part() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION shardproxy.take_part() TO PUBLIC;
 `
 
 // The journal of statements that PostgreSQL runs in several transactions of its own;

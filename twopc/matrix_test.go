@@ -12,10 +12,10 @@ import (
 // stepOf names the statement of a commit.
 func stepOf(sql string) string {
 	switch {
-	case strings.Contains(sql, "SET CONSTRAINTS"):
-		return "ready"
 	case strings.Contains(sql, "PREPARE TRANSACTION"):
 		return "prepare"
+	case strings.Contains(sql, "SET CONSTRAINTS"):
+		return "ready"
 	case strings.Contains(sql, "decide("):
 		return "decide"
 	case sql == "COMMIT":

@@ -18,7 +18,7 @@ import (
 // Defaults of ResolverOptions.
 const (
 	DefaultInterval        = 5 * time.Second
-	DefaultMinAge          = 10 * time.Second
+	DefaultMinAge          = 3 * time.Second
 	DefaultKeep            = time.Hour
 	DefaultResolverTimeout = 5 * time.Second
 )

@@ -50,17 +50,17 @@ func (r *Resolver) run(ctx context.Context, done chan struct{}) {
 }
 
 // round looks at all shards once and finishes what it can. It reports whether
-// all is well: every shard answered and nothing is in doubt.
+// all is well: every shard answered, nothing is in doubt or may be soon.
 func (r *Resolver) round(ctx context.Context) bool {
 	r.forget()
 	all, errs := r.look(ctx)
-	due := r.pick(all)
+	due, more := r.pick(all)
 	r.decide(ctx, due)
 	r.carryOut(ctx, due)
 	if ctx.Err() != nil {
 		return false // what failed says nothing
 	}
-	return r.publish(all, due, errs)
+	return r.publish(all, due, errs) && !more
 }
 
 // each calls f for the shards of a list, all at once.
@@ -105,8 +105,9 @@ func (r *Resolver) drop(shard int) {
 	}
 }
 
-// pick returns the parts that are recovery's business.
-func (r *Resolver) pick(all [][]*part) (due []*part) {
+// pick returns the parts that are recovery's business, and whether there are more that may
+// become so.
+func (r *Resolver) pick(all [][]*part) (due []*part, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, parts := range all {
@@ -115,10 +116,12 @@ func (r *Resolver) pick(all [][]*part) (due []*part) {
 			_, abandoned := r.abandoned[p.gid]
 			if p.due(r.opts.MinAge, live, abandoned) {
 				due = append(due, p)
+			} else if !live {
+				more = true
 			}
 		}
 	}
-	return due
+	return due, more
 }
 
 // decide finds out, or settles, what becomes of the parts.

@@ -41,14 +41,18 @@ const whoSQL = `SELECT c.id::text, c.shard, c.schema_version, pg_is_in_recovery(
 
 // connect returns a session of a shard whose server is what it should be.
 func (r *Resolver) connect(ctx context.Context, shard int) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	return connect(ctx, r.opts.Cluster, r.opts.Shards[shard], r.opts.Timeout)
+}
+
+func connect(ctx context.Context, cluster string, shard Shard, timeout time.Duration) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	conn, err := r.opts.Shards[shard].Connect(ctx)
+	conn, err := shard.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{conn: conn, began: time.Now(), timeout: r.opts.Timeout}
-	if err := s.verify(ctx, r.opts.Cluster, r.opts.Shards[shard].Name); err != nil {
+	s := &session{conn: conn, began: time.Now(), timeout: timeout}
+	if err := s.verify(ctx, cluster, shard.Name); err != nil {
 		s.close()
 		return nil, err
 	}

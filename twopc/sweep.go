@@ -22,6 +22,10 @@ const sweepSQL = `DELETE FROM shardproxy.commits WHERE ctid = ANY (ARRAY(
 	   AND NOT gid = ANY ($3::text[])
 	 LIMIT $4::int FOR UPDATE SKIP LOCKED))`
 
+// sweepPartsSQL deletes what no snapshot can need that is younger than the rows are kept.
+const sweepPartsSQL = `DELETE FROM shardproxy.parts WHERE ctid = ANY (ARRAY(
+	SELECT ctid FROM shardproxy.parts WHERE made_at < clock_timestamp() - $1::float8 * interval '1 second' LIMIT $2::int FOR UPDATE SKIP LOCKED))`
+
 // sweep deletes old rows, if every shard can be asked what it has prepared.
 // The connections are new: a former primary may lack what the primary has.
 func (r *Resolver) sweep(ctx context.Context) {
@@ -56,8 +60,14 @@ func (r *Resolver) sweep(ctx context.Context) {
 
 // remove deletes a shard's old rows but for those that are needed.
 func (r *Resolver) remove(ctx context.Context, s *session, needed []string) error {
+	keep := r.opts.Keep
+	for n := int64(sweepBatch); n == sweepBatch; {
+		var err error
+		if n, _, err = s.exec(ctx, sweepPartsSQL, keep.Seconds(), sweepBatch); err != nil {
+			return err
+		}
+	}
 	for {
-		keep := r.opts.Keep
 		n, _, err := s.exec(ctx, sweepSQL, keep.Seconds(), (tombstoneTimes * keep).Seconds(), needed, sweepBatch)
 		if err != nil {
 			return err
