@@ -25,6 +25,8 @@ type User struct {
 	PoolMode PoolMode `yaml:"pool_mode" enum:"transaction|session|statement"`
 	// CrossShard overrides the database's. Default: empty, it does not.
 	CrossShard CrossShard `yaml:"cross_shard" enum:"allow|warn|refuse"`
+	// Snapshot overrides the database's. Default: empty, it does not.
+	Snapshot Snapshot `yaml:"snapshot" enum:"transaction|statement|off"`
 	// PoolSize overrides the database's pool.size; 0 does not. Default: 0.
 	PoolSize int `yaml:"pool_size" default:"0" min:"0" max:"100000"`
 	// MaxClients overrides limits.max_clients_per_user; 0 does not. Default: 0.

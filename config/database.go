@@ -29,6 +29,10 @@ type Database struct {
 	// CrossShard is allow, warn or refuse: what becomes of queries that need rows of several
 	// shards. Default: allow.
 	CrossShard CrossShard `yaml:"cross_shard" enum:"allow|warn|refuse" default:"allow"`
+	// Snapshot says what queries over several shards see of transactions over several shards:
+	// transaction or statement, all of one or nothing of it, in a transaction under REPEATABLE READ
+	// and in a statement under READ COMMITTED; or off. Default: statement.
+	Snapshot Snapshot `yaml:"snapshot" enum:"transaction|statement|off" default:"statement"`
 	// CrossShardQueries is how many such queries run at once outside of transactions; 0 is half
 	// of pool.size, at least one. Default: 0.
 	CrossShardQueries int `yaml:"cross_shard_queries" default:"0" min:"0" max:"100000"`
@@ -123,6 +127,16 @@ type Reads struct {
 	// without their schema. Default: none.
 	ReadOnlyFunctions []string `yaml:"read_only_functions" form:"one" apply:"restart"`
 }
+
+// Snapshot says what queries over several shards see of transactions over several shards.
+type Snapshot string
+
+// The ways to see them.
+const (
+	SnapshotTransaction Snapshot = "transaction"
+	SnapshotStatement   Snapshot = "statement"
+	SnapshotOff         Snapshot = "off"
+)
 
 // CrossShard says what becomes of queries that need rows of several shards.
 type CrossShard string

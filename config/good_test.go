@@ -124,7 +124,7 @@ func goodConfig(t *testing.T) *Config {
 			{
 				Name: "app", Password: NewSecret("secret of the environment"),
 				CertificateNames: []string{"app.example", "app-2.example"},
-				PoolMode:         PoolSession, CrossShard: CrossShardWarn, PoolSize: 5, MaxClients: 50, MaxServers: 9,
+				PoolMode:         PoolSession, CrossShard: CrossShardWarn, Snapshot: SnapshotTransaction, PoolSize: 5, MaxClients: 50, MaxServers: 9,
 				ServerUser: "app_on_server", ServerPassword: NewSecret("${not a variable}"),
 				Timeouts: UserTimeouts{Query: ptr(10 * time.Second), IdleInTransaction: ptr(time.Duration(0)), ClientIdle: ptr(day)},
 			},
@@ -144,9 +144,9 @@ func goodConfig(t *testing.T) *Config {
 					Control: Login{User: "c", Password: NewSecret("pa$$word")},
 					TLS:     ClientTLS{Mode: TLSPrefer}, ConnectTimeout: 5 * time.Second,
 				},
-				CrossShard: CrossShardAllow,
-				Reads:      Reads{MaxLag: time.Second, Consistency: ConsistencySession, Split: true},
-				Pool:       ledgerPool,
+				CrossShard: CrossShardAllow, Snapshot: SnapshotStatement,
+				Reads: Reads{MaxLag: time.Second, Consistency: ConsistencySession, Split: true},
+				Pool:  ledgerPool,
 				Failover: Failover{
 					ProbeInterval: time.Second, ProbeTimeout: 2 * time.Second, FailAfter: 3, RecoverAfter: 2,
 					HoldTimeout: 10 * time.Second, HoldStatements: 1000,
@@ -213,7 +213,7 @@ func goodShop(t *testing.T) Database {
 			{Name: "get_customer", Arguments: []int{2, 1}, Table: "customers"},
 			{Name: "audit.get_region", Arguments: []int{1}, Table: "public.regions"},
 		},
-		CrossShard: CrossShardRefuse, CrossShardQueries: 3,
+		CrossShard: CrossShardRefuse, Snapshot: SnapshotOff, CrossShardQueries: 3,
 		Reads: Reads{
 			MaxLag: 250 * time.Millisecond, MaxLagBytes: 16 << 20, Consistency: ConsistencyEventual,
 			ReadOnlyFunctions: []string{"audit.peek", `"Odd name"`},

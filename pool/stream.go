@@ -22,6 +22,8 @@ type Stream struct {
 	ring   *ring
 	ended  chan struct{} // closed when the answer is there
 	sent   chan struct{} // closed when the request is written, or could not be
+	begun  chan struct{} // closed when the server has begun to run it, or never will
+	to     io.Writer
 
 	// Written before ended is closed.
 	answer Answer
@@ -41,7 +43,8 @@ type StreamOptions struct {
 // waiting. Of more the server may answer before it has read all.
 const sendAtOnce = 16 << 10
 
-// Stream sends frames, a request that ends with one ReadyForQuery, and returns at once;
+// Stream sends frames, a request that ends with one ReadyForQuery (or the beginning of one that
+// ends with Flush: see Stream.More), and returns at once;
 // the answer is read as it comes. Nothing may be owed to the connection, and nobody else
 // may use it, nor change frames, until End has returned, which must be called. After an
 // error the connection is lost and there is nothing to end.
@@ -57,18 +60,17 @@ func (s *Server) Stream(frames []byte, o StreamOptions) (*Stream, error) {
 	if o.MessageMax == 0 {
 		o.MessageMax = messageMax
 	}
-	t := &Stream{server: s, ring: newRing(), ended: make(chan struct{}), sent: make(chan struct{})}
-	var to io.Writer = sock
-	from := &streamReader{ring: t.ring, from: sock, limit: o.MessageMax}
+	t := &Stream{server: s, ring: newRing(), ended: make(chan struct{}), sent: make(chan struct{}), begun: make(chan struct{}), to: sock}
+	from := &streamReader{ring: t.ring, from: sock, limit: o.MessageMax, begun: t.begun}
 	if l := s.TLS(); l != nil {
-		to, from.from = l, l
+		t.to, from.from = l, l
 	}
 	from.begin(s.Buffered())
 	s.Discard(len(s.Buffered()))
 	if len(frames) > sendAtOnce {
-		s.pool.pools.tasks.Go(func() { t.send(to, frames) })
+		s.pool.pools.tasks.Go(func() { t.send(frames) })
 	} else {
-		if _, err := to.Write(frames); err != nil {
+		if _, err := t.to.Write(frames); err != nil {
 			return nil, fmt.Errorf("send: %w", err)
 		}
 		close(t.sent)
@@ -78,9 +80,9 @@ func (s *Server) Stream(frames []byte, o StreamOptions) (*Stream, error) {
 }
 
 // send writes a large request.
-func (t *Stream) send(to io.Writer, frames []byte) {
+func (t *Stream) send(frames []byte) {
 	defer close(t.sent)
-	if _, err := to.Write(frames); err != nil {
+	if _, err := t.to.Write(frames); err != nil {
 		t.sendErr = fmt.Errorf("send: %w", err)
 		t.Break() // or the server would be waited for that waits for the rest
 	}
@@ -90,6 +92,7 @@ func (t *Stream) send(to io.Writer, frames []byte) {
 func (t *Stream) listen(from *streamReader) {
 	defer close(t.ended)
 	t.err = from.run()
+	from.begins()
 	t.answer, t.rest = from.answer, from.rest
 	if isLost(t.err) {
 		t.Break() // a request that is being written is of no use either
@@ -114,6 +117,19 @@ func (t *Stream) Next() ([]byte, error) { return t.ring.take() }
 // token calls Next before waiting for another; Next by itself needs none. It is closed
 // when the answer is at its end or has failed.
 func (t *Stream) Ready() <-chan struct{} { return t.ring.ready }
+
+// Begun returns a channel that is closed when the server has begun to run the statement, whose
+// snapshot is fixed then: it has bound a portal, or begun a COPY. It is closed, too, when the
+// answer is at its end or has failed, or the connection is lost.
+func (t *Stream) Begun() <-chan struct{} { return t.begun }
+
+// More sends the rest of a request that was begun without its end, which is small. It is to be
+// called once, after Begun and before Next; when it fails the connection is lost, as Next and End say.
+func (t *Stream) More(frames []byte) {
+	if _, err := t.to.Write(frames); err != nil {
+		t.Break()
+	}
+}
 
 // Break ends the connection: what waits for the server waits no more.
 func (t *Stream) Break() { _ = t.server.Socket().Shutdown() } // it is lost either way

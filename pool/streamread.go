@@ -19,6 +19,7 @@ type streamReader struct {
 	ring  *ring
 	from  io.Reader
 	limit int
+	begun chan struct{} // see Stream.Begun; nil once closed
 
 	b    *block
 	p, w int // data[p:w] is not looked at yet, or an incomplete message
@@ -103,8 +104,11 @@ func (r *streamReader) scan() error {
 			break
 		}
 		if handedOn(kind) {
-			if kind == wire.MsgCommandComplete {
+			switch kind {
+			case wire.MsgCommandComplete:
 				r.answer.Tag = tagText(data[r.p+5 : r.p+1+n])
+			case wire.MsgBindComplete, wire.MsgCopyOutResponse:
+				r.begins()
 			}
 			r.p += n + 1
 			continue
@@ -118,6 +122,14 @@ func (r *streamReader) scan() error {
 		r.cut(n + 1)
 	}
 	return nil
+}
+
+// begins says that the server has begun, or never will.
+func (r *streamReader) begins() {
+	if r.begun != nil {
+		close(r.begun)
+		r.begun = nil
+	}
 }
 
 // cut takes n bytes at p out of the block: nobody is to see them.
@@ -170,6 +182,7 @@ func (r *streamReader) keep(kind byte, body []byte) error {
 			a.Error = body
 		}
 		r.fail(e)
+		r.begins()
 		if e.IsFatal() {
 			return e
 		}

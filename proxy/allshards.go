@@ -49,7 +49,7 @@ func (s *session) runAll(kind byte, size int) error {
 		}
 	}
 	if e == nil && s.tx != 'E' {
-		e = s.enlistAll(own, req.enlisted())
+		e = s.enlistAll(own, req.scatter != nil, req.enlisted())
 	}
 	if e != nil {
 		return s.refuseWhole(kind, size, e)
@@ -102,31 +102,31 @@ func (s *session) endSpread(own bool, e *wire.Error) (*wire.Error, error) {
 }
 
 // enlistAll makes shards a part of the transaction, and the connection to the first of
-// them the lease; own begins one.
-func (s *session) enlistAll(own bool, shards []int) *wire.Error {
+// them the lease; own begins one, which only reads with reads.
+func (s *session) enlistAll(own, reads bool, shards []int) *wire.Error {
 	if own && s.serializable && len(shards) > 1 {
 		return wire.Errorf("0A000", "this statement runs on several shards, and SERIALIZABLE holds on one server only").
 			WithHint("SET default_transaction_isolation to 'repeatable read', or begin a transaction of another isolation level.")
 	}
 	if own {
 		s.begun, s.tx = &begunTx{text: "BEGIN", primary: true}, 'T'
+		if s.begun.isolation = s.isolation; reads {
+			s.begun.text, s.begun.isolation = "BEGIN ISOLATION LEVEL READ COMMITTED", readCommitted // one statement, one snapshot
+		}
 		if len(shards) > 1 {
 			s.begun.text += boundedLocks
 		}
 	}
-	for _, i := range shards {
-		if s.lease == nil {
-			if err := s.acquire(need{shard: i, primary: true}); err != nil {
-				return s.endOwnTx(own, wire.AsError(err))
-			}
-		} else if i != s.index {
-			if e := s.extend(i); e != nil {
-				return s.endOwnTx(own, e)
-			}
+	if s.lease == nil {
+		if err := s.acquire(need{shard: shards[0], primary: true}); err != nil {
+			return s.endOwnTx(own, wire.AsError(err))
 		}
 		if e := s.awaitReplies(); e != nil {
 			return s.endOwnTx(own, e)
 		}
+	}
+	if e := s.extendAll(shards); e != nil {
+		return s.endOwnTx(own, e)
 	}
 	if s.index != shards[0] {
 		if e := s.extend(shards[0]); e != nil {
@@ -135,6 +135,26 @@ func (s *session) enlistAll(own bool, shards []int) *wire.Error {
 	}
 	s.fresh = false
 	return nil
+}
+
+// extendAll makes shards a part of the open transaction.
+func (s *session) extendAll(shards []int) *wire.Error {
+	var fresh []int
+	for _, i := range shards {
+		if i != s.index && s.spread.branchOn(i) < 0 {
+			fresh = append(fresh, i)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	if e := s.mayExtend(fresh[0]); e != nil {
+		return e
+	}
+	if e := s.join(fresh); e != nil {
+		return e
+	}
+	return s.awaitReplies()
 }
 
 // endOwnTx takes back a transaction that only the session knows of.

@@ -125,7 +125,7 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	if err := s.beginTied("BEGIN" + boundedLocks); err != nil || s.lease == nil {
 		return err
 	}
-	e := s.enlistAll(false, r.enlisted())
+	e := s.enlistAll(false, false, r.enlisted())
 	var answer pool.Answer
 	if e == nil && r.scatter != nil {
 		return s.runScatter(r, false, s.endTied)

@@ -119,7 +119,7 @@ func (b *batch) enlist(shards []int) *wire.Error {
 	if s.tx == 'E' {
 		return wire.Errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 	}
-	e := s.enlistAll(s.tx == 'I', shards)
+	e := s.enlistAll(s.tx == 'I', false, shards)
 	b.begun = b.begun || e == nil
 	s.setPhase(phaseActive)
 	return e

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"time"
+
 	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
@@ -16,6 +18,8 @@ type begunTx struct {
 	readOnly, replica, primary bool
 	// serializable is set when the transaction is to be: over several shards none is.
 	serializable bool
+	// isolation is its level, "" while that is not known.
+	isolation string
 }
 
 // answersHere answers a request that only begins or ends such a transaction.
@@ -168,7 +172,7 @@ func (s *session) takeOver(n *need, c *query.Command, text string) {
 	s.db.stats.statements.Add(1)
 	if c.Kind == query.KindBegin {
 		s.tx = 'T'
-		s.begun = &begunTx{text: text, readOnly: n.readOnly, replica: n.replica, primary: n.primary,
+		s.begun = &begunTx{text: text, readOnly: n.readOnly, replica: n.replica, primary: n.primary, isolation: c.Tx.Isolation,
 			serializable: c.Tx.Isolation == "serializable" || c.Tx.Isolation == "" && s.serializable}
 		return
 	}
@@ -238,7 +242,7 @@ func (s *session) enlist() {
 	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), s.begun.text))
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forBegin})
-	s.spread = &spreadTx{begin: s.begun.text}
+	s.spread = &spreadTx{begin: s.begun.text, isolation: s.begun.isolation, began: time.Now()}
 	switch {
 	case s.replica:
 		s.spread.only = "it runs on a replica"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -29,8 +30,14 @@ type spreadTx struct {
 	// locals are the SET LOCAL that every shard gets; travelling is the plan of the last.
 	locals     []string
 	travelling *router.Plan
-	// crossShard is what SET LOCAL says of queries over several shards, "" for nothing.
-	crossShard string
+	// crossShard is what SET LOCAL says of queries over several shards, "" for nothing; snapshots
+	// what it says of what they see.
+	crossShard, snapshots string
+	// isolation is the isolation level, "" while it is not known.
+	isolation string
+	began     time.Time
+	// ran is set when a statement has run in it that another shard would not get with its BEGIN.
+	ran bool
 	// portals are where the portals are that were bound in it.
 	portals map[string]int
 	// tied is set when the session stays tied to its connection to the shard home.
@@ -73,6 +80,7 @@ func (s *session) notesSpread(p *router.Plan) {
 		return
 	}
 	m.wrote = m.wrote || p == nil || p.MayWrite
+	m.ran = m.ran || p == nil || m.travelling != p && (p.Single == nil || p.Single.Kind != query.KindSavepoint)
 	switch {
 	case p == nil || p.Effects&query.EffectUnknown != 0:
 		m.only = "something ran in it whose effects are not known"
@@ -101,7 +109,7 @@ func (s *session) spreadEnds(c *query.Command) {
 		return
 	}
 	if s.spread = nil; c.Chain {
-		s.spread = &spreadTx{begin: m.begin, only: m.only}
+		s.spread = &spreadTx{begin: m.begin, only: m.only, isolation: m.isolation, began: time.Now()}
 	}
 }
 
@@ -130,35 +138,46 @@ const boundedLocks = "; SELECT pg_catalog.set_config('lock_timeout', '30s', true
 // extend takes the transaction to another shard, or back to one where it was. The
 // error is what the statement is told; the transaction goes on where it is.
 func (s *session) extend(shard int) *wire.Error {
+	if e := s.mayExtend(shard); e != nil {
+		return e
+	}
+	m := s.spread
+	at := m.branchOn(shard)
+	if at < 0 {
+		return s.join([]int{shard})
+	}
+	from := branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: m.wrote}
+	s.parkLease()
+	to := m.branches[at]
+	m.branches[at] = from
+	s.unpark(to)
+	return nil
+}
+
+// mayExtend reports why the transaction cannot come to a shard.
+func (s *session) mayExtend(shard int) *wire.Error {
 	m := s.spread
 	if s.tx != 'T' || m == nil || s.pinned != "" && !m.tied {
 		return s.tiedTo(shard)
 	}
-	at := m.branchOn(shard)
 	for _, sp := range s.savepoints {
 		if sp.settings != s.settings {
 			m.only = "settings were changed behind a savepoint"
 		}
 	}
-	if at < 0 && m.only != "" {
+	if m.branchOn(shard) < 0 && m.only != "" {
 		return s.tiedTo(shard).WithHint("The transaction cannot go on to another shard: %s.", m.only)
 	}
+	return nil
+}
+
+// beginOn begins the transaction on a shard where it is not, and makes the connection to it the
+// lease.
+func (s *session) beginOn(shard int) *wire.Error {
+	m := s.spread
 	from := branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: m.wrote}
 	s.parkLease()
-	if at >= 0 {
-		to := m.branches[at]
-		m.branches[at] = from
-		s.unpark(to)
-		return nil
-	}
-	begin := m.begin
-	if !strings.HasSuffix(begin, boundedLocks) {
-		begin += boundedLocks
-	}
-	for _, sql := range m.locals {
-		begin += "; " + sql
-	}
-	s.begun = &begunTx{text: begin + s.savepointsSQL(), primary: true}
+	s.begun = &begunTx{text: s.beginSQL(), primary: true}
 	if err := s.acquire(need{shard: shard, primary: true}); err != nil {
 		s.begun = nil
 		s.unpark(from)
@@ -172,6 +191,18 @@ func (s *session) extend(shard int) *wire.Error {
 	s.spread = m // enlist made one of its own
 	m.branches, m.wrote = append(m.branches, from), false
 	return nil
+}
+
+// beginSQL begins the transaction on a shard as it is on the others, but for what ran there.
+func (s *session) beginSQL() string {
+	begin := s.spread.begin
+	if !strings.HasSuffix(begin, boundedLocks) {
+		begin += boundedLocks
+	}
+	for _, sql := range s.spread.locals {
+		begin += "; " + sql
+	}
+	return begin + s.savepointsSQL()
 }
 
 // savepointsSQL makes the savepoints that are open on a shard that the transaction

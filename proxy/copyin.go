@@ -66,7 +66,7 @@ func (s *session) runCopyIn(size int) error {
 		for i := range all {
 			all[i] = i
 		}
-		e = s.enlistAll(own, all)
+		e = s.enlistAll(own, false, all)
 	}
 	if e != nil {
 		return s.refuseWhole(wire.MsgQuery, size, e)

@@ -99,6 +99,8 @@ type Database struct {
 	Owners func() *router.Owners
 	// TwoPhase commits transactions that wrote on several shards.
 	TwoPhase TwoPhase
+	// Fence opens windows in which they are whole.
+	Fence Fence
 	// Draws gives the values that INSERTs leave to sequences, in a database of several
 	// shards.
 	Draws Draws
@@ -271,9 +273,14 @@ func refusedSetting(name, value string) *wire.Error {
 			return wire.Errorf("22023", "invalid value for parameter \"%s\": \"%s\"", name, value).WithHint("Available values: allow, warn, refuse.")
 		}
 		return nil
+	case name == snapshotSetting:
+		if _, ok := snapshotNamed(value); !ok {
+			return wire.Errorf("22023", "invalid value for parameter \"%s\": \"%s\"", name, value).WithHint("Available values: transaction, statement, off.")
+		}
+		return nil
 	case name != routeSetting:
 		return wire.Errorf("42704", "unrecognized configuration parameter \"%s\"", name).
-			WithHint("The proxy's settings are shardproxy.route and shardproxy.cross_shard.")
+			WithHint("The proxy's settings are shardproxy.route, shardproxy.cross_shard and shardproxy.snapshot.")
 	case routeNamed(value) == query.RouteInvalid:
 		return wire.Errorf("22023", "invalid value for parameter \"%s\": \"%s\"", name, value).WithHint(routeWords)
 	}

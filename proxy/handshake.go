@@ -337,7 +337,7 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 	s := &session{
 		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: peer(c.socket.RemoteAddr()),
 		localAddr: unique.Make(ownEnd(c.socket.LocalAddr())), tlsName: unique.Make(tlsName(c.tls)),
-		started: time.Now(), protocol: start.Protocol, timeouts: pol.Timeouts, crossShard: pol.CrossShard, tx: 'I', resting: true,
+		started: time.Now(), protocol: start.Protocol, timeouts: pol.Timeouts, crossShard: pol.CrossShard, snapshots: pol.Snapshots, tx: 'I', resting: true,
 		base: base,
 	}
 	s.settleIn(id, pol.Pool)

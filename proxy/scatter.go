@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"sync"
@@ -50,6 +51,9 @@ type scattering struct {
 	notices              []byte
 	lost                 bool // a connection
 	unwanted             atomic.Bool
+	wanted               context.Context // ends when it is not wanted any more
+	cancelWanted         context.CancelCauseFunc
+	inWindow             bool           // its parts begin in one window: see start
 	started              []int          // the shards of the streams
 	cancels              sync.WaitGroup // requests under way
 }
@@ -282,7 +286,7 @@ func (c *scattering) anew() *wire.Error {
 		c.shards[i] = &scatterShard{index: shard.index}
 	}
 	c.err, c.raw, c.failed, c.notices, c.rows, c.lost = nil, nil, -1, nil, 0, false
-	return s.enlistAll(true, shards)
+	return s.enlistAll(true, true, shards)
 }
 
 // answer tells the client how the query ended.
@@ -306,6 +310,13 @@ func (c *scattering) execute(p *router.Plan) error {
 	s.db.stats.statements.Add(1)
 	s.db.countScatter(c.way.Explain().Way)
 	s.setPhase(phaseActive)
+	if c.inWindow = s.whole() && len(c.shards) > 1; c.inWindow {
+		level, e := s.level()
+		if e != nil {
+			return e
+		}
+		c.inWindow = level == readCommitted || level == "read uncommitted"
+	}
 	for _, shard := range c.shards {
 		shard.lease, _ = s.partOn(shard.index)
 		s.task.release(shard.lease.Socket())

@@ -21,7 +21,7 @@ func (c *scattering) copyOut() {
 		text, _ = query.ReplaceMoment(nil, text, m)
 	}
 	frames := wire.AppendQuery(nil, string(text))
-	c.start(func(*scatterShard) []byte { return frames })
+	c.start(func(*scatterShard) []byte { return frames }, nil)
 	if c.err != nil {
 		return
 	}

@@ -38,15 +38,14 @@ func (c *scattering) finish(inputs []gathered) {
 	}
 	part.Bind = append(bind, c.asks.formats...)
 	c.release(inputs) // for it is in Bind now
-	tail := wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00"))
-	tail = wire.AppendEmpty(wire.AppendFrame(tail, wire.MsgExecute, make([]byte, 5)), wire.MsgSync)
+	tail := append(describePortal(), executeSync()...)
 	first := c.shards[0]
 	sources := c.start(func(shard *scatterShard) []byte {
 		if shard != first {
 			return nil
 		}
 		return partFrames(&part, true, tail)
-	})
+	}, nil)
 	if c.err != nil {
 		return
 	}

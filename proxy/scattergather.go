@@ -241,10 +241,8 @@ func (c *scattering) read(inputs []gathered) bool {
 			return nil
 		}
 		part.Bind = append(part.Bind, formats...)
-		tail := wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00"))
-		tail = wire.AppendFrame(tail, wire.MsgExecute, make([]byte, 5))
-		return partFrames(&part, true, wire.AppendEmpty(tail, wire.MsgSync))
-	})
+		return partFrames(&part, true, describePortal())
+	}, executeSync())
 	if c.err != nil {
 		return false
 	}

@@ -54,10 +54,8 @@ func (c *scattering) merge() {
 	if c.values.Moment != "" && !c.named(&columns) {
 		return
 	}
-	tail := wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00"))
-	tail = wire.AppendEmpty(wire.AppendFrame(tail, wire.MsgExecute, make([]byte, 5)), wire.MsgSync)
-	frames := partFrames(&part, true, tail)
-	sources := c.start(func(*scatterShard) []byte { return frames })
+	frames := partFrames(&part, true, describePortal())
+	sources := c.start(func(*scatterShard) []byte { return frames }, executeSync())
 	if c.err != nil {
 		return
 	}

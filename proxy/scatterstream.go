@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"shardproxy/exec"
-	"shardproxy/pool"
 	"shardproxy/wire"
 )
 
 // run has it done, up to the end of all answers.
 func (c *scattering) run() {
+	defer c.begins()()
 	defer c.watched()()
 	client := c.s.client.Socket()
 	if c.gone = client.SetNonBlocking(false); c.gone != nil {
@@ -39,25 +39,6 @@ func (c *scattering) fail(e *wire.Error, raw []byte, shard int) {
 	if c.err == nil {
 		c.err, c.raw, c.failed = e, raw, shard
 	}
-}
-
-// start sends each shard its frames.
-func (c *scattering) start(frames func(shard *scatterShard) []byte) []exec.Source {
-	var sources []exec.Source
-	c.started = nil
-	for i, shard := range c.shards {
-		b := frames(shard)
-		if b == nil {
-			continue
-		}
-		shard.stream, shard.err = shard.lease.Stream(b, pool.StreamOptions{})
-		if shard.err != nil {
-			c.fail(wire.AsError(shard.err), nil, i)
-			return nil
-		}
-		sources, c.started = append(sources, shard.stream), append(c.started, i)
-	}
-	return sources
 }
 
 // cancelAll has what the shards still work on cancelled. The requests have been taken when the
@@ -219,7 +200,7 @@ func (c *scattering) watch(done <-chan struct{}) {
 			left := c.s.client.Socket().HungUp()
 			if !cancelled && (left || c.s.cancelWanted()) {
 				cancelled = true
-				c.unwanted.Store(true)
+				c.giveUp()
 				c.cancelAll()
 			}
 			if c.s.control.Load()&controlKill != 0 || left {

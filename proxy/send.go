@@ -114,11 +114,17 @@ func (s *session) sendQuery(size int) (bool, error) {
 			if set.Name == crossShardSetting {
 				s.spread.crossShard = set.Literal
 			}
+			if set.Name == snapshotSetting {
+				s.spread.snapshots = set.Literal
+			}
 		}
 	}
 	if s.spread != nil && s.setsModes(p) {
 		s.spread.begin += "; " + string(text[p.Single.Start:p.Single.End])
 		s.spread.travelling = p
+		if level := p.Single.Tx.Isolation; level != "" {
+			s.spread.isolation = level
+		}
 	}
 	s.forward(size)
 	s.expectQuery(p)

@@ -48,6 +48,7 @@ type UserPolicy struct {
 	MaxClients int // 0: no limit
 	Timeouts   Timeouts
 	CrossShard CrossShard
+	Snapshots  Snapshots
 }
 
 // Settings is what a reload may change of a Server. It is read-only.

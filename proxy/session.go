@@ -186,6 +186,8 @@ type session struct {
 	pinned         string                 // why the lease is kept, "" when it is not
 	pinnedWhy      atomic.Pointer[string] // pinned, for SHOW
 	crossShard     CrossShard
+	snapshots      Snapshots
+	isolation      string // of transactions that do not say it, "" while it is not known
 	timeouts       Timeouts
 	cancels        cancelWaiters
 	greeted        *welcome          // what the client was told at login

@@ -250,6 +250,7 @@ func (s *session) adoptSettings(st *pool.Settings) {
 	s.nonStandard = v == "off" || v == "false" || v == "0" || v == "no"
 	it, _ = st.Get("default_transaction_isolation")
 	s.serializable = it.Text != "" && !strings.Contains(strings.ToLower(it.Text), "rea") // "read ...", "repeatable read"
+	s.isolation = ""                                                                     // it is asked for again
 	it, _ = st.Get("client_encoding")
 	s.unsafeEncoding = isUnsafeEncoding(strings.Trim(it.Text, "' "))
 	if s.localMeaning {

@@ -79,6 +79,7 @@ type opening struct {
 
 	mu       sync.Mutex // held while a session is asked
 	over     bool
+	moved    []int // shards whose connections are to be made anew
 	sessions []*session
 }
 
@@ -171,6 +172,14 @@ func (w *Window) Leave() error {
 // shard: snapshots must be those of the same one.
 func (w *Window) Address(shard int) string { return w.shared.addresses[shard] }
 
+// Moved has the fence leave the server of a shard, which is another than snapshots are of. It is
+// called before Leave.
+func (w *Window) Moved(shard int) {
+	w.shared.mu.Lock()
+	defer w.shared.mu.Unlock()
+	w.shared.moved = append(w.shared.moved, shard)
+}
+
 const unseenSQL = `SELECT EXISTS (SELECT FROM shardproxy.parts WHERE NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot))
 	OR EXISTS (SELECT FROM shardproxy.commits WHERE committed AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot))`
 
@@ -199,17 +208,18 @@ const MaxSnapshotAge = DefaultKeep / 2
 // keep opens windows as long as somebody waits for one, and closes the connections some time
 // after that.
 func (f *Fence) keep() {
-	defer func() {
-		for i := range f.sessions {
-			f.drop(i)
-		}
-	}()
 	for {
-		all := f.next()
-		if all == nil {
+		all, over := f.next()
+		switch {
+		case over:
 			return
+		case all == nil:
+			for i := range f.sessions {
+				f.drop(i)
+			}
+		default:
+			f.open(all)
 		}
-		f.open(all)
 	}
 }
 
@@ -217,26 +227,27 @@ func (f *Fence) keep() {
 const idleWait = sessionLife
 
 // next waits for those who want a window; nil when there is none for a while. Those who have
-// given up are not among them.
-func (f *Fence) next() []*Window {
-	idle := time.Now()
+// given up are not among them. It is over when the fence is closed, or nobody comes and no connection
+// is left to be kept.
+func (f *Fence) next() (_ []*Window, over bool) {
+	idle, kept := time.Now(), slices.ContainsFunc(f.sessions, func(s *session) bool { return s != nil })
 	tick := time.NewTicker(idleWait / 10)
 	defer tick.Stop()
 	for {
 		f.mu.Lock()
 		all := f.waiting
 		f.waiting = nil
-		over := f.closed || time.Since(idle) > idleWait
-		if len(all) == 0 && over {
+		if over = len(all) == 0 && !kept; over {
 			f.running = false
 		}
+		closed := f.closed
 		f.mu.Unlock()
 		all = slices.DeleteFunc(all, func(w *Window) bool { return isClosed(w.left) })
 		switch {
-		case len(all) > 0:
-			return all
-		case over:
-			return nil
+		case len(all) > 0 || over:
+			return all, over
+		case closed || time.Since(idle) > idleWait:
+			return nil, false
 		}
 		select {
 		case <-f.wake:
@@ -284,6 +295,9 @@ func (f *Fence) open(all []*Window) {
 	o.over = true
 	o.mu.Unlock()
 	failed := f.releaseAll(shards)
+	for _, i := range o.moved {
+		f.drop(i)
+	}
 	f.count(&f.figures.opened, began)
 	for i, w := range all {
 		if !inTime[i] {

@@ -103,7 +103,9 @@ func total(ctx context.Context, conns []*pgx.Conn, window func(begin func() erro
 		errs := make([]error, len(conns))
 		for i, c := range conns {
 			all.Go(func() {
-				time.Sleep(rand.N(2 * time.Millisecond))
+				if _, errs[i] = c.PgConn().Exec(ctx, fmt.Sprintf("SELECT pg_sleep(%f)", rand.Float64()/500)).ReadAll(); errs[i] != nil {
+					return
+				}
 				_, errs[i] = c.PgConn().Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").ReadAll()
 			})
 		}
@@ -150,8 +152,11 @@ func TestFence(t *testing.T) {
 	f := newFleet(t, 3)
 	f.bank()
 	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
 	var tellers sync.WaitGroup
+	defer func() { // also when the test fails: the clients are closed behind it
+		stop()
+		tellers.Wait()
+	}()
 	var done atomic.Int64
 	for range 4 {
 		f.transfers(ctx, &tellers, &done)
@@ -203,8 +208,6 @@ func TestFence(t *testing.T) {
 	if right.Load() < 20 || done.Load() == before {
 		t.Error("readers or tellers did not come on")
 	}
-	stop()
-	tellers.Wait()
 }
 
 // TestFenceDeadCoordinator: a transaction that is decided and not finished keeps windows shut until
@@ -257,7 +260,9 @@ func TestFenceLost(t *testing.T) {
 	if w, err = fence.Enter(t.Context(), []int{0, 1}); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(400 * time.Millisecond)
+	eventually(t, "the window is shut", func() bool {
+		return f.value(0, fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %d AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", metadata.FenceClass)) == "0"
+	})
 	if err := w.Leave(); err == nil {
 		t.Error("a window was open for longer than it may")
 	}

@@ -134,6 +134,10 @@ func (f *Fence) awaitRest(ctx context.Context, shards []int, held int, wait time
 		switch {
 		case err == nil:
 		case errors.As(err, &said) && said.Code == codeLock:
+			if err := f.sessions[shard].forgetLock(ctx); err != nil {
+				f.drop(shard)
+				return held, unreachable(f.opts.Shards[shard].Name, err)
+			}
 			return held, nil
 		case ctx.Err() != nil:
 			f.drop(shard)
@@ -144,6 +148,14 @@ func (f *Fence) awaitRest(ctx context.Context, shards []int, held int, wait time
 		}
 	}
 	return held, nil
+}
+
+// forgetLock gives a lock back that the server granted while it gave the waiting up: it says that it
+// has not, and the session has it.
+func (s *session) forgetLock(ctx context.Context) error {
+	_, err := s.says(ctx, locking("pg_advisory_unlock")+fmt.Sprintf(
+		" FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory' AND classid = %d AND objid = %d AND granted", metadata.FenceClass, metadata.FenceObject))
+	return err
 }
 
 // releaseAll gives locks back. The error says which was not held any more: a *wire.Error.

@@ -42,6 +42,7 @@ type cluster struct {
 	mu       sync.Mutex
 	watcher  *metadata.Watcher // nil until the configuration was compared
 	twoPhase atomic.Pointer[twopc.Resolver]
+	fence    atomic.Pointer[twopc.Fence]
 }
 
 func newCluster(db *database) *cluster {
@@ -175,6 +176,28 @@ func (c *cluster) resolve(id string) {
 		return
 	}
 	c.twoPhase.Store(r)
+	f, err := twopc.NewFence(twopc.FenceOptions{Database: o.Database, Cluster: id, Shards: o.Shards, Waited: r.Poke, Logger: c.log, Registerer: o.Registerer})
+	if err != nil {
+		c.log.Error("queries over several shards are refused unless shardproxy.snapshot is off", "error", err)
+		return
+	}
+	c.fence.Store(f)
+}
+
+// Enter implements proxy.Fence.
+func (c *cluster) Enter(ctx context.Context, shards []int) (proxy.Window, error) {
+	f := c.fence.Load()
+	if f == nil {
+		return nil, wire.Errorf("57P03", "the cluster is not known yet: several shards cannot be read at one moment").WithHint("The statement was not executed and may be tried again.")
+	}
+	w, err := f.Enter(ctx, shards)
+	switch {
+	case errors.Is(err, twopc.ErrClosed):
+		return nil, wire.Fatal("57P01", "the database is no longer served")
+	case err != nil:
+		return nil, err
+	}
+	return w, nil
 }
 
 // news implements proxy.Database.News.
@@ -275,6 +298,9 @@ func (c *cluster) close() {
 	defer c.mu.Unlock()
 	if c.watcher != nil {
 		_ = c.watcher.Close() // never fails
+	}
+	if f := c.fence.Load(); f != nil {
+		f.Close()
 	}
 	if r := c.twoPhase.Load(); r != nil {
 		_ = r.Close() // what is in doubt is left to others

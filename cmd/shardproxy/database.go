@@ -79,6 +79,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 			return nil, err
 		}
 		db.cluster = newCluster(db)
+		db.proxy.Fence = db.cluster
 		db.proxy.Owners, db.proxy.TwoPhase, db.proxy.Draws, db.proxy.Journal = db.cluster.owners, db.cluster, db.cluster.draws, db.cluster
 		db.proxy.News, db.proxy.Announce = db.cluster.news, db.cluster.announce
 		opts.Rules = &db.conf

@@ -206,6 +206,13 @@ func userPolicy(cfg *config.Config, database, user string) proxy.UserPolicy {
 	p.CrossShard = map[config.CrossShard]proxy.CrossShard{
 		config.CrossShardWarn: proxy.CrossShardWarn, config.CrossShardRefuse: proxy.CrossShardRefuse,
 	}[cross] // allowed otherwise
+	snapshot := db.Snapshot
+	if u.Snapshot != "" {
+		snapshot = u.Snapshot
+	}
+	p.Snapshots = map[config.Snapshot]proxy.Snapshots{
+		config.SnapshotTransaction: proxy.SnapshotTransaction, config.SnapshotOff: proxy.SnapshotOff,
+	}[snapshot] // statement otherwise
 	mode := db.Pool.Mode
 	if u.PoolMode != "" {
 		mode = u.PoolMode

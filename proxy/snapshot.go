@@ -1,0 +1,272 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"shardproxy/wire"
+)
+
+// What is read on several shards is of one moment as far as transactions over several shards go:
+// each of them is seen on all shards or on none. Snapshots are taken in a window of the fence: a
+// query's own under READ COMMITTED (see scattering.start), the transaction's under REPEATABLE READ,
+// when it comes to a shard.
+
+// Snapshots says what queries over several shards see of transactions over several shards.
+type Snapshots uint8
+
+// The ways to see them.
+const (
+	// SnapshotStatement and SnapshotTransaction: whole or not at all, by a statement under READ
+	// COMMITTED, by a transaction under REPEATABLE READ, whichever is said.
+	SnapshotStatement Snapshots = iota
+	SnapshotTransaction
+	// SnapshotOff: each shard's part as it is when the shard is asked.
+	SnapshotOff
+)
+
+// snapshotSetting is the setting of a session that overrides the configuration.
+const snapshotSetting = ownPrefix + "snapshot"
+
+// snapshotNamed returns what a setting's value, in quotes or not, stands for.
+func snapshotNamed(value string) (mode Snapshots, ok bool) {
+	switch strings.Trim(strings.ToLower(value), "'\" ") {
+	case "statement":
+		return SnapshotStatement, true
+	case "transaction":
+		return SnapshotTransaction, true
+	case "off":
+		return SnapshotOff, true
+	}
+	return SnapshotStatement, false // set where nobody could check it, as in a function
+}
+
+// whole reports whether transactions over several shards are to be seen whole.
+func (s *session) whole() bool {
+	mode := s.snapshots
+	if it, ok := s.settings.Get(snapshotSetting); ok {
+		mode, _ = snapshotNamed(it.Text)
+	}
+	if s.spread != nil && s.spread.snapshots != "" {
+		mode, _ = snapshotNamed(s.spread.snapshots)
+	}
+	return mode != SnapshotOff && s.db.Fence != nil
+}
+
+// Fence opens windows in which transactions over several shards are whole; the program's
+// cluster does, by twopc.Fence.
+type Fence interface {
+	// Enter waits for a window on shards. The error is a *wire.Error for the client, or ctx's.
+	Enter(ctx context.Context, shards []int) (Window, error)
+}
+
+// Window is an open window: see twopc.Window.
+type Window interface {
+	Address(shard int) string
+	Moved(shard int)
+	Unseen(ctx context.Context, shard int, snapshot string) (bool, error)
+	Leave() error
+}
+
+// The isolation levels that matter here, as a server names them.
+const (
+	readCommitted  = "read committed"
+	repeatableRead = "repeatable read"
+)
+
+// level returns the isolation level of the open transaction, which its server is asked for when
+// neither BEGIN nor a setting has said it: a role or a database may have another default.
+func (s *session) level() (string, *wire.Error) {
+	m := s.spread
+	if m.isolation == "" {
+		m.isolation = s.isolation
+	}
+	if m.isolation != "" {
+		return m.isolation, nil
+	}
+	a, err := s.runOn(s.lease, wire.AppendQuery(nil, "SHOW transaction_isolation"), answerMax)
+	if err != nil {
+		return "", s.allFailed(s.lease, a, err)
+	}
+	_, rows, _ := cutRows(a.Frames)
+	if len(rows) != 1 || len(rowFields(rows[0][5:])) != 1 {
+		return "", wire.Errorf("XX000", "a server does not tell the isolation level").WithDetail("Node %s.", s.lease.Address())
+	}
+	s.isolation = string(rowFields(rows[0][5:])[0])
+	m.isolation = s.isolation
+	return m.isolation, nil
+}
+
+// fixed reports whether the transaction has one snapshot on each shard, all of which are to see
+// transactions over several shards whole.
+func (s *session) fixed() (bool, *wire.Error) {
+	if !s.whole() {
+		return false, nil
+	}
+	level, e := s.level()
+	return level != readCommitted && level != "read uncommitted", e
+}
+
+// join begins the transaction on more shards. Under REPEATABLE READ their snapshots see the
+// same transactions over several shards as those of its other shards do: 40001 when one has been
+// committed since these were taken.
+func (s *session) join(shards []int) *wire.Error {
+	fixed, e := s.fixed()
+	if e != nil {
+		return e
+	}
+	if !fixed {
+		return s.beginOnAll(shards)
+	}
+	before := s.partShards()
+	all := slices.Concat(before, shards)
+	slices.Sort(all)
+	w, e := s.enter(all)
+	if e != nil {
+		return e
+	}
+	if !s.spread.ran {
+		e = s.beginAnew()
+	}
+	if e == nil {
+		e = s.beginOnAll(shards)
+	}
+	if e == nil {
+		e = s.awaitReplies()
+	}
+	if e == nil {
+		e = s.seesAlike(w, before)
+	}
+	if e == nil {
+		e = s.sameServers(w, all)
+	}
+	var left error
+	s.task.aside(func() { left = w.Leave() })
+	if e == nil && left != nil {
+		e = wire.AsError(left)
+	}
+	return e
+}
+
+// beginAnew begins the transaction once more on its only shard, where nothing has run: a statement
+// may have been prepared, which takes a snapshot.
+func (s *session) beginAnew() *wire.Error {
+	a, err := s.runOn(s.lease, wire.AppendQuery(nil, "ROLLBACK; "+s.beginSQL()), 0)
+	if err != nil {
+		return s.allFailed(s.lease, a, err)
+	}
+	return nil
+}
+
+// beginOnAll begins the transaction on shards; the replies of the last are owed.
+func (s *session) beginOnAll(shards []int) *wire.Error {
+	for n, i := range shards {
+		if n > 0 {
+			if e := s.awaitReplies(); e != nil {
+				return e
+			}
+		}
+		if e := s.beginOn(i); e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// partShards returns the shards of the open transaction.
+func (s *session) partShards() (all []int) {
+	all = append(all, s.index)
+	for _, b := range s.spread.branches {
+		all = append(all, b.index)
+	}
+	return all
+}
+
+// enter waits for a window, unless the client wants no more.
+func (s *session) enter(shards []int) (w Window, e *wire.Error) {
+	s.task.aside(func() {
+		ctx, cancel := context.WithCancelCause(s.server.ctx)
+		defer cancel(nil)
+		done, over := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(over)
+			tick := time.NewTicker(copyPoll)
+			defer tick.Stop()
+			for {
+				select {
+				case <-done:
+					return
+				case <-tick.C:
+					if s.cancelWanted() {
+						cancel(errUserCancel())
+					}
+				}
+			}
+		}()
+		var err error
+		if w, err = s.db.Fence.Enter(ctx, shards); err != nil {
+			e = wire.AsError(err)
+		}
+		close(done)
+		<-over
+	})
+	return w, e
+}
+
+func errUserCancel() *wire.Error {
+	return wire.Errorf("57014", "canceling statement due to user request")
+}
+
+// snapshotSQL fixes the transaction's snapshot, if that is not done, and gives it.
+const snapshotSQL = "SELECT pg_catalog.pg_current_snapshot()"
+
+// maxSnapshotAge is how old the snapshot of a transaction may be that comes to another shard: what
+// was committed behind an older one is no longer known. See twopc.MaxSnapshotAge.
+const maxSnapshotAge = 30 * time.Minute
+
+// seesAlike checks that no transaction over several shards has been committed behind the
+// snapshots of the transaction's shards.
+func (s *session) seesAlike(w Window, shards []int) *wire.Error {
+	for _, i := range shards {
+		l, _ := s.partOn(i)
+		a, err := s.runOn(l, wire.AppendQuery(nil, snapshotSQL), answerMax)
+		if err != nil {
+			return s.allFailed(l, a, err)
+		}
+		_, rows, _ := cutRows(a.Frames)
+		if len(rows) != 1 || len(rowFields(rows[0][5:])) != 1 {
+			return wire.Errorf("XX000", "a server does not tell the snapshot").WithDetail("Node %s.", l.Address())
+		}
+		unseen := time.Since(s.spread.began) > maxSnapshotAge
+		if !unseen {
+			s.task.aside(func() { unseen, err = w.Unseen(s.server.ctx, i, string(rowFields(rows[0][5:])[0])) })
+		}
+		switch {
+		case err != nil:
+			return wire.AsError(err)
+		case unseen:
+			return wire.Errorf("40001", "could not serialize access: a transaction over several shards was committed behind this one's snapshot").
+				WithDetail("The transaction came to another shard, where it cannot see what it saw on shard %s.", s.db.Shards[i].Name).
+				WithHint("Try the transaction again. One whose first statement needs all of its shards sees them at one moment.")
+		}
+	}
+	return nil
+}
+
+// sameServers checks that the fence was held on the servers that the transaction reads.
+func (s *session) sameServers(w Window, shards []int) *wire.Error {
+	for _, i := range shards {
+		if l, _ := s.partOn(i); l.Address() != w.Address(i) {
+			w.Moved(i)
+			return errElsewhere(s.db.Shards[i].Name)
+		}
+	}
+	return nil
+}
+
+func errElsewhere(shard string) *wire.Error {
+	return wire.Errorf("40001", "the shards could not be read at one moment: the primary of a shard has changed").
+		WithDetail("Shard %s.", shard).WithHint("Try it again.")
+}
