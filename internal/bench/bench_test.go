@@ -167,6 +167,20 @@ func TestBeforeTable(t *testing.T) {
 	}
 }
 
+// A program that is named is taken, or refused; nothing else is looked for.
+func TestFindPgBouncer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pgbouncer")
+	if err := os.WriteFile(path, nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := findPgBouncer(path); err != nil || got != path {
+		t.Errorf("found %q, %v", got, err)
+	}
+	if got, err := findPgBouncer(path + "-gone"); err == nil {
+		t.Errorf("found %q in place of what was asked for", got)
+	}
+}
+
 func TestSharesPrepared(t *testing.T) {
 	for version, want := range map[[2]int]bool{{1, 18}: false, {1, 21}: true, {2, 0}: true} {
 		if sharesPrepared(version) != want {

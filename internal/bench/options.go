@@ -14,6 +14,7 @@ import (
 type options struct {
 	proxy       string // path of the proxy's program
 	before      string // path of an earlier build of it to compare with; "" for none
+	pgbouncer   string // path of PgBouncer's program; "" for the one that is installed
 	out         string // document to write the tables into; "" for none
 	rounds      int
 	each        time.Duration // length of one run of one side
@@ -42,6 +43,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	f.SetOutput(w)
 	f.StringVar(&o.proxy, "proxy", "bin/shardproxy", "the proxy's program")
 	f.StringVar(&o.before, "before", "", "an earlier build of the program, measured in the same rounds; none when empty")
+	f.StringVar(&o.pgbouncer, "pgbouncer", "", "PgBouncer's program; the one that is installed when empty")
 	f.StringVar(&o.out, "out", "", "document whose table is replaced; none when empty")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds; medians are taken over them")
 	f.DurationVar(&o.each, "each", 2*time.Second, "length of one run of one side; from 1s on whole seconds where pgbench runs")

@@ -68,7 +68,7 @@ func openStage(ctx context.Context, o options) (*stage, error) {
 }
 
 func (s *stage) open(ctx context.Context) error {
-	program, err := findPgBouncer()
+	program, err := findPgBouncer(s.options.pgbouncer)
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,19 @@ func (s *stage) close() error {
 	return errors.Join(errs...)
 }
 
-func findPgBouncer() (string, error) {
+// findPgBouncer returns the path of the program that was asked for or, when none
+// was, of the one that is installed.
+func findPgBouncer(asked string) (string, error) {
+	if asked != "" {
+		path, err := filepath.Abs(asked)
+		if err == nil {
+			_, err = exec.LookPath(path)
+		}
+		if err != nil {
+			return "", fmt.Errorf("PgBouncer's program: %w", err)
+		}
+		return path, nil
+	}
 	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil
