@@ -107,8 +107,9 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 // spreadOver finds the shards of the request, and what each of them gets. tail are the
 // frames behind Bind.
 func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
-	s.normal.Scan(s.values.Text)
-	s.values.Literals = s.normal.Literals
+	n := s.scanner()
+	n.Scan(s.values.Text)
+	s.values.Literals = n.Literals
 	if e := s.draw(r.plan); e != nil {
 		return e
 	}
@@ -132,7 +133,7 @@ func (s *session) spreadOver(r *allRequest, bind, tail []byte) *wire.Error {
 		if !slices.Contains(rows, i) {
 			continue
 		}
-		part, ok := r.plan.Part(s.values.Text, &s.normal, &s.values, rows, i)
+		part, ok := r.plan.Part(s.values.Text, s.scanner(), &s.values, rows, i)
 		if !ok {
 			return errRows()
 		}
@@ -191,7 +192,7 @@ func (s *session) everywhere(r *allRequest, bind, tail []byte) *wire.Error {
 		s.markMoment(r)
 	}
 	if r.plan != nil && len(r.plan.Draws()) > 0 {
-		part, ok := r.plan.Part(s.values.Text, &s.normal, &s.values, nil, 0)
+		part, ok := r.plan.Part(s.values.Text, s.scanner(), &s.values, nil, 0)
 		if !ok {
 			return errRows()
 		}

@@ -59,8 +59,9 @@ func (s *session) routeOf(p *router.Plan, text, rest, bind []byte) ([]string, *w
 		return nil, wire.Errorf("0A000", "EXPLAIN (ROUTE) needs one statement behind it").WithHint("Ask for each statement alone.")
 	}
 	s.values = router.Values{Text: inner, OtherEncoding: !s.serverEncoding()}
-	s.normal.Scan(inner)
-	s.values.Literals = s.normal.Literals
+	n := s.scanner()
+	n.Scan(inner)
+	s.values.Literals = n.Literals
 	if bind != nil {
 		if !s.values.Bind(bind) {
 			return nil, wire.Fatal("08P01", "invalid message format")

@@ -39,7 +39,7 @@ func (s *session) moving(p *router.Plan, owners *router.Owners) (*moving, error)
 	if err != nil {
 		return nil, err
 	}
-	part, ok := p.Taken(s.values.Text, &s.normal, &s.values)
+	part, ok := p.Taken(s.values.Text, s.scanner(), &s.values)
 	if !ok {
 		return nil, wire.Errorf("0A000", "the new key of the rows cannot be told apart")
 	}

@@ -309,14 +309,10 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		return false, nil
 	}
 	size = frameSize(s.client.Buffered())
-	for end := time.Now().Add(loadingWait); need.err != nil && router.IsLoading(need.err) && time.Now().Before(end); {
-		if err := s.pause(20*time.Millisecond, phaseHeld); err != nil {
-			if e := wire.AsError(err); e.IsFatal() || err == errEnded {
-				return false, err
-			}
-			break
+	if need.err != nil && router.IsLoading(need.err) {
+		if err := s.awaitTables(&need); err != nil {
+			return false, err
 		}
-		need, _ = s.scan()
 	}
 	if s.answersHere(&need) || s.peelsBegin(&need) {
 		return true, nil
@@ -345,6 +341,21 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	}
 	s.steps++
 	return true, nil
+}
+
+// awaitTables waits, within loadingWait, for the tables of the shards that the request
+// at the head of the buffer needs, and looks at it anew. An error ends the session.
+func (s *session) awaitTables(n *need) error {
+	for end := time.Now().Add(loadingWait); n.err != nil && router.IsLoading(n.err) && time.Now().Before(end); {
+		if err := s.pause(20*time.Millisecond, phaseHeld); err != nil {
+			if e := wire.AsError(err); e.IsFatal() || err == errEnded {
+				return err
+			}
+			return nil
+		}
+		*n, _ = s.scan()
+	}
+	return nil
 }
 
 // bringsUnnamed reports whether the frame opens a request that cannot mean the

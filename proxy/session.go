@@ -217,7 +217,7 @@ type work struct {
 	located     bool // scan has found the shard of what is sent
 	ahead       ahead
 	values      router.Values
-	normal      query.Normal
+	normal      *query.Normal  // nil until scanner made it
 	settlingTo  *pool.Settings // what applying makes of the settings of the lease
 	audit       auditAnswer
 	scratch     []byte
@@ -242,13 +242,12 @@ func (w *work) reset() {
 	items, segment, executes := w.owed.items, w.segment, w.executes
 	clear(segment[:cap(segment)])
 	clear(executes[:cap(executes)])
-	key, literals, values := kept(w.normal.Key), w.normal.Literals, w.values
-	values.Forget(keptBytes)
-	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0], values: values}
-	w.normal.Key = key
-	if cap(literals) <= keptEntries {
-		w.normal.Literals = literals[:0]
+	normal, values := w.normal, w.values
+	if normal != nil && (cap(normal.Key) > keptBytes || cap(normal.Literals) > keptEntries) {
+		normal = nil
 	}
+	values.Forget(keptBytes)
+	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0], values: values, normal: normal}
 	if cap(items) <= keptEntries {
 		clear(items[:cap(items)])
 		w.owed.items = items[:0]
@@ -259,6 +258,15 @@ func (w *work) reset() {
 	if cap(executes) <= keptEntries {
 		w.executes = executes[:0]
 	}
+}
+
+// scanner returns what finds the literals of a text. It is no part of work itself,
+// whose storage is cleared with each statement: it takes 16 KiB.
+func (w *work) scanner() *query.Normal {
+	if w.normal == nil {
+		w.normal = new(query.Normal)
+	}
+	return w.normal
 }
 
 func kept(b []byte) []byte {

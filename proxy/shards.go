@@ -93,8 +93,9 @@ func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 	v.Text, v.Literals, v.Types = text, nil, v.Types[:0]
 	v.OtherEncoding, v.Described = !s.serverEncoding(), s.ahead.described
 	if p.Literals() {
-		s.normal.Scan(text)
-		v.Literals = s.normal.Literals
+		n := s.scanner()
+		n.Scan(text)
+		v.Literals = n.Literals
 	}
 	if bind == nil {
 		v.Bind(nil)
