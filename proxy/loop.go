@@ -32,6 +32,7 @@ type loop struct {
 	spare   []*worker   // have nothing to do
 	works   []*work     // are lent to sessions that are not at rest
 	ended   bool
+	looked  bool // for events, since sessions that were woken had their turn
 }
 
 // sparesMax bounds the workers that are kept for the next wait, worksMax the works.
@@ -112,9 +113,17 @@ func (l *loop) work(w *worker) {
 	}
 }
 
-// gather finds out which sessions can go on.
+// gather finds out which sessions can go on. Those that were woken by what others of
+// this loop have just done, most of all given server connections back, go on at once:
+// to look for events in between is a system call that brings few.
 func (l *loop) gather() {
 	l.ready, l.at = l.ready[:0], 0
+	if l.looked && l.woken.Load() != nil {
+		l.looked = false
+		l.gatherWoken()
+		return
+	}
+	l.looked = true
 	l.poller.Drowse() // before the look at what has been woken
 	if l.stopping.Load() {
 		l.ended, l.charge = true, nil
@@ -128,6 +137,11 @@ func (l *loop) gather() {
 		l.later[i] = nil
 	}
 	l.later = l.later[:0]
+	l.gatherWoken()
+}
+
+// gatherWoken takes the sessions that were woken, in the order of their wake-ups.
+func (l *loop) gatherWoken() {
 	first := len(l.ready)
 	for t := l.woken.Swap(nil); t != nil; {
 		next := t.next

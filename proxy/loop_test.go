@@ -67,6 +67,44 @@ func TestCallsOfALoop(t *testing.T) {
 	}
 }
 
+// TestCallsOfAQueue counts how often a loop looks for events when statements wait for
+// the only server connection: for the client's and for the server's. Who gets the
+// connection next goes on without a look.
+func TestCallsOfAQueue(t *testing.T) {
+	f := startLoops(t, fixtureOptions{size: 1})
+	var clients []*steadyClient
+	for range 4 {
+		clients = append(clients, dialSteady(t, f.addr))
+	}
+	q := frames(fQuery("SELECT v FROM steady WHERE id = 5"))
+	all := func(turns int) {
+		var wg sync.WaitGroup
+		for _, c := range clients {
+			wg.Go(func() {
+				for range turns {
+					if err := c.turn(q); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	all(50)
+	const turns = 500
+	before, _, err := f.srv.LoopCalls()
+	must(t, err)
+	all(turns)
+	after, _, err := f.srv.LoopCalls()
+	must(t, err)
+	n, waits := uint64(turns*len(clients)), after.Waits-before.Waits
+	t.Logf("%d statements: %d waits", n, waits)
+	if waits > 2*n+n/4 {
+		t.Errorf("%d statements: %d waits", n, waits)
+	}
+}
+
 // flood writes p again and again, and drops what comes, until c is closed.
 func flood(c net.Conn, p []byte) *sync.WaitGroup {
 	var wg sync.WaitGroup
