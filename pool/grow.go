@@ -10,7 +10,7 @@ import (
 // the pool itself allow one.
 func (p *nodePool) wantsLocked(pol Policy, now time.Time) bool {
 	return !p.pools.closed.Load() && !p.pools.Paused() &&
-		p.dialling < p.waiting.Len()-len(p.idle) && p.dialling < pol.MaxDialing &&
+		p.dialling < p.waiting.n-len(p.idle) && p.dialling < pol.MaxDialing &&
 		p.total < p.sizeLocked(pol, now) && !now.Before(p.retryAt)
 }
 
@@ -38,7 +38,7 @@ func (p *nodePool) keepMinLocked(pol Policy, now time.Time) {
 // somebody has waited long enough.
 func (p *nodePool) sizeLocked(pol Policy, now time.Time) int {
 	if pol.Reserve > 0 {
-		if e := p.waiting.Front(); e != nil && now.Sub(e.Value.(*Ticket).since) >= pol.ReserveAfter {
+		if t := p.waiting.first; t != nil && now.Sub(t.since) >= pol.ReserveAfter {
 			return pol.Size + pol.Reserve
 		}
 	}

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"container/list"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -31,7 +30,7 @@ type nodePool struct {
 	mu       sync.Mutex
 	idle     []*Server // most recently used last
 	servers  map[*Server]struct{}
-	waiting  list.List // of *Ticket, first come first
+	waiting  queue
 	total    int
 	lent     int
 	dialling int
@@ -41,28 +40,29 @@ type nodePool struct {
 	reached  uint64 // the latest dial that has succeeded
 }
 
-// acquire lends an idle connection, or queues.
-func (p *nodePool) acquire(prefer uint64, near *wire.Poller, wake func()) (*Server, *Ticket, error) {
+// acquire lends an idle connection, or queues with t; it reports whether it has queued.
+func (p *nodePool) acquire(prefer uint64, near *wire.Poller, wake func(), t *Ticket) (s *Server, queued bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pools.closed.Load() {
-		return nil, nil, ErrClosed
+		return nil, false, ErrClosed
 	}
-	if !p.pools.Paused() && p.waiting.Len() == 0 {
+	if !p.pools.Paused() && p.waiting.n == 0 {
 		if s := p.popIdleLocked(prefer, near); s != nil {
-			return s, nil, nil
+			return s, false, nil
 		}
 	}
-	if limit := p.user.policy().MaxWaiting; limit > 0 && p.waiting.Len() >= limit {
+	if limit := p.user.policy().MaxWaiting; limit > 0 && p.waiting.n >= limit {
 		p.pools.stats.shed.Add(1)
-		return nil, nil, ErrQueueFull
+		return nil, false, ErrQueueFull
 	}
 	now := p.pools.now()
 	p.lastSeq++
-	t := &Ticket{pool: p, wake: wake, since: now, seq: p.lastSeq}
-	t.elem = p.waiting.PushBack(t)
+	t.pool, t.wake, t.since, t.seq, t.server, t.err = p, wake, now, p.lastSeq, nil, nil
+	t.done.Store(false)
+	p.waiting.push(t)
 	p.growLocked(now)
-	return nil, t, nil
+	return nil, true, nil
 }
 
 // popIdleLocked takes the preferred connection, or else the most recently used
@@ -168,18 +168,15 @@ func (p *nodePool) settleLocked(s *Server) {
 // or closes it if the limits want that another pool has one.
 func (p *nodePool) offerLocked(s *Server, now time.Time) {
 	wanted := p.pools.room.waiting.Load() > 0
-	if e := p.waiting.Front(); e != nil && !p.pools.Paused() {
-		t := e.Value.(*Ticket)
+	if t := p.waiting.first; t != nil && !p.pools.Paused() {
 		if wanted && s.served && p.pools.room.cede(p, p.total, t.since, now) {
 			p.discardLocked(s)
 			return
 		}
-		p.waiting.Remove(e)
+		p.waiting.remove(t)
 		p.lendLocked(s)
-		t.server = s
 		p.pools.stats.waited.Add(int64(now.Sub(t.since)))
-		t.done.Store(true)
-		t.wake()
+		t.endLocked(s, nil)
 		if wanted && !p.wantsLocked(p.user.policy(), now) {
 			p.pools.room.leave(p)
 		}
@@ -209,15 +206,12 @@ func (p *nodePool) reset(s *Server) {
 
 // failWaitersLocked fails those in the queue whose number is at most upTo.
 func (p *nodePool) failWaitersLocked(err error, upTo uint64) {
-	for e := p.waiting.Front(); e != nil; e = p.waiting.Front() {
-		t := e.Value.(*Ticket)
+	for t := p.waiting.first; t != nil; t = p.waiting.first {
 		if t.seq > upTo {
 			return
 		}
-		p.waiting.Remove(e)
-		t.err = err
-		t.done.Store(true)
-		t.wake()
+		p.waiting.remove(t)
+		t.endLocked(nil, err)
 	}
 	p.pools.room.leave(p)
 }

@@ -88,7 +88,7 @@ func (p *Pools) Resume() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		now := p.now()
-		for n.waiting.Len() > 0 {
+		for n.waiting.n > 0 {
 			s := n.popIdleLocked(0, nil)
 			if s == nil {
 				break

@@ -194,14 +194,20 @@ func (u *User) policy() Policy { return *u.pol.Load() }
 //
 // prefer, unless 0, is the ID of the connection to take if it is idle.
 func (u *User) Acquire(node int, prefer uint64, wake func()) (*Server, *Ticket, error) {
-	return u.nodes[node].acquire(prefer, nil, wake)
+	t := &Ticket{}
+	s, queued, err := u.nodes[node].acquire(prefer, nil, wake, t)
+	if !queued {
+		t = nil
+	}
+	return s, t, err
 }
 
 // AcquireNear is Acquire for a borrower whose sockets near serves, called by the
 // goroutine that runs its Wait. A connection that near serves already is
-// preferred: it is known to be good, and need not change over.
-func (u *User) AcquireNear(node int, prefer uint64, near *wire.Poller, wake func()) (*Server, *Ticket, error) {
-	return u.nodes[node].acquire(prefer, near, wake)
+// preferred: it is known to be good, and need not change over. It reports whether
+// it has queued, with t, which must be in no queue.
+func (u *User) AcquireNear(node int, prefer uint64, near *wire.Poller, wake func(), t *Ticket) (s *Server, queued bool, err error) {
+	return u.nodes[node].acquire(prefer, near, wake, t)
 }
 
 // Retire closes the idle connections to the node and lets the others end when

@@ -66,11 +66,11 @@ func (p *Pools) Stats() []Stat {
 		n.mu.Lock()
 		s := Stat{
 			User: n.user.Name, ServerUser: n.target.User, Node: n.node, Address: n.target.Address, Size: pol.Size, Total: n.total,
-			Idle: len(n.idle), Lent: n.lent, Dialling: n.dialling, Waiting: n.waiting.Len(),
+			Idle: len(n.idle), Lent: n.lent, Dialling: n.dialling, Waiting: n.waiting.n,
 		}
 		s.Parked = s.Total - s.Idle - s.Lent - s.Dialling
-		if e := n.waiting.Front(); e != nil {
-			s.MaxWait = now.Sub(e.Value.(*Ticket).since)
+		if t := n.waiting.first; t != nil {
+			s.MaxWait = now.Sub(t.since)
 		}
 		n.mu.Unlock()
 		all = append(all, s)

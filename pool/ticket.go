@@ -1,24 +1,33 @@
 package pool
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"sync/atomic"
 	"time"
 )
 
-// Ticket is a borrower's place in the queue. Done turns true at most once,
-// after which Result holds; Wake has been called by then.
+// Ticket is a borrower's place in the queue. Done turns true at most once, after
+// which Result holds; Wake is called then. A borrower may queue with the same Ticket
+// again once Done has said true, or Cancel has returned, to whichever pool.
 type Ticket struct {
 	pool   *nodePool
-	elem   *list.Element
 	wake   func()
 	since  time.Time
 	seq    uint64 // of the pool's count of tickets and dials
 	done   atomic.Bool
 	server *Server
 	err    error
+
+	before, behind *Ticket // in the queue
+}
+
+// endLocked says what came of the wait: from then on t is the borrower's alone.
+func (t *Ticket) endLocked(s *Server, err error) {
+	wake := t.wake
+	t.server, t.err = s, err
+	t.done.Store(true)
+	wake()
 }
 
 // Done reports whether the wait is over.
@@ -35,7 +44,7 @@ func (t *Ticket) Cancel() {
 	p := t.pool
 	p.mu.Lock()
 	if !t.done.Load() {
-		p.waiting.Remove(t.elem)
+		p.waiting.remove(t)
 		if !p.wantsLocked(p.user.policy(), p.pools.now()) {
 			p.pools.room.leave(p)
 		}

@@ -195,6 +195,9 @@ func (srv *Server) sweep() {
 					s.expired(phaseIdleInTx, s.timeouts.IdleInTransaction) {
 					s.signal(controlTimeout)
 				}
+				if end := s.waitEnd.Load(); end != 0 && now.UnixNano() > end {
+					s.task.wake()
+				}
 				if s.auditAgain.Load() && s.db.loaded() {
 					s.signal(controlAudit)
 				}

@@ -250,6 +250,10 @@ const loadingWait = 5 * time.Second
 
 // begin deals with the first frame of a request: it finds the server for it.
 func (s *session) begin(kind byte, size int) (bool, error) {
+	if s.waiting.queued {
+		got, err := s.resume()
+		return s.obtained(kind, size, got, err)
+	}
 	if s.control.Load()&(controlKill|controlDrain) != 0 && s.tx == 'I' && s.owed.empty() && !s.fresh {
 		// Here too, for a busy client may never let the session come to rest.
 		return false, errTerminated()
@@ -331,15 +335,24 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		s.refuse(kind, size, e)
 		return true, nil
 	}
-	if err := s.acquire(need); err != nil {
-		e := wire.AsError(err)
-		if e.IsFatal() || err == errEnded {
-			return false, err
-		}
-		s.refuse(kind, size, e)
+	got, err := s.obtain(need)
+	return s.obtained(kind, size, got, err)
+}
+
+// obtained is what begin says when the search for a server connection has come so far.
+func (s *session) obtained(kind byte, size int, got bool, err error) (bool, error) {
+	switch {
+	case got:
+		s.steps++
 		return true, nil
+	case err == nil:
+		return false, nil // queued
 	}
-	s.steps++
+	e := wire.AsError(err)
+	if e.IsFatal() || err == errEnded {
+		return false, err
+	}
+	s.refuse(kind, size, e)
 	return true, nil
 }
 

@@ -29,53 +29,6 @@ func (s *session) refusal(n need) *wire.Error {
 	return nil
 }
 
-// acquire finds the node for a request, waits for a connection to it within
-// bounds, and makes it the lease.
-func (s *session) acquire(n need) error {
-	s.moveTo(n.shard)
-	if b := s.begun; b != nil {
-		n.read, n.readOnly, n.replica, n.primary = false, b.readOnly, b.replica, n.primary || b.primary
-	}
-	pol := s.db.Policy()
-	var deadline time.Time // set by the first wait
-	for {
-		node, replica, err := s.pick(n, pol)
-		if err != nil {
-			return err
-		}
-		srv, err := s.borrow(node, &deadline, pol.WaitTimeout)
-		if err == nil {
-			s.lease = srv
-			s.leased.Store(srv)
-			if srv.Stale() {
-				// Its node was given up before the session could be told of it.
-				s.giveBack(pool.Clean)
-				continue
-			}
-			return s.attach(n, replica)
-		}
-		var de *pool.DialError // here, for it lives on the heap
-		switch {
-		case !errors.As(err, &de):
-			return err
-		case replica:
-			s.exclude |= 1 << node
-			continue
-		}
-		if e := loginRefused(de); e != nil {
-			return e
-		}
-		if time.Now().After(deadline) {
-			return wire.Errorf("08001", "could not connect to the primary").
-				WithDetail("Shard %s, node %s.", s.shard.Name, de.Address).WithCause(de)
-		}
-		// The monitor has been told and closes the gate if the node is gone.
-		if err := s.pause(50*time.Millisecond, phaseWaiting); err != nil {
-			return err
-		}
-	}
-}
-
 // loginRefused turns a server's refusal of our login into what the client is
 // told; nil when no server answered.
 func loginRefused(de *pool.DialError) *wire.Error {
@@ -186,53 +139,6 @@ func (s *session) hold() error {
 		return e.WithHint("A login asks a server for its parameters; it may be tried again.")
 	}
 	return e.WithHint("The statement was not executed and may be tried again.")
-}
-
-// borrow waits for a connection to the node until the deadline, which is wait from
-// the first time that there was none.
-func (s *session) borrow(node int, deadline *time.Time, wait time.Duration) (*pool.Server, error) {
-	// Where the session drew its last value from a sequence, if it did.
-	srv, t, err := s.user.AcquireNear(node, s.sequencesOn, s.near, s.wake)
-	switch {
-	case errors.Is(err, pool.ErrQueueFull):
-		return nil, wire.Errorf("53300", "too many statements wait for a server connection")
-	case errors.Is(err, pool.ErrClosed):
-		return nil, wire.Fatal("57P01", "the database is being closed")
-	case err != nil:
-		return nil, err
-	case t == nil:
-		return srv, nil
-	}
-	if deadline.IsZero() {
-		*deadline = time.Now().Add(wait)
-	}
-	s.wakeIn(time.Until(*deadline))
-	defer s.timer.Stop()
-	for !t.Done() {
-		if time.Now().After(*deadline) {
-			t.Cancel()
-			return nil, s.waitedInVain()
-		}
-		if err := s.waitTurn(phaseWaiting); err != nil {
-			t.Cancel()
-			return nil, err
-		}
-	}
-	srv, err = t.Result()
-	if errors.Is(err, pool.ErrClosed) {
-		return nil, wire.Fatal("57P01", "the database is being closed")
-	}
-	return srv, err
-}
-
-// waitedInVain is what a statement is told that got no connection in time.
-func (s *session) waitedInVain() *wire.Error {
-	if s.shard.Pools.Paused() {
-		return wire.Errorf("57P03", "the database is paused, and the wait timeout has passed").
-			WithHint("The statement was not executed and may be tried again after RESUME. pool.wait_timeout bounds the wait.")
-	}
-	return wire.Errorf("53300", "no server connection became free within the wait timeout").
-		WithHint("The statement was not executed. Raise pool.size or pool.wait_timeout.")
 }
 
 // pause waits for a short while.

@@ -87,6 +87,7 @@ type session struct {
 	control   atomic.Uint32
 	abandoned atomic.Uint64 // ID of the lease whose node is down
 	phase     atomic.Uint32
+	waitEnd   atomic.Int64 // when a wait in the queue is too long, Unix nanoseconds; 0: none runs
 	since     atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
 
 	client *wire.Conn
@@ -214,6 +215,7 @@ type work struct {
 	settingsErr *wire.Error
 	leaseBase   *pool.Settings // what the lease has set when it rolls back
 	savepoints  []savepoint
+	waiting     waiting
 	located     bool // scan has found the shard of what is sent
 	ahead       ahead
 	values      router.Values
@@ -234,7 +236,7 @@ const (
 // unused reports whether nothing of w is needed while its session is at rest.
 func (w *work) unused() bool {
 	return w.owed.empty() && len(w.savepoints) == 0 && len(w.answerHead) == 0 && w.upload == 0 && w.download == 0 &&
-		w.syncsInCopy == 0 && !w.audit.running
+		w.syncsInCopy == 0 && !w.audit.running && !w.waiting.queued
 }
 
 // reset makes w as good as new, but for the storage it keeps.
@@ -242,12 +244,13 @@ func (w *work) reset() {
 	items, segment, executes := w.owed.items, w.segment, w.executes
 	clear(segment[:cap(segment)])
 	clear(executes[:cap(executes)])
-	normal, values := w.normal, w.values
+	normal, values, ticket := w.normal, w.values, w.waiting.ticket
 	if normal != nil && (cap(normal.Key) > keptBytes || cap(normal.Literals) > keptEntries) {
 		normal = nil
 	}
 	values.Forget(keptBytes)
 	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0], values: values, normal: normal}
+	w.waiting.ticket = ticket
 	if cap(items) <= keptEntries {
 		clear(items[:cap(items)])
 		w.owed.items = items[:0]
@@ -410,6 +413,9 @@ func (s *session) exchange() (rest bool, err error) {
 		}
 		if s.steps != before {
 			continue
+		}
+		if s.waiting.queued {
+			return false, nil
 		}
 		if s.lease == nil {
 			s.setPhase(s.restingPhase()) // a piece of a frame is all there is
@@ -633,6 +639,7 @@ func (s *session) farewell(err error) {
 // end gives everything back.
 func (s *session) end() {
 	s.setPhase(phaseEnded)
+	s.leaveQueue()
 	s.dropBranches()
 	if s.lease != nil {
 		fate := pool.Dirty
