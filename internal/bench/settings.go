@@ -49,7 +49,7 @@ func (c settings) document(listen, admin string, users []poolUser) string {
 	if c.listenTLS != "" {
 		fmt.Fprintf(&b, ", tls: {%s}", c.listenTLS)
 	}
-	fmt.Fprintf(&b, "}\nadmin: {address: %q}\nusers:\n", admin)
+	fmt.Fprintf(&b, "}\nadmin: {address: %q, pprof: true}\nusers:\n", admin)
 	for _, u := range users {
 		fmt.Fprintf(&b, "  - {name: %s, verifier: '%s', server_password: %s}\n", u.name, u.verifier, password)
 	}
