@@ -37,6 +37,7 @@ func Floors() map[string]int {
 		"internal/queryset":   testFloor,
 		"internal/tpch":       testFloor,
 		"internal/chbench":    testFloor,
+		"internal/listappend": testFloor,
 	}
 }
 
