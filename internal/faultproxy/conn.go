@@ -203,6 +203,10 @@ func (c *conn) handle(from Direction, m message, r *bufio.Reader) (skip bool, er
 		if t.rule.After {
 			continue
 		}
+		if t.rule.Do.what == deedReplace {
+			m = m.replaced(t.rule.Text, t.rule.Do.text)
+			continue
+		}
 		done, skip, err := c.act(t, from, m, r)
 		if done || err != nil {
 			return skip, err

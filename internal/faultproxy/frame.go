@@ -2,6 +2,7 @@ package faultproxy
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -152,6 +153,20 @@ func (m message) copyPart(w io.Writer, r *bufio.Reader, n int) error {
 	}
 	_, err := io.CopyN(w, r, min(m.rest, int64(n-len(start))))
 	return err
+}
+
+// replaced returns the message with another text in the place of one.
+func (m message) replaced(old, text string) message {
+	body := bytes.ReplaceAll(m.body, []byte(old), []byte(text))
+	at := len(m.head) - 4 // of the length word
+	if m.kind < ' ' {
+		at = 0 // of a message without a type byte
+	}
+	m.head = append([]byte(nil), m.head...)
+	length := binary.BigEndian.Uint32(m.head[at:])
+	binary.BigEndian.PutUint32(m.head[at:], length+uint32(len(body)-len(m.body)))
+	m.body = body
+	return m
 }
 
 // kindName prints a kind for messages to people.

@@ -28,6 +28,7 @@ type Action struct {
 	length int
 	err    *wire.Error
 	call   func()
+	text   string
 }
 
 type deed int
@@ -41,6 +42,7 @@ const (
 	deedDrop
 	deedAnswer
 	deedCall
+	deedReplace
 )
 
 // Kill resets both connections (RST), as when a machine dies.
@@ -63,6 +65,10 @@ func Drop() Action { return Action{what: deedDrop} }
 // Call runs f and then goes on with the message. While f runs nothing more
 // goes in the message's direction on its connection.
 func Call(f func()) Action { return Action{what: deedCall, call: f} }
+
+// Replace passes the message on with another text in the place of the rule's Text, wherever
+// that stands in its first 64 KiB: a side that lies.
+func Replace(text string) Action { return Action{what: deedReplace, text: text} }
 
 // Answer puts an error in the message's place. A message of the server is
 // replaced by the error. A message of the client never reaches the server: the
@@ -88,6 +94,9 @@ func (r Rule) check() error {
 		if r.After {
 			return fmt.Errorf("faultproxy: Answer takes the message's place: After makes no sense")
 		}
+	}
+	if r.Do.what == deedReplace && (r.Text == "" || r.After) {
+		return fmt.Errorf("faultproxy: Replace is of a Text, in a message that is not passed on yet")
 	}
 	if r.After && (r.Do.what == deedDrop || r.Do.what == deedTruncate) {
 		return fmt.Errorf("faultproxy: Drop and Truncate come before the message is passed on: After makes no sense")
