@@ -115,6 +115,17 @@ func commitPart(ctx context.Context, l *pool.Server) error {
 	return err
 }
 
+// notCommitted is what the client is told of an error before anything was committed: a
+// connection that is lost has no words of its own.
+func (s *session) notCommitted(b branch, err error) error {
+	if !isLost(err) {
+		return err
+	}
+	return wire.Errorf("08006", "the connection to a server of the transaction was lost before it could commit").
+		WithDetail("Shard %s, node %s.", s.db.Shards[b.index].Name, b.lease.Address()).
+		WithHint("The transaction was rolled back; begin it again.").WithCause(err)
+}
+
 // branchLost ends a transaction of which a part is lost.
 func (s *session) branchLost(b branch, cause error) error {
 	s.db.Shards[b.index].Nodes.Suspect(b.lease.Node, cause)
@@ -196,14 +207,14 @@ func (s *session) commitAll(all []branch, results []error) (failed error) {
 			}
 		}
 		readers.Wait()
-		for _, err := range results {
+		for i, err := range results {
 			if failed == nil {
-				failed = err
+				failed = s.notCommitted(all[i], err)
 			}
 		}
 		if failed == nil && len(writers) > 0 {
-			failed = s.sendNews(all[writers[0]])
-			results[writers[0]] = failed
+			results[writers[0]] = s.sendNews(all[writers[0]])
+			failed = s.notCommitted(all[writers[0]], results[writers[0]])
 		}
 		switch {
 		case failed != nil:

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"shardproxy/internal/faultproxy"
+	"shardproxy/internal/pgcluster"
+	"shardproxy/internal/pgtest"
+)
+
+// txStage is what transactions over several shards are tried on: servers, and two
+// proxies in processes of their own, each with wires of its own to the servers.
+type txStage struct {
+	t       testing.TB
+	shards  []*pgtest.Cluster
+	wires   [2][]*faultproxy.Proxy
+	proxies [2]*process
+	starts  int
+	// keys are those of the table lists by the shards that they are on.
+	keys [][]int64
+	// value is the last one that was appended or otherwise given a number.
+	value atomic.Int64
+}
+
+const txStageText = `
+listen: {address: "%LISTEN%"}
+admin:  {address: "%ADMIN%", admin_users: [app]}
+users:
+  - {name: app, password: ` + pgcluster.AppPassword + `}
+databases:
+  app:
+    shards:
+%NODES%
+    server: {control: {user: postgres}, connect_timeout: 2s}
+    failover: {probe_interval: 200ms, probe_timeout: 1s, recover_after: 1}
+    tables:
+      lists:    {key: k}
+      accounts: {key: id}
+      ledger:   {key: account}
+`
+
+const txStageSchema = `
+CREATE TABLE lists (k bigint PRIMARY KEY, vals bigint[] NOT NULL);
+CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint NOT NULL);
+CREATE TABLE ledger (transfer bigint, account bigint, amount bigint NOT NULL, PRIMARY KEY (account, transfer));
+`
+
+// listKeys is how many lists there are.
+const listKeys = 400
+
+// startTxStage starts the servers, and the proxies when they are wanted.
+func startTxStage(t testing.TB, shards int) *txStage {
+	t.Helper()
+	s := &txStage{t: t}
+	for range shards {
+		cl := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_prepared_transactions": "100"}})
+		s.shards = append(s.shards, cl)
+		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), txStageSchema)
+	}
+	for i := range s.proxies {
+		var nodes strings.Builder
+		for j, cl := range s.shards {
+			w := faultproxy.Start(t, faultproxy.Options{Target: cl.Primary().Addr(), RefuseTLS: true})
+			s.wires[i] = append(s.wires[i], w)
+			fmt.Fprintf(&nodes, "      - {name: s%d, nodes: [%q]}\n", j, w.Addr())
+		}
+		s.proxies[i] = newProcess(t, "app", nil, strings.Replace(txStageText, "%NODES%\n", nodes.String(), 1))
+		s.proxies[i].server = s.shards[0].Primary()
+	}
+	if o := call(t, "", "init", "-c", s.proxies[0].path); o.code != 0 {
+		t.Fatalf("init: %+v", o)
+	}
+	for _, ps := range s.proxies {
+		ps.start()
+		ps.logged("msg=listening")
+	}
+	s.makeLists()
+	return s
+}
+
+// makeLists makes all lists, empty, and finds out where they are.
+func (s *txStage) makeLists() {
+	c := s.proxies[0].connect()
+	eventually(s.t, "the catalog is there", func() bool {
+		_, err := c.Exec(within(s.t, 10*time.Second), "SELECT * FROM lists WHERE k = 0")
+		return err == nil
+	})
+	var rows []string
+	for k := range listKeys {
+		rows = append(rows, fmt.Sprintf("(%d, '{}')", k+1))
+	}
+	must(s.t, c, "INSERT INTO lists VALUES "+strings.Join(rows, ", "))
+	for _, cl := range s.shards {
+		var keys []int64
+		for _, row := range cl.Primary().Rows("app", "SELECT k FROM lists ORDER BY k") {
+			var k int64
+			_, _ = fmt.Sscan(row[0], &k)
+			keys = append(keys, k)
+		}
+		if len(keys) < listKeys/len(s.shards)/4 {
+			s.t.Fatalf("a shard has %d lists", len(keys))
+		}
+		s.keys = append(s.keys, keys)
+	}
+	eventually(s.t, "the other proxy knows the catalog", func() bool {
+		c := s.proxies[1].connect()
+		defer c.Close(within(s.t, 10*time.Second))
+		_, err := c.Exec(within(s.t, 10*time.Second), "SELECT * FROM lists WHERE k = 0")
+		return err == nil
+	})
+}
+
+// kill ends a proxy as a crash does.
+func (s *txStage) kill(i int) {
+	s.t.Helper()
+	s.proxies[i].signal(syscall.SIGKILL)
+	<-s.proxies[i].ended
+}
+
+// restart starts a proxy that was killed. It keeps its address and nothing else.
+func (s *txStage) restart(i int) {
+	s.t.Helper()
+	old := s.proxies[i]
+	s.starts++
+	ps := &process{
+		t: s.t, path: old.path, addr: old.addr, admin: old.admin, database: old.database, server: old.server,
+		log: filepath.Join(filepath.Dir(old.path), fmt.Sprintf("log%d", s.starts)), ended: make(chan struct{}),
+	}
+	ps.cmd = command(s.t, "run", "--config", ps.path)
+	ps.start()
+	ps.logged("msg=listening")
+	s.proxies[i] = ps
+}
+
+// prepared returns how many parts of transactions are prepared on all shards.
+func (s *txStage) prepared() (n int) {
+	s.t.Helper()
+	for _, cl := range s.shards {
+		n += len(cl.Primary().Rows("app", "SELECT gid FROM pg_prepared_xacts"))
+	}
+	return n
+}
+
+// settled waits until nothing is prepared on any shard, and returns how long it took.
+func (s *txStage) settled() time.Duration {
+	s.t.Helper()
+	began := time.Now()
+	for end := began.Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
+		left := s.prepared()
+		if left == 0 {
+			return time.Since(began)
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("%d transactions are still prepared", left)
+		}
+	}
+}
+
+// nodes are the shards' servers.
+func (s *txStage) nodes() (all []*pgtest.Node) {
+	for _, cl := range s.shards {
+		all = append(all, cl.Primary())
+	}
+	return all
+}
+
+// lasting returns a context that ends after some time, and not before enough was done;
+// what takes minutes fails the test.
+func lasting(t testing.TB, least time.Duration, enough func() bool) (context.Context, context.CancelFunc) {
+	bound := max(3*time.Minute, 20*least)
+	ctx, cancel := context.WithCancel(context.Background())
+	began := time.Now()
+	go func() {
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+			switch took := time.Since(began); {
+			case took >= least && enough():
+				cancel()
+			case took > bound && ctx.Err() == nil:
+				t.Errorf("not enough was done in %v", took)
+				cancel()
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+// dsn is where a client connects, to one proxy or the other.
+func (s *txStage) dsn(client int) string { return s.proxies[client%2].dsn() }
