@@ -66,9 +66,10 @@ nightly: need build lint ## the long way: all tests five times with the race det
 	for shards in 2 4; do \
 		SHARDPROXY_TEST_SEQUENCES=170 SHARDPROXY_TEST_SHARDS=$$shards SHARDPROXY_TEST_SEED=$$RANDOM \
 			go test -count 1 -timeout 1h -run TestDiff/random ./cmd/shardproxy || exit 1; done
-	@# Histories of transactions over several shards under faults, and 100,000 totals of a bank.
+	@# Transactions over several shards: long histories, a crash at each message, 100,000 totals of a bank.
 	SHARDPROXY_TEST_HISTORY=200000 go test -count 1 -timeout 1h -run TestSpeed ./internal/listappend
 	SHARDPROXY_TEST_SOAK=600 SHARDPROXY_TEST_SEED=$$RANDOM go test -count 1 -timeout 2h -run TestListAppend ./cmd/shardproxy
+	SHARDPROXY_TEST_CRASHES=100 go test -count 1 -timeout 1h -run TestCrashes ./cmd/shardproxy
 	SHARDPROXY_TEST_TOTALS=100000 SHARDPROXY_TEST_SEED=$$RANDOM go test -count 1 -timeout 4h -run TestBank ./cmd/shardproxy
 	scripts/fuzz.sh 10m
 
