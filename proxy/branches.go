@@ -36,8 +36,6 @@ type spreadTx struct {
 	// isolation is the isolation level, "" while it is not known.
 	isolation string
 	began     time.Time
-	// ran is set when a statement has run in it that another shard would not get with its BEGIN.
-	ran bool
 	// portals are where the portals are that were bound in it.
 	portals map[string]int
 	// tied is set when the session stays tied to its connection to the shard home.
@@ -80,7 +78,6 @@ func (s *session) notesSpread(p *router.Plan) {
 		return
 	}
 	m.wrote = m.wrote || p == nil || p.MayWrite
-	m.ran = m.ran || p == nil || m.travelling != p && (p.Single == nil || p.Single.Kind != query.KindSavepoint)
 	switch {
 	case p == nil || p.Effects&query.EffectUnknown != 0:
 		m.only = "something ran in it whose effects are not known"

@@ -127,7 +127,7 @@ func (s *session) join(shards []int) *wire.Error {
 	if e != nil {
 		return e
 	}
-	if !s.spread.ran {
+	if !s.acted && len(s.spread.branches) == 0 {
 		e = s.beginAnew()
 	}
 	if e == nil {

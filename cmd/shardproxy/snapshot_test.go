@@ -181,6 +181,41 @@ func wrongWithout(t *testing.T, s *shardedProgram) {
 	}
 }
 
+// TestSnapshotThird takes transactions that have read and written on two shards to a third: what they
+// did stays, and so does what they saw.
+func TestSnapshotThird(t *testing.T) {
+	s, c := startBank(t, 3)
+	var ids []int // one account on each shard
+	for _, sh := range s.shards {
+		var id int
+		fmt.Sscan(sh.Primary().Rows("app", "SELECT min(id) FROM accounts")[0][0], &id)
+		ids = append(ids, id)
+	}
+	two := fmt.Sprintf("SELECT id, balance FROM accounts WHERE id IN (%d, %d)", ids[0], ids[1])
+	third := fmt.Sprintf("SELECT balance FROM accounts WHERE id = %d", ids[2])
+	for _, isolation := range []string{"READ COMMITTED", "REPEATABLE READ"} {
+		must(t, c, "UPDATE accounts SET balance = 100")
+		must(t, c, "BEGIN ISOLATION LEVEL "+isolation)
+		must(t, c, two)
+		must(t, c, fmt.Sprintf("UPDATE accounts SET balance = balance + 1 WHERE id IN (%d, %d)", ids[0], ids[1]))
+		must(t, c, third)
+		must(t, c, "COMMIT")
+		if got := one(t, c, fmt.Sprintf("SELECT sum(balance)::text FROM accounts WHERE id IN (%d, %d)", ids[0], ids[1])); got != "202" {
+			t.Errorf("%s: two updates made 200 %s", isolation, got)
+		}
+	}
+	other := s.connect()
+	must(t, c, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+	must(t, c, two)
+	must(t, other, fmt.Sprintf("UPDATE accounts SET balance = 7 WHERE id = %d", ids[0]))
+	must(t, other, fmt.Sprintf("UPDATE accounts SET balance = 7 WHERE id = %d", ids[1]))
+	must(t, c, third)
+	if got := one(t, c, fmt.Sprintf("SELECT sum(balance)::text FROM accounts WHERE id IN (%d, %d)", ids[0], ids[1])); got != "202" {
+		t.Errorf("what was 202 is %s in the same snapshot", got)
+	}
+	must(t, c, "COMMIT")
+}
+
 // TestSnapshotRepeatable: a transaction under REPEATABLE READ that comes to another shard does not see
 // there what it has not seen before.
 func TestSnapshotRepeatable(t *testing.T) {
