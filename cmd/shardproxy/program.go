@@ -38,6 +38,8 @@ type program struct {
 	auth    *auth.Authenticator
 	querier *auth.ServerQuerier
 	resets  sync.WaitGroup
+	tidying sync.WaitGroup
+	stop    context.CancelFunc // of tidying; nil until opened
 	certs   *auth.Certificates // nil without TLS
 	server  *proxy.Server
 	console *admin.Console
@@ -284,6 +286,9 @@ func (p *program) open(ctx context.Context) error {
 		}
 	}
 	p.server.Open(listeners...)
+	tidyCtx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	p.tidying.Go(func() { tidy(tidyCtx) })
 	p.ready.Store(true)
 	for _, l := range listeners {
 		p.log.Info("listening", "address", l.Addr().String())
@@ -354,6 +359,10 @@ func (p *program) close() {
 	}
 	if p.certs != nil {
 		_ = p.certs.Close() // never fails
+	}
+	if p.stop != nil {
+		p.stop()
+		p.tidying.Wait()
 	}
 	p.resets.Wait()
 	_ = p.querier.Close() // its connections may be gone already
