@@ -36,6 +36,9 @@ type spreadTx struct {
 	// isolation is the isolation level, "" while it is not known.
 	isolation string
 	began     time.Time
+	// notified is set when it has sent notifications, on the shard notifier.
+	notified bool
+	notifier int
 	// portals are where the portals are that were bound in it.
 	portals map[string]int
 	// tied is set when the session stays tied to its connection to the shard home.
@@ -59,8 +62,9 @@ type branch struct {
 type TwoPhase interface {
 	// Commit commits open transactions that have written; the first decides. The
 	// error is a *wire.Error: 08007 when what came of it is not known, any other when
-	// nothing was committed: the caller rolls back what is still open.
-	Commit(ctx context.Context, parts []CommitPart) error
+	// nothing was committed: the caller rolls back what is still open. left are the shards
+	// of parts that are committed by the decision and could not be told so.
+	Commit(ctx context.Context, parts []CommitPart) (left []string, err error)
 }
 
 // CommitPart is one shard's part of a transaction.
@@ -78,6 +82,9 @@ func (s *session) notesSpread(p *router.Plan) {
 		return
 	}
 	m.wrote = m.wrote || p == nil || p.MayWrite
+	if p != nil && notifies(p) {
+		m.wrote, m.notified, m.notifier = true, true, s.index
+	}
 	switch {
 	case p == nil || p.Effects&query.EffectUnknown != 0:
 		m.only = "something ran in it whose effects are not known"
@@ -117,6 +124,13 @@ func staysOnServer(p *router.Plan) bool {
 		effects &^= query.EffectTemp // dropped, not made
 	}
 	return effects != 0
+}
+
+// notifies reports whether the plan sends notifications, which are to go out if all shards commit.
+func notifies(p *router.Plan) bool {
+	return p.Statement != nil && slices.ContainsFunc(p.Statement.Commands, func(c query.Command) bool {
+		return c.Kind == query.KindNotify || slices.ContainsFunc(c.Functions, func(f query.Name) bool { return f.Name == "pg_notify" })
+	})
 }
 
 func setsLocally(p *router.Plan) bool {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 
 	"shardproxy/pool"
@@ -41,8 +42,8 @@ func (s *session) forAll(kind byte, size int) (done bool, err error) {
 	}
 	switch p.Single.Kind {
 	case query.KindCommit, query.KindRollback:
-		if p.Single.Chain {
-			return true, s.refuseHere(kind, size, wire.Errorf("0A000", "AND CHAIN cannot follow a transaction over several shards"))
+		if p.Single.Chain && (s.pinned != "" || s.spread.tied) {
+			return true, s.refuseHere(kind, size, wire.Errorf("0A000", "AND CHAIN cannot follow a transaction over several shards in a session that is tied to a server connection"))
 		}
 		return true, s.endAll(kind, p, tagOf(p.Single, text))
 	case query.KindSavepoint, query.KindRelease, query.KindRollbackTo:
@@ -152,9 +153,13 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 	if e := s.prepareAlone(p); e != nil {
 		return e
 	}
+	begin, level := s.spread.begin, s.spread.isolation
 	err := s.finish(commits)
 	s.forgetPlans()
 	if err == nil {
+		if p.Single.Chain {
+			s.chain(begin, level)
+		}
 		s.answerFrames(tag, false)
 		return nil
 	}
@@ -173,6 +178,19 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 	}
 	s.skipping = true
 	return nil
+}
+
+// chain begins another transaction behind one that has ended on its shards: no server knows of it yet.
+func (s *session) chain(begin, level string) {
+	fate := pool.Clean
+	if s.suspect != 0 {
+		fate = pool.Dirty
+	}
+	if s.lease != nil {
+		s.giveBack(fate)
+	}
+	s.suspect, s.acted = 0, false
+	s.tx, s.begun = 'T', &begunTx{text: begin, primary: true, isolation: level}
 }
 
 // finish commits, or rolls back, on all shards of the transaction. Behind it the
@@ -197,6 +215,7 @@ func (s *session) finish(commits bool) error {
 // others with it.
 func (s *session) commitAll(all []branch, results []error) (failed error) {
 	var writers []int
+	notifier, notified := s.spread.notifier, s.spread.notified
 	s.task.aside(func() {
 		var readers sync.WaitGroup
 		for i, b := range all {
@@ -205,6 +224,10 @@ func (s *session) commitAll(all []branch, results []error) (failed error) {
 			} else {
 				readers.Go(func() { results[i] = commitPart(s.server.ctx, b.lease) })
 			}
+		}
+		if at := slices.IndexFunc(writers, func(w int) bool { return notified && all[w].index == notifier }); at > 0 {
+			// It decides, for what notifies cannot be prepared.
+			writers[0], writers[at] = writers[at], writers[0]
 		}
 		readers.Wait()
 		for i, err := range results {
@@ -231,7 +254,9 @@ func (s *session) commitAll(all []branch, results []error) (failed error) {
 				recorders[i] = &recorder{lease: all[w].lease}
 				parts[i] = CommitPart{Shard: s.db.Shards[all[w].index].Name, Conn: recorders[i]}
 			}
-			failed = s.db.TwoPhase.Commit(s.server.ctx, parts)
+			var left []string
+			left, failed = s.db.TwoPhase.Commit(s.server.ctx, parts)
+			s.warnLeft(left)
 			for i, w := range writers {
 				results[w] = recorders[i].lost
 			}
@@ -241,6 +266,16 @@ func (s *session) commitAll(all []branch, results []error) (failed error) {
 		}
 	})
 	return failed
+}
+
+// warnLeft tells the client of shards that could not be told that the transaction is committed.
+func (s *session) warnLeft(shards []string) {
+	if len(shards) == 0 {
+		return
+	}
+	w := &wire.Error{Severity: "WARNING", Code: "01000", Message: "the transaction is committed, and not yet seen on every shard",
+		Detail: "Shards that could not be told: " + strings.Join(shards, ", ") + ".", Hint: "They will have it as soon as they can be reached; its rows there are locked until then."}
+	s.client.SetOutput(w.AppendNotice(s.client.Output()))
 }
 
 // sendNews has the commit of a transaction's first part tell other proxies of changed

@@ -70,6 +70,9 @@ type Options struct {
 	// Timeout bounds each statement that the end of Commit's context does not:
 	// those from the decision on, and those that roll back.
 	Timeout time.Duration
+	// Left is called for each part that the decision has committed and that could not be told so,
+	// by one goroutine, before Commit returns; nil for nobody.
+	Left func(shard string)
 	// Logger hears of what is left to the Resolver; slog.Default when nil.
 	Logger *slog.Logger
 }
@@ -259,7 +262,11 @@ func (c *commit) commitPrepared(ctx context.Context) (left bool) {
 	for i, err := range c.all(1, func(i int) error {
 		return c.exec(ctx, i, "COMMIT PREPARED '"+partName(c.gid, i)+"'")
 	}) {
-		left = c.notDone(i, err, "commit") || left
+		if i > 0 && c.notDone(i, err, "commit") {
+			if left = true; c.Left != nil {
+				c.Left(c.parts[i].Shard)
+			}
+		}
 	}
 	return left
 }

@@ -176,7 +176,6 @@ var refusals = []string{
 	"what runs on all shards must be sent alone",
 	"a value that stands for the time of the moment may differ",
 	"this command cannot be run in a transaction over several shards",
-	"AND CHAIN cannot follow a transaction over several shards",
 	"rows were left out, and the order of the others in RETURNING is not known",
 }
 
