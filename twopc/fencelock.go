@@ -129,6 +129,9 @@ func (f *Fence) awaitRest(ctx context.Context, shards []int, held int, wait time
 			bound = longWait
 		}
 		shard := shards[held]
+		if f.sessions[shard] == nil {
+			return held, nil // it was lost when it gave a lock back: begun anew
+		}
 		_, err := f.sessions[shard].says(ctx, fmt.Sprintf("SET lock_timeout = %d; ", bound.Milliseconds())+locking("pg_advisory_lock"))
 		var said *pgconn.PgError
 		switch {

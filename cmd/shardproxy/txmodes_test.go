@@ -105,7 +105,9 @@ func TestCommitLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Severity+" "+n.Code+" "+n.Detail) }
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		notices = append(notices, n.Severity+" "+n.Code+" "+n.Detail)
+	}
 	c, err := pgx.ConnectConfig(within(t, 20*time.Second), cfg)
 	if err != nil {
 		t.Fatal(err)
