@@ -172,7 +172,7 @@ func (s *session) waitTurn(p phase) error {
 	if err := s.obeyWaiting(); err != nil {
 		return err
 	}
-	read := len(s.client.Buffered()) < highWater && !s.clientLeft && s.watchesAll()
+	read := len(s.client.Buffered()) < aheadMax && !s.clientLeft && s.watchesAll()
 	readable := read && s.client.More()
 	if !readable {
 		readable, _ = s.task.await(interest{socket: s.client.Socket(), read: read, write: s.client.Pending() > 0}, interest{})

@@ -13,9 +13,14 @@ import (
 	"shardproxy/wire"
 )
 
-// highWater is how many bytes may wait for one side before the other side is
-// no longer read; it bounds what a stalled peer costs.
-const highWater = 256 << 10
+// highWater is how many bytes, besides the last piece, may wait for one side before the
+// other side is no longer read. It bounds what a stalled peer costs, and is small: what
+// waits here was copied, and the kernel's own buffers keep a peer busy meanwhile.
+const highWater = 16 << 10
+
+// aheadMax is how many bytes of a client may wait to be looked at, unless one frame has
+// more. It must be more than scan reads ahead.
+const aheadMax = 256 << 10
 
 // phase says what a session does, for timeouts and for SHOW CLIENTS.
 type phase uint32
@@ -513,7 +518,7 @@ func (s *session) wantClient() bool {
 	if s.clientLeft || s.deaf != nil || s.lease != nil && s.lease.Pending() > highWater {
 		return false
 	}
-	return len(s.client.Buffered()) < highWater || s.needMore()
+	return len(s.client.Buffered()) < aheadMax || s.needMore()
 }
 
 // needMore reports whether the buffered frame is incomplete.
