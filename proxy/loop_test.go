@@ -300,6 +300,52 @@ func TestWaitersOnALoop(t *testing.T) {
 	}
 }
 
+// TestMoreWhileQueued has a client send on while its request waits for the only server
+// connection, more than a buffer takes, and ends what waits then.
+func TestMoreWhileQueued(t *testing.T) {
+	f := startLoops(t, fixtureOptions{size: 1})
+	queued := func(n int) {
+		t.Helper()
+		waitFor(t, func() bool { return f.db.Shards[0].Pools.Stats()[0].Waiting == n })
+	}
+	holder, waiter := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
+	const more, size = 30, 5000
+	for range 3 {
+		holder.do(t, "BEGIN")
+		_, err := waiter.Write(frames(segment("SELECT 'first'")...))
+		must(t, err)
+		queued(1)
+		var rest []byte
+		for i := range more {
+			rest = append(rest, frames(segment(fmt.Sprintf("SELECT length('%s') + %d", strings.Repeat("x", size), i))...)...)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := waiter.Write(rest)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(20 * time.Millisecond) // it is read, or not: both must do
+		queued(1)
+		holder.do(t, "COMMIT")
+		got := waiter.say(1 + more)
+		wg.Wait()
+		if !contains(got, "first") || !contains(got, fmt.Sprint(size)) || !contains(got, fmt.Sprint(size+more-1)) || contains(got, "E ") {
+			t.Error(got)
+		}
+	}
+	holder.do(t, "BEGIN")
+	_, err := waiter.Write(fQuery("SELECT 1").bytes())
+	must(t, err)
+	queued(1)
+	f.srv.Kill("")
+	if got := waiter.say(1); !contains(got, "57P01") {
+		t.Error(got)
+	}
+	queued(0)
+}
+
 // TestIdleClientsTakeNoGoroutine shows what a client costs that waits.
 func TestIdleClientsTakeNoGoroutine(t *testing.T) {
 	f := startLoops(t, fixtureOptions{size: 2})
