@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/proxy"
 	"shardproxy/router"
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -78,7 +80,7 @@ func newWorld() *world {
 		shut: make(chan proxy.ShutdownMode, 4),
 	}
 	w.databases = []Database{
-		{Tables: func() []router.PlacedTable {
+		{Doubts: []twopc.Doubt{{Shard: "s1", Name: "shardproxy:c:s0:r:1", Owner: "app", Age: 90 * time.Second, Reason: "there is no decision yet"}}, Tables: func() []router.PlacedTable {
 			return []router.PlacedTable{
 				{Schema: "public", Name: "orders", Kind: "sharded", Placement: "hash", Key: []string{"land", "id"}, KeyTypes: []string{"text", "bigint"}, Group: 3},
 				{Schema: "public", Name: "odd", Kind: "unknown", Placement: "none", Problem: "has no column x"},
@@ -135,6 +137,14 @@ func (w *world) Shutdown(m proxy.ShutdownMode) {
 	case w.shut <- m:
 	default:
 	}
+}
+
+func (w *world) EndDoubt(_ context.Context, by, name string, commit, force bool) error {
+	w.order(fmt.Sprintf("%s ends %s %t %t", by, name, commit, force))
+	if !force {
+		return wire.Errorf("55000", "not against what decides it")
+	}
+	return nil
 }
 
 func (w *world) Databases() []Database {

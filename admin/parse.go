@@ -14,6 +14,7 @@ type request struct {
 	// arg is the database, the value or the mode, as written.
 	arg    string
 	hasArg bool
+	force  bool // TWOPC ... FORCE
 }
 
 // parse reads one command: words in any case, names that may be quoted,
@@ -102,6 +103,8 @@ func (p *parser) command() (request, bool) {
 		return p.optional(r)
 	case "reload":
 		return r, true
+	case "twopc":
+		return p.twoPC(r)
 	case "begin", "commit", "end", "rollback", "abort":
 		p.accept("transaction", "work")
 		if r.verb == "begin" {
@@ -121,6 +124,22 @@ func (p *parser) command() (request, bool) {
 		return r, ok && r.hasArg
 	}
 	return request{}, false
+}
+
+// twoPC parses TWOPC {COMMIT | ROLLBACK} 'name' [FORCE].
+func (p *parser) twoPC(r request) (request, bool) {
+	if r.name = "commit"; !p.accept("commit") {
+		if r.name = "rollback"; !p.accept("rollback") {
+			return r, false
+		}
+	}
+	t, ok := p.next()
+	if !ok || t.kind != tokenString {
+		return r, false
+	}
+	r.arg, r.hasArg = t.text, true
+	r.force = p.accept("force")
+	return r, true
 }
 
 // name takes one name, which is folded to lower case as PostgreSQL folds it.

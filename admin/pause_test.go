@@ -75,6 +75,27 @@ func TestPauseWaitsForServers(t *testing.T) {
 	}
 }
 
+func TestTwoPC(t *testing.T) {
+	s := newSite(t)
+	c := connect(t, s, "admin", pgx.QueryExecModeSimpleProtocol)
+	if _, err := c.Exec(t.Context(), "TWOPC ROLLBACK 'a:1'"); code(err) != "55000" {
+		t.Error(err)
+	}
+	for _, sql := range []string{"TWOPC ROLLBACK 'a:1' FORCE", "twopc commit 'b:2' force;"} {
+		if _, err := c.Exec(t.Context(), sql); err != nil {
+			t.Error(sql, err)
+		}
+	}
+	for _, sql := range []string{"TWOPC", "TWOPC COMMIT", "TWOPC COMMIT a", "TWOPC END 'a'", "TWOPC COMMIT 'a' PLEASE"} {
+		if _, err := c.Exec(t.Context(), sql); code(err) != "42601" {
+			t.Error(sql, err)
+		}
+	}
+	if got := s.world.orders(); got != "admin ends a:1 false false, admin ends a:1 false true, admin ends b:2 true true" {
+		t.Error(got)
+	}
+}
+
 func TestPauseEndedByResume(t *testing.T) {
 	s := newSite(t)
 	s.world.hold("shop")

@@ -28,6 +28,7 @@ func views() []view {
 		{"SERVERS", "One row for each server connection.", serverColumns(), showServers},
 		{"NODES", "One row for each PostgreSQL server. PgBouncer has no such command.", nodeColumns(), showNodes},
 		{"TABLES", "One row for each table of each database of several shards, partitions left out: where its rows are. PgBouncer has no such command.", tableColumns(), showTables},
+		{"TWOPC", "One row for each prepared part of a transaction over several shards that is in doubt, at most 100 of each shard, as this proxy last saw them. PgBouncer has no such command.", doubtColumns(), showTwoPC},
 		{"DATABASES", "One row for each database of the configuration.", databaseColumns(), showDatabases},
 		{"STATE", "Whether the proxy works.", stateColumns(), showState},
 		{"VERSION", "The version.", versionColumns(), showVersion},

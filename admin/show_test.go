@@ -100,6 +100,7 @@ func TestShowRows(t *testing.T) {
 		"last_error=connection refused; last_error_at=2026-03-04 05:06:06 UTC")
 	expect(t, shown(t, s, "TABLES", "table", "orders"), "database=shop; schema=public; kind=sharded; placement=hash; key=land, id; key_types=text, bigint; colocation=3; problem=NULL")
 	expect(t, shown(t, s, "TABLES", "table", "odd"), "kind=unknown; placement=none; key=NULL; key_types=NULL; colocation=NULL; problem=has no column x")
+	expect(t, shown(t, s, "TWOPC", "shard", "s1"), "database=shop; name=shardproxy:c:s0:r:1; owner=app; age=90; reason=there is no decision yet")
 	expect(t, shown(t, s, "DATABASES", "name", "shop"), "host=10.0.0.1; port=5432; database=shopdb; force_user=NULL; pool_size=20; min_pool_size=2; "+
 		"reserve_pool_size=1; server_lifetime=3600; pool_mode=transaction; max_connections=100; current_connections=17; max_client_connections=500; "+
 		"current_client_connections=4; paused=0; disabled=0; shards=1; shards_without_primary=0; held=0; held_max_ms=0; why=NULL")

@@ -11,6 +11,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/proxy"
 	"shardproxy/router"
+	"shardproxy/twopc"
 )
 
 // Source gives what there is to see. Each call returns a fresh picture that
@@ -63,6 +64,9 @@ type Steerer interface {
 	// Reconnect lets every server connection of the database end as soon as it
 	// is not on loan; new ones take their place.
 	Reconnect(database string) error
+	// EndDoubt commits or rolls back a prepared part of a transaction over several shards, of any
+	// database: see twopc.Resolver.EndByHand. by is who wants it.
+	EndDoubt(ctx context.Context, by, name string, commit, force bool) error
 	// Shutdown begins to end the process and does not wait. A harder mode may
 	// follow a milder one.
 	Shutdown(mode proxy.ShutdownMode)
@@ -107,6 +111,8 @@ type Database struct {
 	Scatters   map[string]int64
 	PoolTotals pool.Totals
 	Shards     []Shard
+	// Doubts are the transactions over several shards that are in doubt, the oldest first.
+	Doubts []twopc.Doubt
 	// Tables lists the tables of a database of several shards, none while they are not
 	// known; nil for a database of one.
 	Tables func() []router.PlacedTable

@@ -27,6 +27,7 @@ func steering() []*command {
 			doc: "Closes each server connection of the database, or of all, as soon as it is not on loan. New ones take their place."},
 		{name: "SHUTDOWN", usage: "SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]", needs: maySteer, run: runShutdown,
 			doc: "Ends the process: at once; or each client when its transaction is over; or when the clients have left. No new clients are let in."},
+		twoPC(),
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"shardproxy/pool"
 	"shardproxy/proxy"
 	"shardproxy/router"
+	"shardproxy/twopc"
+	"shardproxy/wire"
 )
 
 // source shows and steers the program for admin.
@@ -50,6 +52,32 @@ func (s *source) eachShard(f func(*shard, *config.Database)) {
 	})
 }
 
+// resolver returns what finishes the database's transactions over several shards, nil while there is none.
+func (db *database) resolver() *twopc.Resolver {
+	if db.cluster == nil {
+		return nil
+	}
+	return db.cluster.twoPhase.Load()
+}
+
+// EndDoubt implements admin.Steerer.
+func (s *source) EndDoubt(ctx context.Context, by, name string, commit, force bool) error {
+	var all []*twopc.Resolver
+	s.each(func(db *database, _ *config.Database) {
+		if r := db.resolver(); r != nil {
+			all = append(all, r)
+		}
+	})
+	var err error = wire.Errorf("55000", "no database of several shards is served")
+	for _, r := range all {
+		var said *wire.Error
+		if err = r.EndByHand(ctx, by, name, commit, force); err == nil || !errors.As(err, &said) || said.Code != "22023" {
+			return err // it is of this one's cluster
+		}
+	}
+	return err
+}
+
 func shardsOf(db *database) (all []admin.Shard) {
 	for _, sh := range db.shards {
 		all = append(all, admin.Shard{Name: sh.conf.Name, Nodes: sh.monitor.Snapshot(), Gate: sh.gate.Stats()})
@@ -74,9 +102,13 @@ func (s *source) Databases() []admin.Database {
 		if len(conf.Shards) > 1 {
 			tables = db.router.Tables
 		}
+		var doubts []twopc.Doubt
+		if r := db.resolver(); r != nil {
+			doubts = r.Stats().Doubts
+		}
 		all = append(all, admin.Database{
-			Tables: tables,
-			Name:   conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
+			Tables: tables, Doubts: doubts,
+			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
 			Paused: db.paused(), Totals: db.proxy.Totals(), Refusals: db.proxy.Refusals(), Scatters: db.proxy.Scatters(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
