@@ -42,8 +42,8 @@ func (a *Answer) Count() (command string, rows int, ok bool) {
 type RunOptions struct {
 	// Keep bounds the answer's Frames in bytes; 0: they are not kept.
 	Keep int
-	// Cancelled is asked now and then while the server works; the request is
-	// cancelled, once, when it says true. May be nil.
+	// Cancelled is asked now and then while the server works, until it says true;
+	// the request is cancelled then, until it has ended. May be nil.
 	Cancelled func() bool
 }
 
@@ -78,10 +78,14 @@ func (s *Server) Run(ctx context.Context, frames []byte, o RunOptions) (Answer, 
 	if _, err := w.Write(frames); err != nil {
 		return Answer{}, fmt.Errorf("send: %w", err)
 	}
-	a, err := (&runner{server: s, from: r, o: o, ctx: ctx, asked: time.Now()}).read()
+	reader := &runner{server: s, from: r, o: o, ctx: ctx, asked: time.Now()}
+	a, err := reader.read()
 	var we *wire.Error
 	if err != nil && err != ErrAnswerTooLarge && (!errors.As(err, &we) || we.IsFatal()) {
 		return a, err
+	}
+	if reader.taken != nil {
+		<-reader.taken // or it would hit what runs next
 	}
 	if e := sock.SetNonBlocking(true); e != nil {
 		return a, e
@@ -102,7 +106,8 @@ type runner struct {
 	o         RunOptions
 	ctx       context.Context
 	cancelled bool
-	asked     time.Time // when it was last found out whether the answer is wanted
+	taken     chan struct{} // closed when no cancel request is under way; nil before the first
+	asked     time.Time     // when it was last found out whether the answer is wanted
 }
 
 // pollInterval is how often who waits for an answer is asked whether it is still wanted.
@@ -120,10 +125,7 @@ func (r *runner) Read(p []byte) (int, error) {
 			if r.server.Abandoned() {
 				return 0, errAbandoned
 			}
-			if !r.cancelled && r.o.Cancelled != nil && r.o.Cancelled() {
-				r.cancelled = true
-				r.server.Cancel(nil)
-			}
+			r.cancel()
 		}
 		if err := r.server.Socket().SetReadDeadline(time.Now().Add(pollInterval)); err != nil {
 			return 0, err
@@ -133,6 +135,25 @@ func (r *runner) Read(p []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// cancel has the server's work cancelled if the answer is not wanted any more, again and
+// again: a request that comes before the statement has begun is lost.
+func (r *runner) cancel() {
+	r.cancelled = r.cancelled || r.o.Cancelled != nil && r.o.Cancelled()
+	if !r.cancelled {
+		return
+	}
+	if r.taken != nil {
+		select {
+		case <-r.taken:
+		default:
+			return
+		}
+	}
+	taken := make(chan struct{})
+	r.taken = taken
+	r.server.Cancel(func() { close(taken) })
 }
 
 // messageMax bounds the messages of an answer that are read whole, in bytes; rows are

@@ -127,8 +127,7 @@ func (s *session) obey() error {
 		if s.owed.empty() || s.audit.running {
 			done() // nothing of the client's runs
 		} else {
-			s.cancelled = true
-			s.lease.Cancel(done)
+			s.cancelServer(done)
 		}
 	}
 	if s.control.Load()&controlDrain != 0 && s.tx == 'I' && s.settled() {
@@ -161,10 +160,49 @@ func (s *session) timeout() error {
 	case s.expired(phaseIdle, s.timeouts.ClientIdle):
 		return wire.Fatal("57P05", "terminating connection due to idle-session timeout")
 	case s.expired(phaseActive, s.timeouts.Query) && !s.timedOut && !s.oursRuns():
-		s.timedOut, s.cancelled = true, true
-		s.lease.Cancel(nil)
+		s.timedOut = true
+		s.cancelServer(func() {})
 	}
 	return nil
+}
+
+// cancelServer has what the lease's server works on cancelled; done is called when the server has
+// taken the request. What the client asks for next waits until then: see heldBack.
+func (s *session) cancelServer(done func()) {
+	s.cancelled = true
+	s.cancelling.Add(1)
+	s.cancelledOn = s.lease.ID()
+	s.lease.Cancel(func() {
+		s.cancelling.Add(-1)
+		s.server.wake(s)
+		done()
+	})
+}
+
+// cancelsAway reports whether a cancel request is under way to the lease's server.
+func (s *session) cancelsAway() bool {
+	return s.cancelling.Load() > 0 && s.lease != nil && s.lease.ID() == s.cancelledOn
+}
+
+// repliesFirst reports whether the client's next frame must wait for what is owed to the session.
+func (s *session) repliesFirst() (wait bool, err error) {
+	if s.owed.len() >= owedMax {
+		return true, s.askForReplies()
+	}
+	return s.heldBack(), nil
+}
+
+// heldBack reports whether the client's next request must wait, for a cancel request would hit it
+// that is for another one. One of the client's is for all of a script.
+func (s *session) heldBack() bool {
+	if !s.timedOut && s.cancelling.Load() == 0 || !s.owed.empty() || s.copyIn {
+		return false
+	}
+	if s.cancelsAway() {
+		return s.timedOut || s.script == nil
+	}
+	s.timedOut = false // it ended before it was cancelled
+	return false
 }
 
 // expired reports whether the session has been in the phase for longer than bound.

@@ -11,10 +11,6 @@ import (
 	"shardproxy/wire"
 )
 
-// copyPoll is how often a COPY that waits for its client looks whether it is still
-// wanted, and whether a shard has refused it already.
-const copyPoll = 100 * time.Millisecond
-
 // stream takes the client's data to the shards until they end, or fail, and waits for
 // the shards' answers. Nothing else uses the connections meanwhile.
 func (c *copyIn) stream() {
@@ -34,46 +30,11 @@ func (c *copyIn) stream() {
 
 // watched watches over the copy until the function that it returns is called.
 func (c *copyIn) watched() (end func()) {
-	done, over := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(over)
-		c.watch(done)
-	}()
-	return func() {
-		close(done)
-		<-over
+	w := watcher{s: c.s, giveUp: func() { c.unwanted.Store(true) }}
+	for _, shard := range c.shards {
+		w.leases = append(w.leases, shard.lease)
 	}
-}
-
-// watch cancels the copy on the shards when it is not wanted any more.
-func (c *copyIn) watch(done <-chan struct{}) {
-	tick := time.NewTicker(copyPoll)
-	defer tick.Stop()
-	cancelled := false
-	for {
-		select {
-		case <-done:
-			return
-		case <-c.s.server.ctx.Done():
-			for _, shard := range c.shards {
-				_ = shard.lease.Socket().Shutdown() // it is lost either way
-			}
-			return
-		case <-tick.C:
-			for _, shard := range c.shards {
-				if shard.lease.Abandoned() {
-					_ = shard.lease.Socket().Shutdown() // as above
-				}
-			}
-			if !cancelled && c.s.cancelWanted() {
-				cancelled = true
-				c.unwanted.Store(true) // a server that waits for data heeds no cancel request
-				for _, shard := range c.shards {
-					shard.lease.Cancel(nil)
-				}
-			}
-		}
-	}
+	return w.begin()
 }
 
 // fill reads from the client; it returns now and then without having read.

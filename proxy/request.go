@@ -31,8 +31,8 @@ func (s *session) pumpClient() error {
 			}
 			continue
 		}
-		if s.owed.len() >= owedMax {
-			return s.askForReplies()
+		if wait, err := s.repliesFirst(); wait {
+			return err
 		}
 		if s.script != nil {
 			if going, err := s.runScript(); err != nil || !going {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 
 	"shardproxy/exec"
@@ -53,9 +52,8 @@ type scattering struct {
 	unwanted             atomic.Bool
 	wanted               context.Context // ends when it is not wanted any more
 	cancelWanted         context.CancelCauseFunc
-	inWindow             bool           // its parts begin in one window: see start
-	started              []int          // the shards of the streams
-	cancels              sync.WaitGroup // requests under way
+	inWindow             bool  // its parts begin in one window: see start
+	started              []int // the shards of the streams
 }
 
 // clientAsks is what the client's request asks for.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
-	"time"
 
 	"shardproxy/exec"
 	"shardproxy/wire"
@@ -41,30 +40,6 @@ func (c *scattering) fail(e *wire.Error, raw []byte, shard int) {
 	}
 }
 
-// cancelAll has what the shards still work on cancelled. The requests have been taken when the
-// query ends: nothing else that runs there is hit.
-func (c *scattering) cancelAll() {
-	for _, shard := range c.shards {
-		c.cancels.Add(1)
-		shard.lease.Cancel(c.cancels.Done)
-	}
-}
-
-// cancelUntil has a shard's work cancelled until it has ended: a request that comes before the
-// statement has begun is lost.
-func (c *scattering) cancelUntil(shard *scatterShard, ended <-chan struct{}) {
-	for {
-		taken := make(chan struct{})
-		shard.lease.Cancel(func() { close(taken) })
-		<-taken
-		select {
-		case <-ended:
-			return
-		case <-time.After(copyPoll):
-		}
-	}
-}
-
 // endStreams waits for the end of all streams; when one has failed, err says so, the others are
 // cancelled.
 func (c *scattering) endStreams(err error) {
@@ -80,7 +55,7 @@ func (c *scattering) endStreams(err error) {
 	ends := make([]chan struct{}, len(c.shards))
 	for i, shard := range c.shards {
 		if ends[i] = make(chan struct{}); stops && shard.stream != nil {
-			cancels.Go(func() { c.cancelUntil(shard, ends[i]) })
+			cancels.Go(func() { cancelUntil(shard.lease, ends[i]) })
 		}
 	}
 	for i, shard := range c.shards {
@@ -164,50 +139,11 @@ func (c *scattering) flush() error {
 
 // watched watches over the query until the function that it returns is called.
 func (c *scattering) watched() (end func()) {
-	done, over := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(over)
-		c.watch(done)
-	}()
-	return func() {
-		close(done)
-		<-over
-		c.cancels.Wait()
+	w := watcher{s: c.s, giveUp: c.giveUp, leaves: true}
+	for _, shard := range c.shards {
+		w.leases = append(w.leases, shard.lease)
 	}
-}
-
-// watch cancels the query on the shards when it is not wanted any more.
-func (c *scattering) watch(done <-chan struct{}) {
-	tick := time.NewTicker(copyPoll)
-	defer tick.Stop()
-	cancelled := false
-	for {
-		select {
-		case <-done:
-			return
-		case <-c.s.server.ctx.Done():
-			for _, shard := range c.shards {
-				_ = shard.lease.Socket().Shutdown() // it is lost either way
-			}
-			_ = c.s.client.Socket().Shutdown()
-			return
-		case <-tick.C:
-			for _, shard := range c.shards {
-				if shard.lease.Abandoned() {
-					_ = shard.lease.Socket().Shutdown() // as above
-				}
-			}
-			left := c.s.client.Socket().HungUp()
-			if !cancelled && (left || c.s.cancelWanted()) {
-				cancelled = true
-				c.giveUp()
-				c.cancelAll()
-			}
-			if c.s.control.Load()&controlKill != 0 || left {
-				_ = c.s.client.Socket().Shutdown() // or it would be waited for
-			}
-		}
-	}
+	return w.begin()
 }
 
 // appendFormats appends result formats as Bind has them: the client's for its columns, and

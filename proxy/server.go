@@ -210,6 +210,15 @@ func (srv *Server) forget(s *session) {
 	}
 }
 
+// wake wakes a session unless it has ended.
+func (srv *Server) wake(s *session) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.sessions[s.key.PID] == s {
+		s.task.wake()
+	}
+}
+
 // cancel passes a cancel request on to the session it names and waits, within
 // bounds, until the server has been told, as clients expect of PostgreSQL.
 func (srv *Server) cancel(key wire.CancelKey) {

@@ -196,6 +196,8 @@ type session struct {
 	isolation      string // of transactions that do not say it, "" while it is not known
 	timeouts       Timeouts
 	cancels        cancelWaiters
+	cancelling     atomic.Int32      // requests under way to servers
+	cancelledOn    uint64            // the connection that the last of them is for
 	greeted        *welcome          // what the client was told at login
 	learning       map[string]string // what a server reports while the first of its kind logs in
 	takenBack      []byte            // what a server reported when it rolled back
@@ -405,7 +407,9 @@ func (s *session) exchange() (rest bool, err error) {
 		if err := s.flush(); err != nil {
 			return false, err
 		}
-		if s.settled() {
+		if s.settled() && s.cancelsAway() {
+			s.setPhase(phaseWaiting) // what comes next has its own time
+		} else if s.settled() {
 			if err := s.settle(); err != nil {
 				return false, err
 			}
@@ -649,7 +653,7 @@ func (s *session) end() {
 	if s.lease != nil {
 		fate := pool.Dirty
 		if !s.owed.empty() || s.upload > 0 || s.download > 0 || s.copyIn {
-			s.lease.Cancel(nil)
+			s.lease.Cancel(nil) // nothing else runs there any more
 			fate = pool.Dead
 		}
 		s.giveBack(fate)

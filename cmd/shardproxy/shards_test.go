@@ -59,13 +59,19 @@ func startShards(t testing.TB, n int, more ...string) *shardedProgram {
 // startShardsOf is startShards with servers of the caller's choice.
 func startShardsOf(t testing.TB, n int, o pgtest.Options, more ...string) *shardedProgram {
 	t.Helper()
+	return startShardsBehind(t, n, o, func(addr string) string { return addr }, more...)
+}
+
+// startShardsBehind is startShardsOf with each server known by the address that front gives.
+func startShardsBehind(t testing.TB, n int, o pgtest.Options, front func(addr string) string, more ...string) *shardedProgram {
+	t.Helper()
 	o.Settings = map[string]string{"max_prepared_transactions": "20", "wal_level": "logical"}
 	s := &shardedProgram{proxied: &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}}
 	var list strings.Builder
 	for i := range n {
 		cl := pgtest.Start(t, o)
 		s.shards = append(s.shards, cl)
-		fmt.Fprintf(&list, "      - {name: s%d, nodes: [%q]}\n", i, cl.Primary().Addr())
+		fmt.Fprintf(&list, "      - {name: s%d, nodes: [%q]}\n", i, front(cl.Primary().Addr()))
 		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), shardedSchema)
 	}
 	s.write(strings.NewReplacer("%SHARDS%", list.String(), "%LISTEN%", s.addr, "%ADMIN%", freeAddr(t)).Replace(shardsText + strings.Join(more, "\n")))
