@@ -39,6 +39,9 @@ func (g *graph) opaqueCall(f *Callable) bool {
 	if slices.Contains(unsafeExtensionFunctions[f.extension], f.Name) && f.Name != "set_limit" {
 		return true
 	}
+	if ownFunction(f.Schema, f.Name) {
+		return false
+	}
 	switch f.Language {
 	case "sql", "plpgsql":
 		if f.Kind == CallAggregate {
@@ -113,8 +116,11 @@ func (g *graph) reach(c *Catalog) reachGraph {
 // stored as a tree names it may write to.
 func (g *graph) touches(c *Catalog, id nodeID) []nodeID {
 	n := g.nodes[id]
-	all := slices.Concat(n.uses, n.mentions)
 	f := c.callsByOID[id.oid]
+	if id.kind == nodeFunction && f != nil && ownFunction(f.Schema, f.Name) {
+		return nil
+	}
+	all := slices.Concat(n.uses, n.mentions)
 	switch {
 	case id.kind != nodeFunction || f == nil || f.OID < firstUserOID:
 	case f.Volatility != Volatile && (f.Language == "sql" || f.Language == "plpgsql"):

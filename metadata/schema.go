@@ -3,7 +3,7 @@ package metadata
 import "strings"
 
 // Version is the version of the schema that this program makes and knows.
-const Version = 4
+const Version = 5
 
 // Channel is where a new epoch is announced on the home shard, with the
 // payload "<cluster> <epoch>", and that definitions have changed: see News.
@@ -37,6 +37,7 @@ func steps() []step {
 		{version: 2, shard: commitTable},
 		{version: 3, home: ddlTables},
 		{version: 4, shard: partTable},
+		{version: uniqueVersion, shard: uniqueShard, home: uniqueHome},
 	}
 }
 
@@ -200,4 +201,4 @@ CREATE SCHEMA shardproxy;
 REVOKE ALL ON SCHEMA shardproxy FROM PUBLIC;
 `
 
-const commentSchema = `COMMENT ON SCHEMA shardproxy IS 'State of the proxy shardproxy: cluster, slot map, epoch, commits, journal of definitions. Dump and restore it with the rows.'`
+const commentSchema = `COMMENT ON SCHEMA shardproxy IS 'State of the proxy shardproxy: cluster, slot map, epoch, commits, journal of definitions, unique ids. Dump and restore it with the rows.'`

@@ -28,6 +28,11 @@ func (w *writer) run(ctx context.Context) error {
 	if err := w.storeMap(ctx); err != nil {
 		return err
 	}
+	for i := range w.options.Shards {
+		if err := w.number(ctx, i); err != nil {
+			return err
+		}
+	}
 	for i := 1; i < len(w.options.Shards); i++ {
 		if err := w.epoch(ctx, i); err != nil {
 			return err

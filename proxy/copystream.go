@@ -211,7 +211,7 @@ func (c *copyIn) draw() ([]exec.CopyAdded, error) {
 	for i := range added {
 		d := &c.plan.Draws[i]
 		added[i].Name = d.Column
-		if d.Sequence == "" {
+		if d.Sequence == "" && !d.Unique {
 			id := randomUUID()
 			if added[i].Value = id[:]; c.dialect.Format != exec.CopyBinary {
 				added[i].Value = id.text()
@@ -220,7 +220,7 @@ func (c *copyIn) draw() ([]exec.CopyAdded, error) {
 		}
 		if len(c.drawn[i]) == 0 {
 			var err error
-			if c.drawn[i], err = c.s.db.Draws.Draw(c.s.server.ctx, c.s.role, d, c.drawNext); err != nil {
+			if c.drawn[i], err = c.s.drawMore(d, c.drawNext); err != nil {
 				return nil, err
 			}
 			c.drawNext = min(2*c.drawNext, copyDrawMax)

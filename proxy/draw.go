@@ -19,6 +19,9 @@ type Draws interface {
 	Draw(ctx context.Context, role string, d *router.Draw, n int) ([]int64, error)
 	// Forget gives up what was drawn ahead: sequences may have been set.
 	Forget()
+	// TakeUnique and DrawUnique give ids that nobody else is given, as Take and Draw.
+	TakeUnique(n int) (ids []int64, ok bool)
+	DrawUnique(ctx context.Context, n int) ([]int64, error)
 }
 
 // draw draws what the rows of an INSERT leave to sequences, and to chance.
@@ -34,7 +37,7 @@ func (s *session) draw(p *router.Plan) *wire.Error {
 		if d.OfMoment() {
 			continue
 		}
-		if d.Sequence == "" {
+		if d.Sequence == "" && !d.Unique {
 			for row := range n {
 				s.values.Drawn[row*len(draws)+i] = randomUUID().text()
 			}
@@ -53,16 +56,29 @@ func (s *session) draw(p *router.Plan) *wire.Error {
 }
 
 func (s *session) drawValues(d *router.Draw, n int) (values []int64, e *wire.Error) {
-	values, ok := s.db.Draws.Take(s.role, d, n)
+	var ok bool
+	if d.Unique {
+		values, ok = s.db.Draws.TakeUnique(n)
+	} else {
+		values, ok = s.db.Draws.Take(s.role, d, n)
+	}
 	if ok {
 		return values, nil
 	}
 	var err error
-	s.task.aside(func() { values, err = s.db.Draws.Draw(s.server.ctx, s.role, d, n) })
+	s.task.aside(func() { values, err = s.drawMore(d, n) })
 	if err != nil {
 		return nil, wire.AsError(err)
 	}
 	return values, nil
+}
+
+// drawMore waits for values.
+func (s *session) drawMore(d *router.Draw, n int) ([]int64, error) {
+	if d.Unique {
+		return s.db.Draws.DrawUnique(s.server.ctx, n)
+	}
+	return s.db.Draws.Draw(s.server.ctx, s.role, d, n)
 }
 
 // uuid is one as its type's binary format has it.

@@ -24,6 +24,8 @@ type Draw struct {
 	Identity bool
 	// Ascending is set when each value is larger than all before it.
 	Ascending bool
+	// Unique is set for an id that shardproxy.unique_id() would give; Sequence is "" then.
+	Unique bool
 	// moment is set instead for a default that is made of the time of the transaction.
 	moment string
 	// always is set when the text must say that values are given all the same.
@@ -54,9 +56,60 @@ func drawOf(t *catalog.Table, c *catalog.Column) *Draw {
 		switch c.Default.Expression {
 		case "gen_random_uuid()", "uuidv4()":
 			return d
+		case uniqueCall:
+			d.Unique = true
+			return d
 		}
 	}
 	return nil
+}
+
+// uniqueCall is the call that gives an id which no other call gives, as the catalog prints it.
+const uniqueCall = "shardproxy.unique_id()"
+
+// unique returns what is drawn for a column of which rows have that call; nil when none has, or when others leave the column
+// to a default that is something else.
+func (p *prover) unique(in *query.Insert, c *relationColumn, at int) *Draw {
+	if c.draw != nil && !c.draw.Unique || at < 0 || in.Source == nil {
+		return nil
+	}
+	calls := false
+	for i := range in.Source.Rows {
+		values := in.Source.Rows[i].Values
+		if at >= len(values) || c.draw == nil && values[at].Kind == query.ValueDefault {
+			return nil
+		}
+		calls = calls || p.isUnique(&values[at])
+	}
+	if !calls {
+		return nil
+	}
+	return &Draw{Column: c.name, Unique: true}
+}
+
+// isUnique reports whether a value is that call and nothing else.
+func (p *prover) isUnique(v *query.Value) bool {
+	e := v.Expr()
+	if e == nil || !v.Span.Located() || len(e.Calls) != 1 || e.Calls[0].Name.Schema != "shardproxy" || e.Calls[0].Name.Name != "unique_id" {
+		return false
+	}
+	return strings.EqualFold(strings.Join(strings.Fields(p.sql[v.Span.Start:v.Span.End]), ""), uniqueCall)
+}
+
+// uniqueDrawn reports whether no shard calls shardproxy.unique_id() for a command: all its calls are drawn.
+func (p *prover) uniqueDrawn(c *query.Command) bool {
+	sp := p.split
+	text := strings.ToLower(p.sql[c.Start:c.End])
+	if sp == nil || strings.Contains(text, "u&") {
+		return false
+	}
+	left := strings.Count(text, "unique_id")
+	for _, s := range sp.replaced {
+		if s.Located() {
+			left -= strings.Count(strings.ToLower(p.sql[s.Start:s.End]), "unique_id")
+		}
+	}
+	return left == 0
 }
 
 // drawn finds the columns that an INSERT of rows leaves to be drawn, and where their
@@ -72,18 +125,22 @@ func (p *prover) drawn(r *relation, in *query.Insert, sp *split) (ok bool) {
 	}
 	for i := range r.columns {
 		c := &r.columns[i]
-		if c.draw == nil && c.moment == "" || given(in, i, c.name) {
+		at := i
+		if in.HasColumns {
+			at = slices.IndexFunc(names, func(t query.TargetColumn) bool { return t.Name == c.name && !t.Part })
+		}
+		unique := p.unique(in, c, at)
+		if unique == nil && (c.draw == nil && c.moment == "" || given(in, i, c.name)) {
 			continue
 		}
 		if in.Overriding == "user" {
 			return false
 		}
-		at := i
-		if in.HasColumns {
-			at = slices.IndexFunc(names, func(t query.TargetColumn) bool { return t.Name == c.name })
-		}
 		d := Draw{Column: c.name, moment: c.moment}
-		if c.draw != nil {
+		switch {
+		case unique != nil && c.draw == nil:
+			d = *unique
+		case c.draw != nil:
 			d = *c.draw
 		}
 		d.number = i
@@ -101,7 +158,7 @@ func (p *prover) drawn(r *relation, in *query.Insert, sp *split) (ok bool) {
 		return false
 	}
 	sp.sort()
-	return sp.place(r, in, width)
+	return p.place(sp, r, in, width)
 }
 
 // sort puts the draws in the order of their places in a row, those without one last.
@@ -123,7 +180,7 @@ func (sp *split) sort() {
 }
 
 // place finds where the names and the values of drawn columns go.
-func (sp *split) place(r *relation, in *query.Insert, width int) bool {
+func (p *prover) place(sp *split, r *relation, in *query.Insert, width int) bool {
 	sp.list, sp.behind = in.ColumnsSpan, in.TargetSpan
 	if in.HasColumns && !sp.list.Located() || !in.HasColumns && !sp.behind.Located() {
 		return false
@@ -159,6 +216,8 @@ func (sp *split) place(r *relation, in *query.Insert, width int) bool {
 				if span = row.Values[at].Span; !span.Located() {
 					return false
 				}
+			case sp.draws[j].Unique && p.isUnique(&row.Values[at]):
+				span = row.Values[at].Span
 			case sp.override:
 				return false // a value that must not be given there
 			}
@@ -204,7 +263,7 @@ func drawsNothing(expression string) bool {
 	name, _ := strings.CutPrefix(expression, "public.")
 	switch name {
 	case "gen_random_uuid()", "uuidv4()", "uuidv7()", "uuid_generate_v1()", "uuid_generate_v1mc()", "uuid_generate_v4()",
-		"random()", "clock_timestamp()", "timeofday()":
+		"random()", "clock_timestamp()", "timeofday()", uniqueCall:
 		return true
 	}
 	return false

@@ -194,7 +194,7 @@ func (sp *split) drawnValue(out []byte, draw int, v []byte, moment string) []byt
 		out, _ = query.ReplaceMoment(append(out, '('), []byte(of), moment)
 		return append(out, ')')
 	}
-	if sp.draws[draw].Sequence != "" {
+	if d := &sp.draws[draw]; d.Sequence != "" || d.Unique {
 		return append(out, v...)
 	}
 	return append(append(append(out, '\''), v...), '\'')

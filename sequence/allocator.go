@@ -61,6 +61,7 @@ type Allocator struct {
 	conn *pgx.Conn
 	// connMoved is what moved was when it was made.
 	connMoved uint64
+	unique    *unique
 
 	mu     sync.Mutex
 	states map[key]*state
@@ -90,7 +91,7 @@ func New(o Options) *Allocator {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &Allocator{opts: o, home: make(chan struct{}, 1), states: map[key]*state{}, moved: 1}
+	return &Allocator{opts: o, home: make(chan struct{}, 1), states: map[key]*state{}, moved: 1, unique: newUnique()}
 }
 
 // Close ends the connection. Draws that are under way fail.
@@ -98,6 +99,7 @@ func (a *Allocator) Close() {
 	a.mu.Lock()
 	a.closed = true
 	a.mu.Unlock()
+	a.closeUnique()
 	a.home <- struct{}{}
 	a.hangUp()
 	<-a.home
