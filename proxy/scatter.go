@@ -229,6 +229,7 @@ func (s *session) runScatter(r *allRequest, own bool, end func(*wire.Error) (*wi
 	s.client.Release()
 	s.held = false
 	s.dropRequest()
+	s.db.countScatter(c.way.Way())
 	err := c.execute(r.plan)
 	for tries := 0; own && c.again(err) && tries < scatterTries; tries++ {
 		if e := c.anew(); e != nil {
@@ -306,7 +307,6 @@ func (c *scattering) answer(e *wire.Error) error {
 func (c *scattering) execute(p *router.Plan) error {
 	s := c.s
 	s.db.stats.statements.Add(1)
-	s.db.countScatter(c.way.Explain().Way)
 	s.setPhase(phaseActive)
 	if c.inWindow = s.whole() && len(c.shards) > 1; c.inWindow {
 		level, e := s.level()

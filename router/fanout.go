@@ -158,16 +158,7 @@ func (p *prover) anchorInside(b *block, top bool) {
 
 // preserved reports whether no join extends the rows of an item of FROM by NULLs: such a row
 // has no key, and each shard would make it.
-func (n *node) preserved() bool {
-	for ; n.parent != nil; n = n.parent {
-		switch j := n.parent; {
-		case j.join.Kind == query.JoinLeft && j.left != n, j.join.Kind == query.JoinRight && j.right != n,
-			j.join.Kind != query.JoinInner && j.join.Kind != query.JoinLeft && j.join.Kind != query.JoinRight:
-			return false
-		}
-	}
-	return true
-}
+func (n *node) preserved() bool { return preservedBelow(n, nil) }
 
 // passesKey reports whether what a query gives of the rows of one key of a table is the
 // same whether it reads the others or not.

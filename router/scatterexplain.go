@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -26,11 +27,23 @@ type RouteRead struct {
 	Where string `json:"where"`
 }
 
+// Way returns how the query is answered, in a word: see RouteScatter.Way.
+func (s *Scatter) Way() string {
+	switch {
+	case s.Merge != nil:
+		return "merge"
+	case slices.ContainsFunc(s.Final, func(p Piece) bool { return p.Kind == PieceParts && p.Column > 0 }):
+		return "rank"
+	case s.Grouped && len(s.Inputs) == 1:
+		return "groups"
+	}
+	return "gather"
+}
+
 // Explain returns what people are told of it.
 func (s *Scatter) Explain() *RouteScatter {
-	r := &RouteScatter{Way: "gather", Why: s.Why}
+	r := &RouteScatter{Way: s.Way(), Why: s.Why}
 	if m := s.Merge; m != nil {
-		r.Way = "merge"
 		text := strings.TrimSpace(m.Before)
 		if m.Limit.Set {
 			text += " LIMIT " + m.Limit.String() + m.Offset.plus()
@@ -50,9 +63,6 @@ func (s *Scatter) Explain() *RouteScatter {
 			fmt.Fprintf(&b, "SELECT * FROM {%d}", p.Input+1)
 		case PieceParts:
 			fmt.Fprintf(&b, `{%d} AS "shardproxy"`, p.Input+1)
-			if p.Column > 0 {
-				r.Way = "rank"
-			}
 		case PieceVisible:
 			b.WriteString(`"shardproxy".*`)
 		case PieceSum:
@@ -60,9 +70,6 @@ func (s *Scatter) Explain() *RouteScatter {
 		case PieceMean:
 			b.WriteString("sum(" + part(p.Column) + ") / sum(" + part(p.Column+1) + ")")
 		}
-	}
-	if s.Grouped && r.Way == "gather" && len(s.Inputs) == 1 {
-		r.Way = "groups"
 	}
 	r.Finish = strings.TrimSpace(b.String())
 	return r

@@ -183,7 +183,6 @@ func (g *gatherer) cutLimit(o *query.Outline, more string) (before, after string
 	if len(cuts) == 0 {
 		for _, p := range []query.Place{o.List, o.From, o.Where, o.Group, o.Having, o.Order} {
 			if p.There() {
-				at = min(at, len(g.sql))
 				before = g.sql[:p.End]
 			}
 		}
