@@ -97,6 +97,9 @@ type Database struct {
 	// Owners returns who owns which slot now, nil while that is not known. It is
 	// nil in a database of one shard.
 	Owners func() *router.Owners
+	// Unlike reports whether the shards may order text otherwise than each other. It is nil in
+	// a database of one shard.
+	Unlike func() bool
 	// TwoPhase commits transactions that wrote on several shards.
 	TwoPhase TwoPhase
 	// Fence opens windows in which they are whole.

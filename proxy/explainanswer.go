@@ -76,7 +76,7 @@ func (s *session) routeOf(p *router.Plan, text, rest, bind []byte) ([]string, *w
 		in.Owners = s.db.Owners()
 	}
 	if of.Scatters() {
-		in.Scatter, _ = s.db.Planner.Scatter(string(inner), s.planContext(), router.ScatterOptions{}) // what keeps it from that is told when it is run
+		in.Scatter, _ = s.db.Planner.Scatter(string(inner), s.planContext(), s.db.scatterOptions()) // what keeps it from that is told when it is run
 	}
 	r := of.Route(in)
 	if o.Format == "text" {

@@ -85,7 +85,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	if e := s.unsteady(); e != nil {
 		return e
 	}
-	c := &scattering{s: s, context: s.planContext(), text: string(s.values.Text), failed: -1}
+	c := &scattering{s: s, context: s.planContext(), text: string(s.values.Text), failed: -1, options: s.db.scatterOptions()}
 	if o := r.plan.Explain(); o != nil {
 		c.explain, c.text = c.text[:o.Start], c.text[o.Start:]
 	}
@@ -138,7 +138,7 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 	var all []int
 	if m := c.way.Merge; m != nil && len(m.Keys) > 0 {
 		// What the rows are ordered by may turn out to be of a type that is not compared here.
-		other, err := c.s.db.Planner.Scatter(c.text, c.context, router.ScatterOptions{NoMerge: true, NoGroups: c.options.NoGroups})
+		other, err := c.s.db.Planner.Scatter(c.text, c.context, router.ScatterOptions{NoMerge: true, NoGroups: c.options.NoGroups, Unlike: c.options.Unlike})
 		if err == nil {
 			if all, err = c.inputShards(other, owners); err != nil {
 				return err

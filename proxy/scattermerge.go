@@ -191,6 +191,7 @@ func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns 
 
 // otherwise finds another way, on the same shards.
 func (c *scattering) otherwise(o router.ScatterOptions) {
+	o.Unlike = c.options.Unlike
 	c.options = o
 	before := c.shards
 	err := c.plan(c.s.db.Owners())

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shardproxy/router"
 	"shardproxy/wire"
 )
 
@@ -72,6 +73,11 @@ func (d *Database) countScatter(way string) {
 			d.stats.scatters[i].Add(1)
 		}
 	}
+}
+
+// scatterOptions are those of a query's first way.
+func (d *Database) scatterOptions() router.ScatterOptions {
+	return router.ScatterOptions{Unlike: d.Unlike != nil && d.Unlike()}
 }
 
 // turns lets so many queries over several shards run at once, first come, first served:

@@ -114,6 +114,9 @@ type ScatterOptions struct {
 	// NoMerge: the proxy does not order values as PostgreSQL does. NoGroups: parts of aggregates
 	// would be less exact than the whole.
 	NoMerge, NoGroups bool
+	// Unlike: the shards may order text otherwise than each other. What they say comes first, or is the least, is
+	// not relied on.
+	Unlike bool
 }
 
 // Scatters reports whether the plan's statement is a query that is answered from several

@@ -78,6 +78,9 @@ func (w *grouping) columns() bool {
 		w.at = append(w.at, len(w.list)+1)
 		filter := a.Filter.In(w.sql)
 		call := func(name string) string { return "pg_catalog." + name + "(" + a.Args.In(w.sql) + ") " + filter }
+		if w.g.o.Unlike && (a.Name.Name == "min" || a.Name.Name == "max") {
+			return false // of text perhaps
+		}
 		switch a.Name.Name {
 		case "count", "sum", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor":
 			w.list = append(w.list, call(a.Name.Name))

@@ -149,7 +149,7 @@ func (g *gatherer) merge(a *alone, b *block, o *query.Outline) bool {
 		key := Key{Descending: k.Descending, NullsFirst: k.NullsFirst}
 		if k.Column != nil {
 			if c, ok := b.find(k.Column); ok && c.leaf.rel != nil && c.i < len(c.leaf.rel.columns) {
-				key.Bytewise = c.leaf.rel.columns[c.i].bytewise
+				key.Bytewise = c.leaf.rel.columns[c.i].bytewise && !g.o.Unlike
 			}
 		}
 		m.Keys = append(m.Keys, key)
@@ -253,7 +253,7 @@ func (g *gatherer) ranked(a *alone, b *block, o *query.Outline) bool {
 	}
 	before, after := g.cutLimit(o, hiddenKeys(g.sql, o))
 	limit := ""
-	if o.Limit.There() || sel.FetchOne {
+	if (o.Limit.There() || sel.FetchOne) && !g.o.Unlike {
 		limit = " LIMIT least((" + bare(g.sql, o.Limit, sel.FetchOne) + ")::pg_catalog.int8::pg_catalog.numeric + coalesce((" +
 			bare(g.sql, o.Offset, false) + ")::pg_catalog.int8, 0), 9223372036854775807)::pg_catalog.int8"
 	}

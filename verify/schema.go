@@ -56,6 +56,9 @@ func Schema(ctx context.Context, rules *config.Database, sessions []*Session, ha
 	if err := c.sequences(ctx, sessions); err != nil {
 		return nil, err
 	}
+	if err := c.collations(ctx, sessions); err != nil {
+		return nil, err
+	}
 	for _, s := range sessions[1:] {
 		if err := c.schemas(ctx, s); err != nil {
 			return nil, fmt.Errorf("shard %s: %w", s.Shard, err)

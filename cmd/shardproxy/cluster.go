@@ -36,6 +36,8 @@ type cluster struct {
 	self string // tells its news from those of others
 	// draws are values of the home shard's sequences.
 	draws *sequence.Allocator
+	// unlike is set when shards order text otherwise than each other.
+	unlike atomic.Bool
 	// journal notes what runs in no transaction.
 	journal *ddl.Journal
 
@@ -99,6 +101,7 @@ const checkTimeout = 10 * time.Second
 func (c *cluster) open(ctx context.Context) error {
 	ctx, c.stop = context.WithCancel(ctx)
 	c.tasks.Go(func() { c.tell(ctx) })
+	defer func() { c.tasks.Go(func() { c.followCollations(ctx) }) }() // what the comparison finds comes first
 	st, err := c.check(ctx)
 	switch {
 	case err == nil:
@@ -145,6 +148,9 @@ func (c *cluster) checkLater(ctx context.Context) {
 func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	for _, w := range st.Warnings {
 		c.log.Warn("cluster", "shard", w.Shard, "problem", w.Reason, "hint", w.Hint)
+		if w.Kind == metadata.ErrUnalike {
+			c.unlike.Store(true)
+		}
 	}
 	c.id.Store(&st.Cluster.ID)
 	c.adopt(st.Map)

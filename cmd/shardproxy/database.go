@@ -82,6 +82,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		db.proxy.Fence = db.cluster
 		db.proxy.Owners, db.proxy.TwoPhase, db.proxy.Draws, db.proxy.Journal = db.cluster.owners, db.cluster, db.cluster.draws, db.cluster
 		db.proxy.News, db.proxy.Announce = db.cluster.news, db.cluster.announce
+		db.proxy.Unlike = db.cluster.unlike.Load
 		opts.Rules = &db.conf
 		db.proxy.Refreshed = func() {
 			ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
