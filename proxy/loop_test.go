@@ -326,7 +326,7 @@ func TestMoreWhileQueued(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		time.Sleep(20 * time.Millisecond) // it is read, or not: both must do
+		<-time.After(20 * time.Millisecond) // it is read, or not: both must do
 		queued(1)
 		holder.do(t, "COMMIT")
 		got := waiter.say(1 + more)
