@@ -152,6 +152,15 @@ func (w *appender) steps(only bool) error {
 	if w.r.IntN(20) == 0 {
 		w.r.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 	}
+	if w.r.IntN(4) == 0 {
+		err := w.appendMany(keys, func(sql string, args ...any) error {
+			_, _, err := w.query(sql, args...)
+			return err
+		})
+		if err != nil || w.r.IntN(2) == 0 {
+			return err
+		}
+	}
 	for _, k := range keys {
 		if w.r.IntN(3) == 0 {
 			if err := w.readOne(k); err != nil {
@@ -193,14 +202,21 @@ func (w *appender) appendOne(k int64) error {
 	return err
 }
 
-// appendAlone appends one value to several lists, by one statement of its own.
-func (w *appender) appendAlone() (listappend.Outcome, error) {
+// appendMany appends one value to several lists, by one statement that run runs.
+func (w *appender) appendMany(keys []int64, run func(sql string, args ...any) error) error {
 	v := w.value.Add(1)
-	keys := w.someKeys(2, 2)
 	for _, k := range keys {
 		w.txn.Ops = append(w.txn.Ops, listappend.Append(k, v))
 	}
-	_, o, err := w.alone("UPDATE lists SET vals = vals || $1::bigint WHERE k = ANY($2)", v, keys)
+	return run("UPDATE lists SET vals = vals || $1::bigint WHERE k = ANY($2)", v, keys)
+}
+
+// appendAlone does so outside of transactions.
+func (w *appender) appendAlone() (o listappend.Outcome, err error) {
+	err = w.appendMany(w.someKeys(2, 2), func(sql string, args ...any) error {
+		_, o, err = w.alone(sql, args...)
+		return err
+	})
 	return o, err
 }
 
@@ -310,11 +326,16 @@ func (a *appending) check(what string, h listappend.History) *listappend.Report 
 	return r
 }
 
-// none fails the test when a report has anomalies that a level forbids.
-func (a *appending) none(what string, r *listappend.Report, l listappend.Level, orders ...listappend.Order) {
+// none fails the test when a report of a history has anomalies that a level forbids.
+func (a *appending) none(what string, h listappend.History, r *listappend.Report, l listappend.Level, orders ...listappend.Order) {
 	a.t.Helper()
 	for _, bad := range r.Forbidden(l, orders...) {
 		a.t.Errorf("%s: %v", what, bad)
+		for _, i := range bad.Txns {
+			if t := h[i]; len(t.Ops) < 50 {
+				a.t.Logf("T%d: client %d, %v to %v, %v: %+v", i, t.Process, time.Duration(t.Begin), time.Duration(t.End), t.Outcome, t.Ops)
+			}
+		}
 	}
 }
 
@@ -350,7 +371,7 @@ func TestListAppendControl(t *testing.T) {
 				}
 				a.keys[k/100] = append(a.keys[k/100], k+1)
 			}
-			ctx, cancel := lasting(t, txSeconds(t), a.hasDone(200))
+			ctx, cancel := lasting(t, txSeconds(t), 0, a.hasDone(200))
 			defer cancel()
 			a.run(ctx)
 			a.last(node)
@@ -359,8 +380,8 @@ func TestListAppendControl(t *testing.T) {
 			if mode != "" {
 				level = listappend.SnapshotIsolation
 			}
-			a.none("transactions", a.check("transactions", a.whole), level, listappend.Process, listappend.Realtime)
-			a.none("statements", a.check("statements", a.statements), listappend.SnapshotIsolation, listappend.Process, listappend.Realtime)
+			a.none("transactions", a.whole, a.check("transactions", a.whole), level, listappend.Process, listappend.Realtime)
+			a.none("statements", a.statements, a.check("statements", a.statements), listappend.SnapshotIsolation, listappend.Process, listappend.Realtime)
 		})
 	}
 }
@@ -393,7 +414,7 @@ func (s *txStage) newAppending(t testing.TB, mode string) *appending {
 func (s *txStage) appends(t *testing.T, mode string, lonely bool) {
 	a := s.newAppending(t, mode)
 	a.lonely = lonely
-	ctx, cancel := lasting(t, txSeconds(t), a.hasDone(100))
+	ctx, cancel := lasting(t, txSeconds(t), 0, a.hasDone(100))
 	defer cancel()
 	done := make(chan struct{})
 	go func() { a.run(ctx); close(done) }()
@@ -403,9 +424,30 @@ func (s *txStage) appends(t *testing.T, mode string, lonely bool) {
 	a.last(s.nodes()...)
 	t.Logf("%s; settled after %v, the longest statement took %v", harmed, took.Round(time.Millisecond), a.slowest.Round(time.Millisecond))
 	t.Log(a.ends())
-	whole := a.check("transactions", a.whole)
-	a.none("transactions", whole, listappend.ReadCommitted, listappend.Process, listappend.Realtime)
-	a.none("statements", a.check("statements", a.statements), listappend.ReadCommitted, listappend.Process, listappend.Realtime)
+	// A statement, or a transaction of REPEATABLE READ, sees each transaction that writes on
+	// several shards wholly or not at all. Where all who write do so, that is one snapshot of
+	// all shards; one that writes on a single shard may be seen later than what came after it.
+	moment, each := listappend.SnapshotIsolation, listappend.ReadCommitted
+	if lonely {
+		moment = listappend.ReadAtomic
+	}
+	if mode != "" {
+		each = moment
+	}
+	whole, statements := a.check("transactions", a.whole), a.check("statements", a.statements)
+	for _, h := range []struct {
+		name   string
+		h      listappend.History
+		r      *listappend.Report
+		moment listappend.Level
+	}{{"transactions", a.whole, whole, each}, {"statements", a.statements, statements, moment}} {
+		a.none(h.name, h.h, h.r, h.moment)
+		for _, bad := range h.r.Forbidden(listappend.ReadCommitted, listappend.Process, listappend.Realtime) {
+			if bad.Order != listappend.Data {
+				t.Errorf("%s: %v", h.name, bad)
+			}
+		}
+	}
 	if n := whole.Count(listappend.LostUpdate, listappend.Data); mode != "" && n > 0 {
 		t.Errorf("%d lost updates, which each shard's REPEATABLE READ forbids", n) // whatever the others' snapshots are
 	}

@@ -23,8 +23,11 @@ func txBugs() []txBug {
 	say := func(text, other string) faultproxy.Rule {
 		return faultproxy.Rule{Kind: 'Q', Text: text, Do: faultproxy.Replace(other), Every: true}
 	}
+	// For so long a transaction is committed by half.
+	slow := faultproxy.Rule{Kind: 'Q', Text: "COMMIT PREPARED", Every: true, Do: faultproxy.Call(func() { <-time.After(20 * time.Millisecond) })}
 	return []txBug{
 		{"none", nil, nil},
+		{"none, and slow", []faultproxy.Rule{slow}, nil},
 		{"prepare skipped", []faultproxy.Rule{say("PREPARE TRANSACTION '", "ROLLBACK; SELECT '")}, []listappend.Kind{listappend.LostAppend}},
 		{"a part rolled back for committed", []faultproxy.Rule{say("COMMIT PREPARED '", "ROLLBACK PREPARED '")}, []listappend.Kind{listappend.LostAppend}},
 		{"decision dropped", []faultproxy.Rule{
@@ -36,6 +39,7 @@ func txBugs() []txBug {
 			say("PREPARE TRANSACTION '", "COMMIT; SELECT '"),
 			{Kind: 'Q', Text: "shardproxy.decide(", Nth: 5, Do: faultproxy.Kill(), Every: true},
 		}, []listappend.Kind{listappend.AbortedRead, listappend.FracturedRead}},
+		{"fence skipped", []faultproxy.Rule{say("shardproxy.take_part()", "1"), slow}, []listappend.Kind{listappend.FracturedRead}},
 	}
 }
 
@@ -74,7 +78,7 @@ func TestBugsAreFound(t *testing.T) {
 func (s *txStage) buggy(bug txBug, enough func() bool, f func(context.Context)) {
 	end := s.lie(bug.rules)
 	defer end()
-	ctx, cancel := lasting(s.t, time.Second, enough)
+	ctx, cancel := lasting(s.t, time.Second, 0, enough)
 	defer cancel()
 	f(ctx)
 	s.settled()
@@ -85,9 +89,10 @@ func (s *txStage) findsInLists(t *testing.T, bug txBug) {
 	a.clients = 3
 	s.buggy(bug, a.hasDone(40), a.run)
 	a.last(s.nodes()...)
-	r := a.check(bug.name, a.whole)
+	r := a.check(bug.name, a.statements)
 	if len(bug.finds) == 0 {
-		a.none("no bug", r, listappend.ReadCommitted, listappend.Process, listappend.Realtime)
+		a.none("no bug", a.statements, r, listappend.SnapshotIsolation)
+		a.none("no bug", a.whole, a.check(bug.name, a.whole), listappend.ReadCommitted, listappend.Process, listappend.Realtime)
 		return
 	}
 	if !slices.ContainsFunc(bug.finds, func(k listappend.Kind) bool { return r.Count(k, listappend.Data) > 0 }) {
@@ -97,8 +102,8 @@ func (s *txStage) findsInLists(t *testing.T, bug txBug) {
 
 func (s *txStage) findsInBank(t *testing.T, bug txBug) {
 	b := s.openBank(t)
-	s.buggy(bug, b.hasDone(20, 1), func(ctx context.Context) { b.run(ctx, 3, 1) })
-	bad := b.audit()
+	s.buggy(bug, b.hasDone(20, 5), func(ctx context.Context) { b.run(ctx, 3, 1) })
+	bad := append(b.audit(), b.wrong...)
 	t.Log(b.told())
 	if (len(bad) == 0) != (len(bug.finds) == 0) {
 		t.Errorf("found %d: %.3q", len(bad), bad)
@@ -159,7 +164,7 @@ func (s *txStage) tombstones(t *testing.T) {
 				t.Errorf("%v, found %t", w.txn.Outcome, found)
 			}
 			if !lies {
-				a.none("the truth", r, listappend.Serializable)
+				a.none("the truth", a.whole, r, listappend.Serializable)
 			}
 		})
 	}

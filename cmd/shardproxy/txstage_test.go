@@ -172,9 +172,9 @@ func (s *txStage) nodes() (all []*pgtest.Node) {
 }
 
 // lasting returns a context that ends after some time, and not before enough was done;
-// what takes minutes fails the test.
-func lasting(t testing.TB, least time.Duration, enough func() bool) (context.Context, context.CancelFunc) {
-	bound := max(3*time.Minute, 20*least)
+// when that takes minutes more, and more than so much more, the test fails.
+func lasting(t testing.TB, least, more time.Duration, enough func() bool) (context.Context, context.CancelFunc) {
+	bound := least + 3*time.Minute + more
 	ctx, cancel := context.WithCancel(context.Background())
 	began := time.Now()
 	go func() {
