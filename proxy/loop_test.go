@@ -308,6 +308,11 @@ func TestMoreWhileQueued(t *testing.T) {
 		t.Helper()
 		waitFor(t, func() bool { return f.db.Shards[0].Pools.Stats()[0].Waiting == n })
 	}
+	reads := func() uint64 {
+		calls, _, err := f.srv.LoopCalls()
+		must(t, err)
+		return calls.Reads
+	}
 	holder, waiter := mustDial(t, f.addr, "app"), mustDial(t, f.addr, "app")
 	const more, size = 30, 5000
 	for range 3 {
@@ -319,6 +324,7 @@ func TestMoreWhileQueued(t *testing.T) {
 		for i := range more {
 			rest = append(rest, frames(segment(fmt.Sprintf("SELECT length('%s') + %d", strings.Repeat("x", size), i))...)...)
 		}
+		before := reads()
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			_, err := waiter.Write(rest)
@@ -326,7 +332,7 @@ func TestMoreWhileQueued(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		<-time.After(20 * time.Millisecond) // it is read, or not: both must do
+		waitFor(t, func() bool { return reads() > before }) // and what is read is kept
 		queued(1)
 		holder.do(t, "COMMIT")
 		got := waiter.say(1 + more)
