@@ -25,7 +25,10 @@ type scattering struct {
 	way      *router.Scatter
 	options  router.ScatterOptions
 	context  router.Context
-	text     string
+	text     string        // the query
+	source   string        // the client's text, of which the query may be a part
+	into     *inserting    // what becomes of the rows, nil when the client gets them
+	merging  []int         // the shards of a merge
 	explain  string        // what stands before text: EXPLAIN and its options
 	values   router.Values // of its own
 	asks     clientAsks
@@ -89,6 +92,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	if o := r.plan.Explain(); o != nil {
 		c.explain, c.text = c.text[:o.Start], c.text[o.Start:]
 	}
+	c.source = c.text
 	c.values = router.Values{Text: []byte(c.text), Types: slices.Clone(s.values.Types), Described: s.values.Described, OtherEncoding: !s.serverEncoding()}
 	c.asks = clientAsks{simple: bind == nil, parse: !r.parse, formats: []byte{0, 0}}
 	if bind != nil {
@@ -127,13 +131,19 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	for _, shard := range c.shards {
 		r.shards = append(r.shards, shard.index)
 	}
+	r.shards = c.withTargets(r.shards)
 	return nil
 }
 
 // plan finds the way, and the shards.
 func (c *scattering) plan(owners *router.Owners) (err error) {
-	if c.way, err = c.s.db.Planner.Scatter(c.text, c.context, c.options); err != nil {
+	if c.way, err = c.s.db.Planner.Scatter(c.source, c.context, c.options); err != nil {
 		return err
+	}
+	if in := c.way.Into; in != nil {
+		if c.text = in.Query; c.into == nil {
+			c.into = &inserting{c: c, of: in, promised: c.promised}
+		}
 	}
 	var all []int
 	if m := c.way.Merge; m != nil && len(m.Keys) > 0 {
@@ -145,8 +155,10 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 			}
 		}
 	}
+	c.merging = nil
 	add := func(p *router.Plan, proof string) error {
 		shards, err := c.shardsOf(p, proof, owners)
+		c.merging = shards
 		for _, i := range shards {
 			if !slices.Contains(all, i) {
 				all = append(all, i)
@@ -168,10 +180,13 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 			all = append(all, i)
 		}
 	}
-	if (c.way.Home || len(all) == 0) && !slices.Contains(all, 0) {
+	if (c.way.Home || len(all) == 0 || c.into != nil) && !slices.Contains(all, 0) {
 		all = append(all, 0)
 	}
 	slices.Sort(all)
+	if len(c.merging) == 0 {
+		c.merging = all[:1] // any will do
+	}
 	c.shards = nil
 	for _, i := range all {
 		c.shards = append(c.shards, &scatterShard{index: i})
@@ -285,7 +300,10 @@ func (c *scattering) anew() *wire.Error {
 		c.shards[i] = &scatterShard{index: shard.index}
 	}
 	c.err, c.raw, c.failed, c.notices, c.rows, c.lost = nil, nil, -1, nil, 0, false
-	return s.enlistAll(true, true, shards)
+	if c.into != nil {
+		c.into.drop()
+	}
+	return s.enlistAll(true, true, c.withTargets(shards))
 }
 
 // answer tells the client how the query ended.
@@ -319,6 +337,9 @@ func (c *scattering) execute(p *router.Plan) error {
 		shard.lease, _ = s.partOn(shard.index)
 		s.task.release(shard.lease.Socket())
 	}
+	if c.into != nil {
+		defer c.into.release()
+	}
 	s.task.aside(c.run)
 	if c.gone != nil {
 		return s.clientError(c.gone)
@@ -331,7 +352,11 @@ func (c *scattering) execute(p *router.Plan) error {
 				WithDetail("Shard %s, node %s.", s.db.Shards[shard.index].Name, shard.lease.Address()).WithCause(shard.err)
 		}
 	}
-	if c.err != nil && s.tx == 'T' {
+	if c.err == nil && c.into != nil {
+		if err := c.into.put(p); err != nil {
+			return err
+		}
+	} else if c.err != nil && s.tx == 'T' {
 		c.failTransaction()
 	}
 	s.noteAll(p)
@@ -354,17 +379,24 @@ func (s *session) dropRequest() {
 func (c *scattering) failTransaction() {
 	s := c.s
 	if c.failed >= 0 {
-		if at := s.spread.branchOn(c.shards[c.failed].index); at >= 0 {
-			there := s.spread.branches[at]
-			s.spread.branches[at] = branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: s.spread.wrote}
-			s.parkLease()
-			s.unpark(there)
-			s.fresh = false
-		}
+		s.goTo(c.shards[c.failed].index)
 		return
 	}
 	s.task.release(s.lease.Socket())
 	s.task.aside(func() { _ = s.lease.Exec(s.server.ctx, "EXECUTE "+noStatement) })
+}
+
+// goTo makes the transaction's connection to one of its shards the lease.
+func (s *session) goTo(shard int) {
+	at := s.spread.branchOn(shard)
+	if at < 0 {
+		return
+	}
+	there := s.spread.branches[at]
+	s.spread.branches[at] = branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: s.spread.wrote}
+	s.parkLease()
+	s.unpark(there)
+	s.fresh = false
 }
 
 // ending appends what ends the answer.
@@ -373,6 +405,9 @@ func (c *scattering) ending(out []byte, e *wire.Error) []byte {
 	switch {
 	case e == nil:
 		c.s.recall.confirm()
+		if c.into != nil {
+			return append(out, c.into.answer...)
+		}
 		if c.explain != "" {
 			return wire.AppendCommandComplete(out, "EXPLAIN")
 		}
@@ -389,7 +424,7 @@ func (c *scattering) ending(out []byte, e *wire.Error) []byte {
 // head begins the answer, once: what the client's request gets before the rows. columns is
 // the body of a RowDescription, nil when there is none for the answer fails.
 func (c *scattering) head(out, columns []byte) []byte {
-	if c.sentHead {
+	if c.sentHead || c.into != nil && c.into.reads {
 		return out
 	}
 	c.sentHead = true

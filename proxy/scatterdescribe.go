@@ -131,6 +131,8 @@ type typeOf struct {
 	array uint32
 	// cast is set when the values are sent as text, and read as this type.
 	cast string
+	// name is the type's as SQL.
+	name string
 }
 
 // textArray is the type of arrays of text, textOID that of their elements.
@@ -186,11 +188,11 @@ FROM pg_catalog.pg_type WHERE oid IN (`+strings.Join(ask, ", ")+")"))
 		}
 		oid, _ := strconv.ParseUint(string(f[0]), 10, 32)
 		array, _ := strconv.ParseUint(string(f[1]), 10, 32)
-		t := typeOf{array: uint32(array)}
+		t := typeOf{array: uint32(array), name: string(f[4])}
 		switch {
 		case array == 0 && string(f[2]) != "t": // a pseudo-type: it has no values that could travel
 		case string(f[3]) != "t" || string(f[2]) == "t":
-			t = typeOf{array: textArray, cast: string(f[4])}
+			t.array, t.cast = textArray, string(f[4])
 		}
 		if out[uint32(oid)] = t; oid < firstOwnOID {
 			if known.of == nil {
@@ -224,7 +226,7 @@ func rowFields(body []byte) (fields [][]byte) {
 // moment finds out the time of the transaction when a text needs it; an error is in c.err.
 func (c *scattering) moment() {
 	s := c.s
-	needed := query.HasMoment([]byte(c.text))
+	needed := query.HasMoment([]byte(c.text)) || c.into != nil && c.into.of.Moment
 	if m := c.way.Merge; m != nil {
 		needed = needed || query.HasMoment([]byte(m.Before+" "+m.After))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"slices"
 	"strconv"
 
 	"shardproxy/exec"
@@ -55,7 +56,12 @@ func (c *scattering) merge() {
 		return
 	}
 	frames := partFrames(&part, true, describePortal())
-	sources := c.start(func(*scatterShard) []byte { return frames }, executeSync())
+	sources := c.start(func(shard *scatterShard) []byte {
+		if !slices.Contains(c.merging, shard.index) {
+			return nil
+		}
+		return frames
+	}, executeSync())
 	if c.err != nil {
 		return
 	}
@@ -105,6 +111,9 @@ func (c *scattering) describeMerged(part router.Part) (d description) {
 func (c *scattering) afresh(run func()) {
 	c.s.db.known.put(c.knownKey(), nil)
 	c.stale, c.asked, c.expected = false, true, nil
+	if c.into != nil {
+		c.into.drop()
+	}
 	run()
 }
 
@@ -115,7 +124,7 @@ func (c *scattering) agrees(description []byte) bool {
 	if c.expected == nil {
 		c.expected = have
 	}
-	if sameTypes(have, c.expected) {
+	if sameTypes(have, c.expected) || c.into != nil && c.into.likeTypes(have, c.expected) {
 		return true
 	}
 	if c.cached && !c.sentHead {

@@ -18,6 +18,8 @@ func (c *scattering) run() {
 		return
 	}
 	switch {
+	case c.into != nil:
+		c.into.read()
 	case c.explain != "":
 		c.explained()
 	case c.way.Copy != nil:
@@ -115,6 +117,9 @@ func onShard(body []byte, name string) (out []byte) {
 
 // send gives the client frames, and waits until it takes them.
 func (c *scattering) send(frames []byte) error {
+	if c.into != nil {
+		return c.into.take(frames)
+	}
 	client := c.s.client
 	client.SetOutput(append(client.Output(), frames...))
 	if client.Pending() < clientBatch {

@@ -30,6 +30,8 @@ type Scatter struct {
 	Copy *CopyOut
 	// Home is set when Final must run on the home shard.
 	Home bool
+	// Into is set for an INSERT of the query's rows: all else is about Into.Query.
+	Into *Insertion
 	// Why says why the shards' answers are not merged; "" when they are.
 	Why string
 }
@@ -203,11 +205,14 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 	case sh.Kind == query.ShapeQuery && p.Single.Kind == query.KindSelect:
 	case sh.Kind == query.ShapeExplain && sh.Inner.Kind == query.ShapeQuery:
 		o, ok := query.ReadExplain(m.sql)
-		if !ok || o.Format != "text" {
+		if !ok || o.Format != "text" || sh.Inner.Scope.Kind == query.ScopeInsert {
 			return
 		}
 		sql = sql[o.Start:]
 	case sh.Kind == query.ShapeCopy && !sh.Copy.From && !sh.Copy.File && p.Single.Kind == query.KindCopyTo:
+	case sh.Kind == query.ShapeQuery && sh.Scope.Kind == query.ScopeInsert:
+		r.scatterInto(p, m, sql, found)
+		return
 	default:
 		return
 	}
@@ -226,6 +231,33 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 	case refusal == nil:
 		p.scatters = true
 	case refused:
+		found.refusal = refusal
+	}
+}
+
+// scatterInto is scatter for an INSERT.
+func (r *Router) scatterInto(p *Plan, m *miss, sql string, found *routed) {
+	refused := found.where == Refused
+	if refused {
+		switch found.refusal.Reason {
+		case reasonUnbound, reasonMixed, reasonNoKey, reasonSequence, reasonReference, reasonFunction:
+		default:
+			return
+		}
+	}
+	if found.split != nil || !refused && (found.where != Keyed || found.fansOut || oneValue(found.groups) && oneKey(found.groups)) {
+		return
+	}
+	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
+	s, refusal := g.scatter(sql)
+	switch {
+	case refusal == nil && s.Into == nil:
+	case refusal == nil:
+		p.scatters = true
+		if refused {
+			found.where, found.refusal = FanOut, nil
+		}
+	case refused && refusal.Reason != reasonUnknown:
 		found.refusal = refusal
 	}
 }

@@ -18,6 +18,8 @@ type RouteScatter struct {
 	Reads []RouteRead `json:"reads"`
 	// Finish is what a server runs over what was read, which stands there as {1}, {2}.
 	Finish string `json:"finish,omitempty"`
+	// Insert is how the rows are inserted on the shards of their keys; "" for a query of the client's.
+	Insert string `json:"insert,omitempty"`
 }
 
 // RouteRead is one query for the shards.
@@ -43,6 +45,9 @@ func (s *Scatter) Way() string {
 // Explain returns what people are told of it.
 func (s *Scatter) Explain() *RouteScatter {
 	r := &RouteScatter{Way: s.Way(), Why: s.Why}
+	if s.Into != nil {
+		r.Insert = strings.TrimSpace(s.Into.Text("SELECT * FROM {rows}", ""))
+	}
 	if m := s.Merge; m != nil {
 		text := strings.TrimSpace(m.Before)
 		if m.Limit.Set {
@@ -103,6 +108,9 @@ func (r *RouteScatter) lines() []string {
 	}
 	if r.Finish != "" {
 		out = append(out, oneLine("  finish: "+r.Finish))
+	}
+	if r.Insert != "" {
+		out = append(out, oneLine("  insert: "+r.Insert))
 	}
 	return out
 }

@@ -20,13 +20,20 @@ func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 	if !ok {
 		return nil, &Refusal{Reason: reasonUnknown, Why: "the text is not understood"}
 	}
+	if whole.shape.Scope.Kind == query.ScopeInsert {
+		return g.inserted(sql)
+	}
 	if refusal := g.allowed(&whole); refusal != nil {
 		return nil, refusal
 	}
 	g.out = &Scatter{}
+	if where := whole.found.where; where == Home || where == Anywhere {
+		g.out.Merge = &Merge{Before: sql, Proof: sql, Plan: whole.plan} // one server has all that it needs
+		return g.out, nil
+	}
 	block, outline := g.outlined(&whole, sql)
 	why := "rows of different keys meet in it"
-	if whole.divides() && whole.found.where != Home && whole.found.where != Anywhere {
+	if whole.divides() {
 		if why = "it has an order or a LIMIT that cannot be followed in its text"; outline != nil && !g.o.NoMerge && g.merge(&whole, block, outline) {
 			return g.out, nil
 		}

@@ -86,6 +86,10 @@ func (g *generator) insert() string {
 		}
 		row := strings.ReplaceAll(in.row, "%k", key.name)
 		sql += "SELECT " + pick(g, []string{"DISTINCT ", ""}) + g.fill(row) + " FROM " + from + g.where(columns, nil)
+		if in.conflict != "" || g.chance(20) {
+			// Of rows with one key the first wins.
+			sql += " ORDER BY " + strings.Join([]string{"1", "2", "3", "4"}[:strings.Count(in.columns, ",")+1], ", ")
+		}
 	} else {
 		rows := []string{"(" + g.fill(in.row) + ")"}
 		for g.chance(30) && len(rows) < 4 {

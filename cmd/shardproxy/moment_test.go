@@ -116,7 +116,8 @@ func momentInCopies(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	must(t, c, "INSERT INTO stampedref VALUES (77, 'conflict', now(), CURRENT_DATE, now()) ON CONFLICT (id) DO UPDATE SET at = excluded.at")
 	s.oneTime(t, "at", "stampedref WHERE note = 'conflict'")
 	must(t, c, "CREATE VIEW clock AS SELECT now() AS at")
-	fails(t, c, "INSERT INTO stampedref SELECT 78, 'view', at, at::date, at FROM clock", "0A000")
+	must(t, c, "INSERT INTO stampedref SELECT 78, 'view', at, at::date, at FROM clock")
+	s.oneTime(t, "at", "stampedref WHERE note = 'view'")
 	fails(t, c, "UPDATE stampedref SET at = DEFAULT", "0A000")
 	fails(t, c, "INSERT INTO stampedref (note, own) VALUES ('x', NULL) RETURNING now()", "0A000")
 }
