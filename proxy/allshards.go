@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"strings"
+
 	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
@@ -49,7 +51,11 @@ func (s *session) runAll(kind byte, size int) error {
 		}
 	}
 	if e == nil && s.tx != 'E' {
-		e = s.enlistAll(own, req.scatter != nil, req.enlisted())
+		level := ""
+		if req.scatter != nil {
+			level = req.scatter.level()
+		}
+		e = s.enlistAt(own, level, req.enlisted())
 	}
 	if e != nil {
 		return s.refuseWhole(kind, size, e)
@@ -104,14 +110,22 @@ func (s *session) endSpread(own bool, e *wire.Error) (*wire.Error, error) {
 // enlistAll makes shards a part of the transaction, and the connection to the first of
 // them the lease; own begins one, which only reads with reads.
 func (s *session) enlistAll(own, reads bool, shards []int) *wire.Error {
+	if reads {
+		return s.enlistAt(own, readCommitted, shards) // one statement, one snapshot
+	}
+	return s.enlistAt(own, "", shards)
+}
+
+// enlistAt is enlistAll at an isolation level, "" for that of the session.
+func (s *session) enlistAt(own bool, level string, shards []int) *wire.Error {
 	if own && s.serializable && len(shards) > 1 {
 		return wire.Errorf("0A000", "this statement runs on several shards, and SERIALIZABLE holds on one server only").
 			WithHint("SET default_transaction_isolation to 'repeatable read', or begin a transaction of another isolation level.")
 	}
 	if own {
 		s.begun, s.tx = &begunTx{text: "BEGIN", primary: true}, 'T'
-		if s.begun.isolation = s.isolation; reads {
-			s.begun.text, s.begun.isolation = "BEGIN ISOLATION LEVEL READ COMMITTED", readCommitted // one statement, one snapshot
+		if s.begun.isolation = s.isolation; level != "" {
+			s.begun.text, s.begun.isolation = "BEGIN ISOLATION LEVEL "+strings.ToUpper(level), level
 		}
 		if len(shards) > 1 {
 			s.begun.text += boundedLocks

@@ -28,6 +28,7 @@ type scattering struct {
 	text     string        // the query
 	source   string        // the client's text, of which the query may be a part
 	into     *inserting    // what becomes of the rows, nil when the client gets them
+	written  *writing      // for a text that writes
 	merging  []int         // the shards of a merge
 	explain  string        // what stands before text: EXPLAIN and its options
 	values   router.Values // of its own
@@ -156,6 +157,9 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 		}
 	}
 	c.merging = nil
+	if w := c.way.Write; w != nil && c.written == nil {
+		c.written = &writing{c: c, of: w}
+	}
 	add := func(p *router.Plan, proof string) error {
 		shards, err := c.shardsOf(p, proof, owners)
 		c.merging = shards
@@ -180,8 +184,11 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 			all = append(all, i)
 		}
 	}
-	if (c.way.Home || len(all) == 0 || c.into != nil) && !slices.Contains(all, 0) {
+	if (c.way.Home || len(all) == 0 || c.into != nil || c.written != nil) && !slices.Contains(all, 0) {
 		all = append(all, 0)
+	}
+	if c.written != nil {
+		all = c.withTargets(all)
 	}
 	slices.Sort(all)
 	if len(c.merging) == 0 {
@@ -245,8 +252,11 @@ func (s *session) runScatter(r *allRequest, own bool, end func(*wire.Error) (*wi
 	s.held = false
 	s.dropRequest()
 	s.db.countScatter(c.way.Way())
+	if c.written != nil {
+		c.written.own = own
+	}
 	err := c.execute(r.plan)
-	for tries := 0; own && c.again(err) && tries < scatterTries; tries++ {
+	for tries := 0; own && (c.again(err) || err == nil && c.written != nil && c.conflicts()) && tries < scatterTries; tries++ {
 		if e := c.anew(); e != nil {
 			if e.IsFatal() {
 				return e
@@ -282,16 +292,16 @@ func (c *scattering) again(err error) bool {
 func (c *scattering) anew() *wire.Error {
 	s := c.s
 	s.db.stats.retries.Add(1)
-	for _, shard := range c.shards {
-		fate := pool.Dirty
-		if isLost(shard.err) {
-			fate = pool.Dead
+	if c.conflicts() {
+		c.written.waits = true
+		if err := s.finish(false); err != nil {
+			return wire.AsError(err)
 		}
-		if shard.lease == s.lease {
-			s.giveBack(fate)
-			continue
+		if s.lease != nil {
+			s.giveBack(pool.Clean)
 		}
-		shard.lease.Release(fate)
+	} else {
+		c.leaveAll()
 	}
 	s.spread, s.begun, s.tx = nil, nil, 'I'
 	shards := make([]int, len(c.shards))
@@ -303,7 +313,22 @@ func (c *scattering) anew() *wire.Error {
 	if c.into != nil {
 		c.into.drop()
 	}
-	return s.enlistAll(true, true, c.withTargets(shards))
+	return s.enlistAt(true, c.level(), c.withTargets(shards))
+}
+
+// leaveAll gives up the connections to all shards, of which one is lost.
+func (c *scattering) leaveAll() {
+	s := c.s
+	fate := func(l *pool.Server) pool.Fate {
+		if slices.ContainsFunc(c.shards, func(shard *scatterShard) bool { return shard.lease == l && isLost(shard.err) }) {
+			return pool.Dead
+		}
+		return pool.Dirty
+	}
+	for _, b := range s.spread.branches {
+		b.lease.Release(fate(b.lease))
+	}
+	s.giveBack(fate(s.lease))
 }
 
 // answer tells the client how the query ended.
@@ -333,6 +358,13 @@ func (c *scattering) execute(p *router.Plan) error {
 		}
 		c.inWindow = level == readCommitted || level == "read uncommitted"
 	}
+	if c.written != nil && (!c.written.own || c.written.waits) {
+		level, e := s.level()
+		if e != nil {
+			return e
+		}
+		c.written.locks = level == readCommitted || level == "read uncommitted"
+	}
 	for _, shard := range c.shards {
 		shard.lease, _ = s.partOn(shard.index)
 		s.task.release(shard.lease.Socket())
@@ -354,6 +386,10 @@ func (c *scattering) execute(p *router.Plan) error {
 	}
 	if c.err == nil && c.into != nil {
 		if err := c.into.put(p); err != nil {
+			return err
+		}
+	} else if c.err == nil && c.written != nil {
+		if err := c.written.put(p); err != nil {
 			return err
 		}
 	} else if c.err != nil && s.tx == 'T' {
@@ -405,8 +441,11 @@ func (c *scattering) ending(out []byte, e *wire.Error) []byte {
 	switch {
 	case e == nil:
 		c.s.recall.confirm()
-		if c.into != nil {
+		switch {
+		case c.into != nil:
 			return append(out, c.into.answer...)
+		case c.written != nil:
+			return append(out, c.written.answer...)
 		}
 		if c.explain != "" {
 			return wire.AppendCommandComplete(out, "EXPLAIN")

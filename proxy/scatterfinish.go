@@ -11,15 +11,16 @@ import (
 	"shardproxy/wire"
 )
 
-// finish runs the text that finishes the query over what was gathered.
-func (c *scattering) finish(inputs []gathered) {
+// finishing is the text that finishes the query over what was gathered; not ok when it cannot be,
+// which is noted.
+func (c *scattering) finishing(inputs []gathered) (part router.Part, ok bool) {
 	v := &c.values
 	f := finisher{c: c, inputs: inputs, types: c.types, params: len(c.describedAs.params)}
 	text := f.text()
 	if c.err != nil {
-		return
+		return part, false
 	}
-	part := router.Part{Text: text, Types: append([]uint32(nil), c.describedAs.params...)}
+	part = router.Part{Text: text, Types: append([]uint32(nil), c.describedAs.params...)}
 	part.Types = append(part.Types, f.arrays...)
 	all := make([]int, f.params)
 	for i := range all {
@@ -34,9 +35,18 @@ func (c *scattering) finish(inputs []gathered) {
 	})
 	if !ok {
 		c.fail(wire.Errorf("08P01", "the parameters of Bind are not those of the statement"), nil, -1)
-		return
+		return part, false
 	}
 	part.Bind = append(bind, c.asks.formats...)
+	return part, true
+}
+
+// finish runs the text that finishes the query.
+func (c *scattering) finish(inputs []gathered) {
+	part, ok := c.finishing(inputs)
+	if !ok {
+		return
+	}
 	c.release(inputs) // for it is in Bind now
 	tail := append(describePortal(), executeSync()...)
 	first := c.shards[0]

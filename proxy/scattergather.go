@@ -23,7 +23,7 @@ type gathered struct {
 
 // gather reads the inputs and has the first shard finish the query.
 func (c *scattering) gather() {
-	if c.moment(); c.err != nil {
+	if c.moment(); c.err != nil || c.written != nil && !c.written.steady() {
 		return
 	}
 	about, ok := c.describeAll()
@@ -43,6 +43,10 @@ func (c *scattering) gather() {
 		if c.stale {
 			c.afresh(c.gather)
 		}
+		return
+	}
+	if c.written != nil {
+		c.written.prepare(inputs)
 		return
 	}
 	c.finish(inputs)
@@ -73,6 +77,9 @@ func (c *scattering) describeAll() (about []description, ok bool) {
 	}
 	if c.types = c.arrayTypes(about); c.err != nil {
 		return nil, false
+	}
+	if c.written != nil {
+		travelsByName(c.types)
 	}
 	c.cached = false
 	c.s.db.known.put(key, &scatterKnown{client: c.describedAs, inputs: about, types: c.types})
@@ -331,6 +338,9 @@ func shortened(text string) string {
 // inputs each row has the number of its own, and that one's columns; the others are NULL.
 func (c *scattering) inputsOn(inputs []gathered, shard int, numbered bool) (text string, formats []byte) {
 	if !numbered {
+		if !slices.Contains(inputs[0].shards, shard) {
+			return "", nil
+		}
 		return inputs[0].input.Text, c.inputFormats(inputs)
 	}
 	var b strings.Builder

@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"shardproxy/exec"
 	"shardproxy/pool"
@@ -46,26 +45,6 @@ const (
 	insertBlock = 256 << 10
 	rowOverhead = 32
 )
-
-// withTargets adds the shards that rows may belong to.
-func (c *scattering) withTargets(shards []int) []int {
-	if c.into == nil {
-		return shards
-	}
-	all := []int{0}
-	if !c.into.of.Home {
-		for i := 1; i < len(c.s.places); i++ {
-			all = append(all, i)
-		}
-	}
-	for _, i := range shards {
-		if !slices.Contains(all, i) {
-			all = append(all, i)
-		}
-	}
-	slices.Sort(all)
-	return all
-}
 
 // read finds out what is to be inserted, and reads it.
 func (i *inserting) read() {

@@ -221,8 +221,7 @@ func (i *inserting) part(shard int) (frames []byte, numbers []int, e *wire.Error
 		return nil, nil, wire.Errorf("08P01", "the parameters of Bind are not those of the statement")
 	}
 	part.Bind = append(bind, i.asks.formats...)
-	tail := wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00"))
-	tail = wire.AppendEmpty(wire.AppendFrame(tail, wire.MsgExecute, make([]byte, 5)), wire.MsgSync)
+	tail := append(describePortal(), executeSync()...)
 	return partFrames(&part, true, tail), numbers, nil
 }
 
@@ -291,7 +290,7 @@ func (i *inserting) join(answers []pool.Answer, numbers [][]int) *wire.Error {
 		return wire.Errorf("0A000", "rows were left out, and the order of the others in RETURNING is not known").
 			WithHint("Leave out RETURNING, ON CONFLICT or ORDER BY.")
 	}
-	out := i.head()
+	out := writeHead(&i.asks, &i.returns)
 	for row := range i.rows {
 		out = append(out, inserted[row]...)
 	}
@@ -301,29 +300,4 @@ func (i *inserting) join(answers []pool.Answer, numbers [][]int) *wire.Error {
 	i.c.notices = append(i.c.notices, notices...)
 	i.answer = wire.AppendCommandComplete(out, "INSERT 0 "+strconv.Itoa(total))
 	return nil
-}
-
-// head begins the answer.
-func (i *inserting) head() (out []byte) {
-	columns := []byte(nil)
-	if i.returns.body != nil {
-		columns = columnsFor(i.returns.body, len(i.returns.columns), i.asks.formats)
-	}
-	switch {
-	case i.asks.simple && columns != nil:
-		return wire.AppendFrame(out, wire.MsgRowDescription, columns)
-	case i.asks.simple:
-		return nil
-	}
-	if i.asks.parse {
-		out = wire.AppendEmpty(out, wire.MsgParseComplete)
-	}
-	out = wire.AppendEmpty(out, wire.MsgBindComplete)
-	switch {
-	case i.asks.describe && columns != nil:
-		out = wire.AppendFrame(out, wire.MsgRowDescription, columns)
-	case i.asks.describe:
-		out = wire.AppendEmpty(out, wire.MsgNoData)
-	}
-	return out
 }

@@ -11,6 +11,11 @@ func (s *Scope) EachColumn(f func(*Column)) {
 	for i := range s.Outputs {
 		s.Outputs[i].Value.eachColumn(f)
 	}
+	if s.Update != nil {
+		for i := range s.Update.Set {
+			s.Update.Set[i].Value.eachColumn(f)
+		}
+	}
 	s.Where.eachColumn(f)
 	s.Having.eachColumn(f)
 	for _, r := range s.From {

@@ -30,6 +30,8 @@ type Scatter struct {
 	Copy *CopyOut
 	// Home is set when Final must run on the home shard.
 	Home bool
+	// Write is set for an UPDATE or DELETE, which Final is on every shard that it names.
+	Write *Written
 	// Into is set for an INSERT of the query's rows: all else is about Into.Query.
 	Into *Insertion
 	// Why says why the shards' answers are not merged; "" when they are.
@@ -205,13 +207,16 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 	case sh.Kind == query.ShapeQuery && p.Single.Kind == query.KindSelect:
 	case sh.Kind == query.ShapeExplain && sh.Inner.Kind == query.ShapeQuery:
 		o, ok := query.ReadExplain(m.sql)
-		if !ok || o.Format != "text" || sh.Inner.Scope.Kind == query.ScopeInsert {
+		if !ok || o.Format != "text" || sh.Inner.Scope.Target != nil {
 			return
 		}
 		sql = sql[o.Start:]
 	case sh.Kind == query.ShapeCopy && !sh.Copy.From && !sh.Copy.File && p.Single.Kind == query.KindCopyTo:
 	case sh.Kind == query.ShapeQuery && sh.Scope.Kind == query.ScopeInsert:
 		r.scatterInto(p, m, sql, found)
+		return
+	case sh.Kind == query.ShapeQuery && (sh.Scope.Kind == query.ScopeUpdate || sh.Scope.Kind == query.ScopeDelete):
+		r.scatterWrite(p, m, sql, found)
 		return
 	default:
 		return
@@ -258,6 +263,26 @@ func (r *Router) scatterInto(p *Plan, m *miss, sql string, found *routed) {
 			found.where, found.refusal = FanOut, nil
 		}
 	case refused && refusal.Reason != reasonUnknown:
+		found.refusal = refusal
+	}
+}
+
+// scatterWrite is scatter for an UPDATE or a DELETE.
+func (r *Router) scatterWrite(p *Plan, m *miss, sql string, found *routed) {
+	refused := found.where == Refused
+	if refused && found.refusal.Reason != reasonUnbound && found.refusal.Reason != reasonMixed ||
+		!refused && (found.where != Keyed || found.fansOut || found.move != nil || oneValue(found.groups) && oneKey(found.groups)) {
+		return
+	}
+	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
+	_, refusal := g.scatter(sql)
+	switch {
+	case refusal == nil:
+		p.scatters = true
+		if refused {
+			found.where, found.refusal = FanOut, nil
+		}
+	case refused:
 		found.refusal = refusal
 	}
 }

@@ -17,13 +17,18 @@ const maxViews = 32
 
 // gathered takes the text apart.
 func (g *gatherer) gathered(a *alone) (*Scatter, *Refusal) {
-	if word := systemColumn(g.sql); word != "" {
-		return nil, &Refusal{Reason: reasonUnbound, Why: "rows of several shards meet in it, and rows of several may have the same " + word}
-	}
 	p := &prover{relations: g.rel, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}, sql: g.sql}
 	b := p.build(a.shape.Scope, nil, &text{literals: a.literals})
 	if p.refusal != nil {
 		return nil, p.refusal
+	}
+	return g.takenApart(a, b)
+}
+
+// takenApart puts what is gathered in the places of what is read.
+func (g *gatherer) takenApart(a *alone, b *block) (*Scatter, *Refusal) {
+	if word := systemColumn(g.sql); word != "" {
+		return nil, &Refusal{Reason: reasonUnbound, Why: "rows of several shards meet in it, and rows of several may have the same " + word}
 	}
 	if sql, view, ok := g.withoutView(b); view != "" {
 		if g.views++; !ok || g.views > maxViews {
@@ -99,7 +104,7 @@ func mention(s *query.Scope, names map[string]bool) {
 // withoutView writes the query of the first view in the text out in its place.
 func (g *gatherer) withoutView(b *block) (sql, view string, ok bool) {
 	b.each(func(l *leaf) {
-		if view != "" || l.rel.kind != kindView || g.givesParts(l) {
+		if view != "" || l.rel.kind != kindView || l.ref.Written || g.givesParts(l) {
 			return
 		}
 		view = l.rel.String()
@@ -157,7 +162,7 @@ func (g *gatherer) scope(b *block) *Refusal {
 // parts gathers the tables of a query, and what the queries inside it need.
 func (g *gatherer) parts(b *block) *Refusal {
 	for _, n := range b.nodes {
-		if n.leaf == nil || n.join != nil {
+		if n.leaf == nil || n.join != nil || b.scope.Target != nil && n.leaf.ref == b.scope.Target {
 			continue
 		}
 		var refusal *Refusal
@@ -416,7 +421,7 @@ func inNamedJoin(n *node) bool {
 
 // needsAll reports whether all columns of a table may be needed, and in their order.
 func (g *gatherer) needsAll(b *block, l *leaf, alias string) bool {
-	if g.mentions[alias] || b.scope.Outputs == nil { // the row as a whole; TABLE
+	if g.mentions[alias] || b.scope.Outputs == nil && b.scope.Target == nil { // the row as a whole; TABLE
 		return true
 	}
 	for at := b; at != nil; at = at.outer {

@@ -23,6 +23,9 @@ func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 	if whole.shape.Scope.Kind == query.ScopeInsert {
 		return g.inserted(sql)
 	}
+	if k := whole.shape.Scope.Kind; k == query.ScopeUpdate || k == query.ScopeDelete {
+		return g.written(&whole)
+	}
 	if refusal := g.allowed(&whole); refusal != nil {
 		return nil, refusal
 	}
@@ -77,6 +80,14 @@ func (g *gatherer) allowed(a *alone) *Refusal {
 	if a.shape.Scope.Unknown != nil {
 		return &Refusal{Reason: reasonUnknown, Why: "not understood: " + a.shape.Scope.Unknown[0]}
 	}
+	if refusal := g.mayCall(c); refusal != nil {
+		return refusal
+	}
+	return forbidden(a.shape.Scope)
+}
+
+// mayCall refuses functions that cannot be called where rows of several shards are read.
+func (g *gatherer) mayCall(c *query.Command) *Refusal {
 	for _, f := range c.Functions {
 		switch {
 		case f.Name == "unnest" && f.Schema == "":
@@ -90,7 +101,7 @@ func (g *gatherer) allowed(a *alone) *Refusal {
 			}
 		}
 	}
-	return forbidden(a.shape.Scope)
+	return nil
 }
 
 // forbidden finds what a query on several shards must not have, inside it too.
