@@ -399,7 +399,7 @@ func (p *prover) divides(b *block, l *leaf, top bool) bool {
 	if sel == nil {
 		return true
 	}
-	if sel.Limited() && (!p.merges || !top || sel.WithTies) || sel.Windows || sel.GroupingSets || len(sel.Locks) > 0 || sel.Into != nil || len(sel.DistinctOn) > 0 {
+	if sel.Limited() && (!p.merges || !top || sel.WithTies) || sel.Windows || sel.GroupingSets || len(sel.Locks) > 0 && !(p.merges && top) || sel.Into != nil || len(sel.DistinctOn) > 0 {
 		return false
 	}
 	if l == nil {

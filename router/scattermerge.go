@@ -40,10 +40,16 @@ func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 		if why = "it has an order or a LIMIT that cannot be followed in its text"; outline != nil && !g.o.NoMerge && g.merge(&whole, block, outline) {
 			return g.out, nil
 		}
+		if len(g.locks(whole.shape.Scope)) > 0 {
+			return nil, &Refusal{Reason: reasonCommand, Why: "rows of several shards are locked, in an order that a server is to find", Hint: "Leave out ORDER BY."}
+		}
 		if outline != nil && g.ranked(&whole, block, outline) {
 			g.out.Why = "the order of its rows is a server's to find"
 			return g.out, nil
 		}
+	}
+	if len(g.locks(whole.shape.Scope)) > 0 {
+		return nil, &Refusal{Reason: reasonCommand, Why: "rows of several shards are locked, and what the shards give is no part of the answer"}
 	}
 	if outline != nil && !g.o.NoGroups {
 		if input, final, ok := g.groups(sql, block, outline); ok {
@@ -83,7 +89,25 @@ func (g *gatherer) allowed(a *alone) *Refusal {
 	if refusal := g.mayCall(c); refusal != nil {
 		return refusal
 	}
-	return forbidden(a.shape.Scope)
+	s := *a.shape.Scope
+	if len(g.locks(&s)) > 0 {
+		sel := *s.Select
+		if sel.Limited() {
+			return &Refusal{Reason: reasonCommand, Why: "rows of several shards are locked, and each shard would lock as many as LIMIT says",
+				Hint: "Leave out LIMIT and OFFSET, or choose the keys first and lock these."}
+		}
+		sel.Locks = nil
+		s.Select = &sel
+	}
+	return forbidden(&s)
+}
+
+// locks are those of a query at the top of a text.
+func (g *gatherer) locks(s *query.Scope) []query.Lock {
+	if s.Kind != query.ScopeSelect || s.Select == nil {
+		return nil
+	}
+	return s.Select.Locks
 }
 
 // mayCall refuses functions that cannot be called where rows of several shards are read.
