@@ -89,6 +89,7 @@ func families() []family {
 		"database_audits_total", "Times a server connection was asked what state it holds.",
 		"database_received_bytes_total", "Bytes received from clients.",
 		"database_sent_bytes_total", "Bytes sent to clients.",
+		"deadlocks_total", "Deadlocks over several shards that this process has ended.",
 		"gathered_bytes_total", "Bytes of rows that were gathered from several shards.",
 		"gather_held_bytes", "Bytes of gathered rows that are held now.",
 		"pool_leases_total", "Times a server connection was lent.",
@@ -207,6 +208,7 @@ func (e emitter) database(d *Database, now time.Time) {
 	for _, way := range slices.Sorted(maps.Keys(d.Scatters)) {
 		e.counter("scatters_total", d.Scatters[way], d.Name, way)
 	}
+	e.counter("deadlocks_total", t.Deadlocks, d.Name)
 	e.counter("gathered_bytes_total", t.Gathered, d.Name)
 	e.gauge("gather_held_bytes", float64(t.GatherHeld), d.Name)
 	p := &d.PoolTotals

@@ -6,6 +6,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -127,9 +128,9 @@ func (s *session) enlistAt(own bool, level string, shards []int) *wire.Error {
 		if s.begun.isolation = s.isolation; level != "" {
 			s.begun.text, s.begun.isolation = "BEGIN ISOLATION LEVEL "+strings.ToUpper(level), level
 		}
-		if len(shards) > 1 {
-			s.begun.text += boundedLocks
-		}
+	}
+	if s.begun != nil && len(shards) > 1 {
+		s.begun.mark = twopc.NewMark()
 	}
 	if s.lease == nil {
 		if err := s.acquire(need{shard: shards[0], primary: true}); err != nil {

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"shardproxy/pool"
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -122,7 +123,7 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	s.db.stats.statements.Add(1)
 	s.client.Release()
 	s.held = false
-	if err := s.beginTied("BEGIN" + boundedLocks); err != nil || s.lease == nil {
+	if err := s.beginTied("BEGIN", twopc.NewMark()); err != nil || s.lease == nil {
 		return err
 	}
 	e := s.enlistAll(false, false, r.enlisted())
@@ -163,16 +164,18 @@ func (s *session) endTied(e *wire.Error) (*wire.Error, error) {
 }
 
 // beginTied begins a transaction over several shards of a session that is tied to the
-// lease. The lease may be lost then, which the client is told.
-func (s *session) beginTied(text string) error {
-	if _, err := s.runOn(s.lease, wire.AppendQuery(nil, text), 0); err != nil {
+// lease; mark is 0 while it may stay on that one. The lease may be lost then, which the
+// client is told.
+func (s *session) beginTied(begin string, mark twopc.Mark) error {
+	if _, err := s.runOn(s.lease, wire.AppendQuery(nil, begin+marks(mark)), 0); err != nil {
 		if isLost(err) {
 			return s.serverLost(err)
 		}
 		return err
 	}
 	s.tx, s.leaseBase = 'T', s.lease.Settings
-	s.spread = &spreadTx{begin: text, tied: true, home: s.index}
+	s.spread = &spreadTx{begin: begin, mark: mark, tied: true, home: s.index}
+	s.txMark.Store(uint32(mark))
 	return nil
 }
 

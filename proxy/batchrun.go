@@ -176,6 +176,7 @@ func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
 		all.Wait()
 	})
 	for i := range answers {
+		answers[i].err = s.ofVictim(&answers[i].answer, answers[i].err)
 		if isLost(answers[i].err) {
 			return nil, s.allFailed(answers[i].lease, answers[i].answer, answers[i].err)
 		}

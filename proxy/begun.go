@@ -5,6 +5,7 @@ import (
 
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -14,7 +15,11 @@ import (
 
 // begunTx is a transaction that no server knows of yet.
 type begunTx struct {
-	text                       string
+	text string
+	// mark is that of a transaction that has others shards too, and then what is set there
+	// behind it: see enlist.
+	mark                       twopc.Mark
+	then                       string
 	readOnly, replica, primary bool
 	// serializable is set when the transaction is to be: over several shards none is.
 	serializable bool
@@ -239,10 +244,11 @@ func (s *session) enlist() {
 	if s.begun == nil {
 		return
 	}
-	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), s.begun.text))
+	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), s.begun.text+marks(s.begun.mark)+s.begun.then))
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forBegin})
-	s.spread = &spreadTx{begin: s.begun.text, isolation: s.begun.isolation, began: time.Now()}
+	s.spread = &spreadTx{begin: s.begun.text, mark: s.begun.mark, isolation: s.begun.isolation, began: time.Now()}
+	s.txMark.Store(uint32(s.begun.mark))
 	switch {
 	case s.replica:
 		s.spread.only = "it runs on a replica"

@@ -10,6 +10,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -22,6 +23,11 @@ import (
 type spreadTx struct {
 	begin    string // what began it
 	branches []branch
+	// mark says to whom its parts belong, 0 while there is but one; behind is set when
+	// the lock of it may go with a savepoint, again when the lease takes it once more.
+	mark          twopc.Mark
+	behind, again bool
+	markErr       *wire.Error // why it could not be taken
 	// wrote is set when something that may write ran on the lease; only keeps it from
 	// other shards.
 	wrote bool
@@ -112,6 +118,7 @@ func (s *session) spreadEnds(c *query.Command) {
 	if m == nil || len(m.branches) > 0 || m.tied {
 		return
 	}
+	s.txMark.Store(0)
 	if s.spread = nil; c.Chain {
 		s.spread = &spreadTx{begin: m.begin, only: m.only, isolation: m.isolation, began: time.Now()}
 	}
@@ -141,10 +148,6 @@ func setsLocally(p *router.Plan) bool {
 	}
 	return false
 }
-
-// boundedLocks bounds the waits for locks of a transaction on several shards, unless its
-// user has: no server sees a deadlock whose locks are on several.
-const boundedLocks = "; SELECT pg_catalog.set_config('lock_timeout', '30s', true) WHERE pg_catalog.current_setting('lock_timeout') = '0'"
 
 // extend takes the transaction to another shard, or back to one where it was. The
 // error is what the statement is told; the transaction goes on where it is.
@@ -188,7 +191,7 @@ func (s *session) beginOn(shard int) *wire.Error {
 	m := s.spread
 	from := branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: m.wrote}
 	s.parkLease()
-	s.begun = &begunTx{text: s.beginSQL(), primary: true}
+	s.begun = &begunTx{text: m.begin, mark: m.mark, then: m.localsSQL() + s.savepointsSQL(), primary: true}
 	if err := s.acquire(need{shard: shard, primary: true}); err != nil {
 		s.begun = nil
 		s.unpark(from)
@@ -206,14 +209,17 @@ func (s *session) beginOn(shard int) *wire.Error {
 
 // beginSQL begins the transaction on a shard as it is on the others, but for what ran there.
 func (s *session) beginSQL() string {
-	begin := s.spread.begin
-	if !strings.HasSuffix(begin, boundedLocks) {
-		begin += boundedLocks
+	m := s.spread
+	return m.begin + marks(m.mark) + m.localsSQL() + s.savepointsSQL()
+}
+
+// localsSQL sets what SET LOCAL has set on a shard that the transaction comes to.
+func (m *spreadTx) localsSQL() string {
+	var b strings.Builder
+	for _, sql := range m.locals {
+		b.WriteString("; " + sql)
 	}
-	for _, sql := range s.spread.locals {
-		begin += "; " + sql
-	}
-	return begin + s.savepointsSQL()
+	return b.String()
 }
 
 // savepointsSQL makes the savepoints that are open on a shard that the transaction
@@ -253,6 +259,7 @@ func (s *session) dropBranches() {
 		b.lease.Release(pool.Dirty)
 	}
 	s.spread = nil
+	s.txMark.Store(0)
 }
 
 // partOn returns the connection of the transaction to one of its shards, and the flag
@@ -280,11 +287,14 @@ func (s *session) runOn(l *pool.Server, frames []byte, keep int) (a pool.Answer,
 	s.task.aside(func() {
 		a, err = l.Run(s.server.ctx, frames, pool.RunOptions{Keep: keep, Cancelled: s.cancelWanted})
 	})
-	return a, err
+	return a, s.ofVictim(&a, err)
 }
 
 // cancelWanted reports whether what runs shall be cancelled.
 func (s *session) cancelWanted() bool {
+	if s.control.Load()&controlDeadlock != 0 && s.condemned() {
+		return true
+	}
 	if s.control.Load()&(controlCancel|controlKill) == 0 && !s.overdue() {
 		return false
 	}

@@ -63,6 +63,7 @@ func (s *session) obeyIdle() error {
 	if s.control.Load() == 0 {
 		return nil
 	}
+	s.flag(controlDeadlock) // nothing waits for a lock
 	switch {
 	case s.flag(controlKill | controlDrain):
 		return errTerminated()
@@ -81,6 +82,7 @@ func (s *session) obeyWaiting() error {
 	if s.control.Load() == 0 {
 		return nil
 	}
+	s.flag(controlDeadlock) // nothing waits for a lock
 	switch {
 	case s.flag(controlKill):
 		return errTerminated()
@@ -129,6 +131,9 @@ func (s *session) obey() error {
 		} else {
 			s.cancelServer(done)
 		}
+	}
+	if s.control.Load()&controlDeadlock != 0 && !s.oursRuns() {
+		s.cancelVictim()
 	}
 	if s.control.Load()&controlDrain != 0 && s.tx == 'I' && s.settled() {
 		return errTerminated()
@@ -228,6 +233,7 @@ func (srv *Server) sweep() {
 			return
 		case now := <-tick.C:
 			srv.clock.Store(now.UnixNano())
+			var may suspects
 			srv.each(func(s *session) {
 				if s.expired(phaseIdle, s.timeouts.ClientIdle) || s.expired(phaseActive, s.timeouts.Query) ||
 					s.expired(phaseIdleInTx, s.timeouts.IdleInTransaction) {
@@ -242,7 +248,9 @@ func (srv *Server) sweep() {
 				if s.near == nil && s.stalls() && !s.watchAll.Swap(true) {
 					s.task.wake()
 				}
+				may.add(s)
 			})
+			may.tell()
 		}
 	}
 }

@@ -249,6 +249,7 @@ func (c *copyIn) told(shard *copyShard) *wire.Error {
 		return wire.Fatal("08006", "the connection to a server was lost").
 			WithDetail("Shard %s, node %s.", c.s.db.Shards[shard.index].Name, shard.lease.Address()).WithCause(shard.err)
 	}
+	shard.err = c.s.ofVictim(&shard.answer, shard.err)
 	c.raw = shard.answer.Error
 	return wire.AsError(shard.err)
 }

@@ -42,6 +42,9 @@ func (c *copyIn) fill() {
 	client := c.s.client
 	if c.unwanted.Load() {
 		c.err = wire.Errorf("57014", "canceling statement due to user request")
+		if own := c.s.deadlocked(c.err); own != nil {
+			c.err = own
+		}
 		return
 	}
 	if c.failedThere() {
@@ -293,6 +296,7 @@ func (c *copyIn) end() {
 			shard.to.Break()
 		}
 		shard.answer, shard.err = shard.to.Wait()
+		shard.err = c.s.ofVictim(&shard.answer, shard.err)
 		if lost != nil {
 			shard.err = lost
 		}

@@ -123,6 +123,8 @@ type Database struct {
 	// shard. Announce does the same for what has been committed, and does not wait.
 	News     func() string
 	Announce func()
+	// Deadlocks looks for those of several shards; nil in a database of one.
+	Deadlocks Deadlocks
 
 	policy  atomic.Pointer[DatabasePolicy]
 	clients atomic.Int64
@@ -147,6 +149,7 @@ type databaseStats struct {
 	// scatters are counted by the places of their ways in scatterWays.
 	scatters             [4]atomic.Int64
 	gathered, gatherHeld atomic.Int64
+	deadlocks            atomic.Int64
 }
 
 // DatabaseTotals are counters since start.
@@ -158,6 +161,7 @@ type DatabaseTotals struct {
 	Received, Sent           int64 // bytes, clients' side, counted when a session ends or idles
 	Gathered                 int64 // bytes of rows that were gathered from several shards
 	GatherHeld               int64 // of those, what is held now
+	Deadlocks                int64 // over several shards, whose victims were statements of this process
 }
 
 // Totals returns the database's counters.
@@ -167,7 +171,7 @@ func (d *Database) Totals() DatabaseTotals {
 		Statements: s.statements.Load(), Transactions: s.transactions.Load(), Reads: s.reads.Load(),
 		ReplicaReads: s.replicaReads.Load(), Errors: s.errors.Load(), Retries: s.retries.Load(),
 		Pins: s.pins.Load(), Audits: s.audits.Load(), Received: s.received.Load(), Sent: s.sent.Load(),
-		Gathered: s.gathered.Load(), GatherHeld: s.gatherHeld.Load(),
+		Gathered: s.gathered.Load(), GatherHeld: s.gatherHeld.Load(), Deadlocks: s.deadlocks.Load(),
 	}
 }
 

@@ -46,8 +46,12 @@ func (s *session) forAll(kind byte, size int) (done bool, err error) {
 			return true, s.refuseHere(kind, size, wire.Errorf("0A000", "AND CHAIN cannot follow a transaction over several shards in a session that is tied to a server connection"))
 		}
 		return true, s.endAll(kind, p, tagOf(p.Single, text))
-	case query.KindSavepoint, query.KindRelease, query.KindRollbackTo:
+	case query.KindSavepoint, query.KindRelease:
 		return s.onBranches(kind, size, string(text))
+	case query.KindRollbackTo:
+		done, err = s.onBranches(kind, size, string(text)+s.spread.againSQL())
+		s.spread.again = !done && err == nil && s.spread.behind
+		return done, err
 	}
 	return true, s.refuseHere(kind, size, errAlone())
 }

@@ -100,6 +100,7 @@ const (
 	forOwn
 	forShape // see compare
 	forBegin // see enlist
+	forMark  // see marksAgain
 	forRetry // the rest of an answer that is not wanted any more
 )
 

@@ -77,6 +77,12 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 		s.steps++
 		return
 	}
+	if own := s.deadlocked(e); own != nil {
+		s.client.SetOutput(own.Append(s.client.Output()))
+		s.lease.Discard(size)
+		s.steps++
+		return
+	}
 	if f := s.owed.front(); f != nil && f.instead != nil {
 		s.db.countRefusal(f.instead)
 		s.client.SetOutput(f.instead.Append(s.client.Output()))
@@ -140,6 +146,11 @@ func (s *session) internalError(front *expect, e *wire.Error) bool {
 		s.owed.failSegment(s.undo)
 		return true
 	case front.purpose == forOwn && front.kind == expectQuery, front.purpose == forBegin:
+		return true
+	case front.purpose == forMark:
+		if s.spread != nil {
+			s.spread.markErr = e
+		}
 		return true
 	case front.purpose == forAudit:
 		s.audit.err = e

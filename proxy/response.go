@@ -589,6 +589,9 @@ func (s *session) ready(body []byte, size int) error {
 	} else {
 		s.pass(e.mode, size)
 	}
+	if e.mode == relay {
+		s.endVictim(nil)
+	}
 	switch e.purpose {
 	case forSettings:
 		if err := s.settingsApplied(); err != nil {
@@ -623,6 +626,7 @@ func (s *session) transaction(status byte) {
 		if !s.spreads() {
 			s.spread = nil
 		}
+		s.txMark.Store(0)
 		if s.failed {
 			s.rolledBack() // also by a COMMIT that failed
 		}

@@ -37,9 +37,13 @@ func (c *scattering) run() {
 
 // fail notes the first failure.
 func (c *scattering) fail(e *wire.Error, raw []byte, shard int) {
-	if c.err == nil {
-		c.err, c.raw, c.failed = e, raw, shard
+	if c.err != nil {
+		return
 	}
+	if own := c.s.deadlocked(e); own != nil {
+		e, raw = own, own.Append(nil)[5:]
+	}
+	c.err, c.raw, c.failed = e, raw, shard
 }
 
 // endStreams waits for the end of all streams; when one has failed, err says so, the others are

@@ -202,7 +202,7 @@ func (s *session) opensBlock(c *query.Command, text string) (done bool, err erro
 		s.begun = &begunTx{text: begin, primary: true, serializable: s.serializable}
 		return false, nil
 	}
-	if err := s.beginTied(begin); err != nil || s.lease == nil {
+	if err := s.beginTied(begin, 0); err != nil || s.lease == nil {
 		return true, err
 	}
 	if done {

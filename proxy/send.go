@@ -20,7 +20,11 @@ func (s *session) send(kind byte, size int) (bool, error) {
 	s.asked = false
 	switch kind {
 	case wire.MsgQuery:
-		return s.sendQuery(size)
+		going, err := s.sendQuery(size)
+		if going {
+			s.marksAgain()
+		}
+		return going, err
 	case wire.MsgParse:
 		return s.sendParse(size)
 	case wire.MsgBind:
@@ -35,6 +39,7 @@ func (s *session) send(kind byte, size int) (bool, error) {
 		s.forward(size)
 		s.owed.push(expect{kind: expectSync, afterData: s.dataAhead})
 		s.open, s.forgetting, s.queried = false, false, false
+		s.marksAgain()
 	case wire.MsgFlush:
 		s.forward(size)
 	case wire.MsgFunctionCall:

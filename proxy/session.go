@@ -10,6 +10,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -36,12 +37,13 @@ const (
 
 // Control flags, set by other goroutines.
 const (
-	controlCancel  = 1 << iota // a cancel request arrived
-	controlKill                // end now
-	controlDrain               // end as soon as no transaction is open
-	controlTimeout             // the sweeper found a limit passed
-	controlNode                // the node of the lease in abandoned is down
-	controlAudit               // the catalog has come: what was kept until then is looked at again
+	controlCancel   = 1 << iota // a cancel request arrived
+	controlKill                 // end now
+	controlDrain                // end as soon as no transaction is open
+	controlTimeout              // the sweeper found a limit passed
+	controlNode                 // the node of the lease in abandoned is down
+	controlAudit                // the catalog has come: what was kept until then is looked at again
+	controlDeadlock             // the statement in doomed is to be cancelled
 )
 
 // preparedStatement is what a client's statement name means.
@@ -92,8 +94,11 @@ type session struct {
 	control   atomic.Uint32
 	abandoned atomic.Uint64 // ID of the lease whose node is down
 	phase     atomic.Uint32
-	waitEnd   atomic.Int64 // when a wait in the queue is too long, Unix nanoseconds; 0: none runs
-	since     atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
+	waitEnd   atomic.Int64                 // when a wait in the queue is too long, Unix nanoseconds; 0: none runs
+	txMark    atomic.Uint32                // of the transaction that runs on several shards; 0: none does
+	doomed    atomic.Pointer[twopc.Victim] // what may be cancelled to end a deadlock
+	victim    atomic.Pointer[victim]       // what is, until it has ended
+	since     atomic.Int64                 // coarse clock at the last change of phase, Unix nanoseconds
 
 	client *wire.Conn
 	lease  *pool.Server

@@ -117,6 +117,10 @@ func (s *session) join(shards []int) *wire.Error {
 	if e != nil {
 		return e
 	}
+	anew := fixed && !s.acted && len(s.spread.branches) == 0
+	if e := s.marksParts(anew); e != nil {
+		return e
+	}
 	if !fixed {
 		return s.beginOnAll(shards)
 	}
@@ -127,7 +131,7 @@ func (s *session) join(shards []int) *wire.Error {
 	if e != nil {
 		return e
 	}
-	if !s.acted && len(s.spread.branches) == 0 {
+	if anew {
 		e = s.beginAnew()
 	}
 	if e == nil {

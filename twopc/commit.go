@@ -87,9 +87,9 @@ const (
 // the session has set: a decision that is lost when others have acted on it is
 // half a transaction. Its end restores the setting. It fails in a transaction
 // block that has failed, where PREPARE TRANSACTION and COMMIT would roll back
-// without an error.
-const durable = "SELECT pg_catalog.set_config('synchronous_commit', 'on', true)" +
-	" WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) ANY ('{off,local}'::pg_catalog.text[]); "
+// without an error. The lock says to those who look for deadlocks that it commits.
+const durable = "SELECT " + commitsLock + ", CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) ANY ('{off,local}'::pg_catalog.text[])" +
+	" THEN pg_catalog.set_config('synchronous_commit', 'on', true) END; "
 
 // Commit ends the transaction whose parts these are. The first part decides: it
 // should be the one whose shard is most likely to be there later. A transaction

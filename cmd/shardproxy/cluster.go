@@ -45,6 +45,7 @@ type cluster struct {
 	watcher  *metadata.Watcher // nil until the configuration was compared
 	twoPhase atomic.Pointer[twopc.Resolver]
 	fence    atomic.Pointer[twopc.Fence]
+	detector atomic.Pointer[twopc.Detector]
 }
 
 func newCluster(db *database) *cluster {
@@ -165,6 +166,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	c.watcher = w
 	c.mu.Unlock()
 	c.resolve(st.Cluster.ID)
+	c.detect(st.Cluster.ID)
 }
 
 // resolve finishes transactions that their coordinators have left.
@@ -312,5 +314,8 @@ func (c *cluster) close() {
 	}
 	if r := c.twoPhase.Load(); r != nil {
 		_ = r.Close() // what is in doubt is left to others
+	}
+	if d := c.detector.Load(); d != nil {
+		_ = d.Close() // never fails
 	}
 }

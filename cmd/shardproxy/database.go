@@ -19,6 +19,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/proxy"
 	"shardproxy/router"
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -42,6 +43,8 @@ type databaseDeps struct {
 	buffers  *wire.Buffers
 	// abandon ends the leases on a node.
 	abandon func(db *proxy.Database, shard *proxy.Shard, node int)
+	// endDeadlock cancels a statement that is a deadlock's victim.
+	endDeadlock func(db *proxy.Database, v twopc.Victim) bool
 	// succeeded says that there is another primary than before.
 	succeeded func()
 	// serverIDs numbers the server connections of the process.
@@ -83,6 +86,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		db.proxy.Owners, db.proxy.TwoPhase, db.proxy.Draws, db.proxy.Journal = db.cluster.owners, db.cluster, db.cluster.draws, db.cluster
 		db.proxy.News, db.proxy.Announce = db.cluster.news, db.cluster.announce
 		db.proxy.Unlike = db.cluster.unlike.Load
+		db.proxy.Deadlocks = db.cluster
 		opts.Rules = &db.conf
 		db.proxy.Refreshed = func() {
 			ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)

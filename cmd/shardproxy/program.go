@@ -23,6 +23,7 @@ import (
 	"shardproxy/config"
 	"shardproxy/pool"
 	"shardproxy/proxy"
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -158,6 +159,8 @@ func drivers() map[string]proxy.Driver {
 func (p *program) deps() databaseDeps {
 	return databaseDeps{log: p.log, registry: p.registry, buffers: p.buffers, serverIDs: &p.serverIDs, abandon: func(db *proxy.Database, shard *proxy.Shard, node int) {
 		p.server.Abandon(db, shard, node)
+	}, endDeadlock: func(db *proxy.Database, v twopc.Victim) bool {
+		return p.server.EndDeadlock(db, v)
 	}, succeeded: func() {
 		// It takes leave of the old primary, which may not answer.
 		p.resets.Go(p.querier.Reset)

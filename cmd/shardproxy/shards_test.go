@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,7 +66,9 @@ func startShardsOf(t testing.TB, n int, o pgtest.Options, more ...string) *shard
 // startShardsBehind is startShardsOf with each server known by the address that front gives.
 func startShardsBehind(t testing.TB, n int, o pgtest.Options, front func(addr string) string, more ...string) *shardedProgram {
 	t.Helper()
-	o.Settings = map[string]string{"max_prepared_transactions": "20", "wal_level": "logical"}
+	settings := map[string]string{"max_prepared_transactions": "20", "wal_level": "logical"}
+	maps.Copy(settings, o.Settings)
+	o.Settings = settings
 	s := &shardedProgram{proxied: &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}}
 	var list strings.Builder
 	for i := range n {
