@@ -154,7 +154,7 @@ func placesRows(t *testing.T, s *shardedProgram) {
 			t.Errorf("customer %d: %q %q %v", i, name, note, err)
 		}
 	}
-	fails(t, c, "SELECT * FROM orders FOR UPDATE", "0A000")
+	fails(t, c, "SELECT * FROM orders LIMIT 3 FOR UPDATE", "0A000")
 	fails(t, c, "INSERT INTO orders (id) VALUES (1)", "0A000")
 	fails(t, c, "UPDATE products SET name = clock_timestamp()::text", "0A000")
 	fails(t, c, "SELECT * FROM orders WHERE customer_id = 'abc'", "22P02")
@@ -229,7 +229,7 @@ func transactionsOfAShard(t *testing.T, c *pgx.Conn) {
 	must(t, c, "BEGIN")
 	must(t, c, "COMMIT")
 	must(t, c, "BEGIN")
-	fails(t, c, "SELECT * FROM orders FOR UPDATE", "0A000")
+	fails(t, c, "SELECT * FROM orders LIMIT 3 FOR UPDATE", "0A000")
 	fails(t, c, "SELECT 1", "25P02")
 	must(t, c, "ROLLBACK")
 	transactionsOfSeveral(t, c)
