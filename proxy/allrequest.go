@@ -28,6 +28,8 @@ type allRequest struct {
 	told *string
 	// scatter is set for a query that is answered from several shards.
 	scatter *scattering
+	// opens is set for a query that a portal reads in pieces.
+	opens *openQuery
 	// parse is set when the client's own request has no Parse: the answer to ours is
 	// left out.
 	parse bool

@@ -23,6 +23,7 @@ func (s *session) runAll(kind byte, size int) error {
 	if kind == wire.MsgQuery && len(s.segment) == 1 && s.segment[0].CopyIn != nil {
 		return s.runCopyIn(size)
 	}
+	s.closes("") // the unnamed portal is another's now
 	req, e := s.allRequest(kind, size)
 	own := s.tx == 'I'
 	if e == nil && own && s.pinned == "" && req.plan != nil && req.plan.Each {

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"shardproxy/query"
 	"shardproxy/router"
@@ -48,8 +47,14 @@ type unit struct {
 	same   bool // all shards get the same, and answer alike
 	adds   bool // all shards get the same, each for its own rows
 	moment bool // the time of the transaction is to be put in
-	// scatter is set for a query that is answered from several shards.
-	scatter *scattering
+	// scatter is set for a query that is answered from several shards, opens when a portal reads it in
+	// pieces: limit is the number of rows of the first.
+	scatter    *scattering
+	opens      *openQuery
+	portalName string
+	limit      int64
+	// do is what is done instead, for the commands of portals and cursors.
+	do func() error
 
 	err *wire.Error // why it cannot be run
 }
@@ -221,6 +226,11 @@ func (b *batch) finishUnit() {
 	}
 	b.open = nil
 	switch {
+	case u.bind != nil && !u.executed && u.reads():
+		u.err = b.opening(u)
+	case u.bind == nil && b.names(u.plan):
+		b.describesCommand(u)
+		return
 	case u.bind != nil && !u.executed:
 		u.err = wire.Errorf("0A000", "a portal must be executed at once in a request on several shards")
 	case u.bind == nil && u.plan.Single.Kind == query.KindBegin:
@@ -289,6 +299,9 @@ func (b *batch) takes(p *router.Plan) bool {
 	if p.Single != nil && p.Single.Kind == query.KindBegin {
 		return b.s.tx == 'I' && !b.begun && len(b.units) == 0
 	}
+	if declares(p) || b.names(p) {
+		return true
+	}
 	return p.Single != nil && p.CopyIn == nil && !p.Each && !p.Moves() && !p.Journalled && !controlsTransaction(p)
 }
 
@@ -318,17 +331,25 @@ func (b *batch) bindTo(body []byte) *wire.Error {
 	if !ok {
 		return wire.Fatal("08P01", "invalid message format")
 	}
-	if len(portal) > 0 {
-		return wire.Errorf("0A000", "named portals cannot be used in a request on several shards")
+	if len(portal) == 0 && (b.s.cursors[""] != nil || b.willOpen("")) {
+		b.special(&unit{}, func() error {
+			b.s.closes("")
+			return nil
+		})
 	}
 	if e := b.statement(name); e != nil {
 		return e
+	}
+	if len(portal) > 0 && !b.open.reads() && !b.names(b.open.plan) {
+		b.open = nil
+		return wire.Errorf("0A000", "named portals cannot be used in a request on several shards")
 	}
 	if u := b.open; u.described {
 		// It is described as the client wrote it, whatever the shards get.
 		b.finishUnit()
 		b.open = &unit{plan: u.plan, name: u.name, rest: u.rest}
 	}
+	b.open.portalName = string(portal)
 	b.open.bind = values
 	return nil
 }
@@ -346,8 +367,11 @@ func (b *batch) describe(body []byte) *wire.Error {
 		b.open.described = true
 		return nil
 	}
-	if u == nil || u.bind == nil || u.portal || u.executed || len(name) > 0 {
-		return wire.Errorf("34000", "portal \"%s\" does not exist", name)
+	if b.portalCommand(name, b.describes) {
+		return nil
+	}
+	if u == nil || u.bind == nil || u.portal || u.executed || u.portalName != string(name) {
+		return errNoPortal(name)
 	}
 	u.portal = true
 	u.tail = appendDescribe(u.tail, 'P')
@@ -359,18 +383,43 @@ func (b *batch) execute(body []byte) *wire.Error {
 	if len(body) < 5 {
 		return wire.Fatal("08P01", "invalid message format")
 	}
-	if u == nil || u.bind == nil || u.executed || len(cut(body)) > 0 {
-		return wire.Errorf("34000", "portal \"%s\" does not exist", cut(body))
+	name, limit := limitOf(body)
+	if b.portalCommand([]byte(name), func(q *openQuery) error { return b.executes(q, limit) }) {
+		return nil
 	}
-	if binary.BigEndian.Uint32(body[len(body)-4:]) != 0 {
+	if u == nil || u.bind == nil || u.executed || u.portalName != name {
+		return errNoPortal([]byte(name))
+	}
+	if b.names(u.plan) {
+		return b.cursorUnit(u, limit)
+	}
+	if u.reads() && (limit > 0 || name != "") {
+		u.executed, u.limit = true, limit
+		e := b.opening(u)
+		if e != nil {
+			b.open = nil
+			return e
+		}
+		if u.scatter != nil {
+			b.finishUnit()
+			return nil
+		}
+	}
+	if limit > 0 {
 		return wire.Errorf("0A000", "a row limit cannot be used in a request on several shards")
 	}
 	u.executed = true
 	u.tail = wire.AppendFrame(u.tail, wire.MsgExecute, make([]byte, 5))
-	if u.plan.Single.Kind == query.KindBegin {
+	switch u.plan.Single.Kind {
+	case query.KindBegin:
 		b.open = nil
 		b.begin(u)
 		return nil
+	case query.KindDeclare:
+		if b.own {
+			b.open = nil
+			return errNoBlock()
+		}
 	}
 	e := b.place(u)
 	if e != nil {
@@ -388,6 +437,9 @@ func (b *batch) close(body []byte) *wire.Error {
 		return wire.Fatal("08P01", "invalid message format")
 	}
 	b.finishUnit()
+	if body[0] == 'P' && b.portalCommand(cut(body[1:]), b.closes) {
+		return nil
+	}
 	s.closesHere(body)
 	b.units = append(b.units, &unit{lead: wire.AppendEmpty(nil, wire.MsgCloseComplete)})
 	return nil
@@ -422,7 +474,7 @@ func (b *batch) place(u *unit) *wire.Error {
 			return wire.AsError(err)
 		}
 	}
-	r := allRequest{plan: p, frames: frames}
+	r := allRequest{plan: p, frames: frames, opens: u.opens}
 	s.values = router.Values{Text: cut(u.rest), Types: appendTypes(nil, u.rest), Described: s.ahead.described}
 	s.values.Bind(u.bind)
 	if e := s.spreadOver(&r, u.bind, u.tail); e != nil {

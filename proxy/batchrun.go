@@ -14,7 +14,7 @@ func (b *batch) run() error {
 	units := b.units
 	b.units, b.bytes = nil, 0
 	for len(units) > 0 && !b.failed {
-		n := slices.IndexFunc(units, func(u *unit) bool { return u.scatter != nil })
+		n := slices.IndexFunc(units, func(u *unit) bool { return u.scatter != nil || u.do != nil })
 		if n < 0 {
 			return b.chunk(units)
 		}
@@ -23,7 +23,11 @@ func (b *batch) run() error {
 				return err
 			}
 		}
-		if err := b.scatter(units[n]); err != nil {
+		do := units[n].do
+		if do == nil {
+			do = func() error { return b.scatter(units[n]) }
+		}
+		if err := do(); err != nil {
 			return err
 		}
 		units = units[n+1:]
@@ -52,6 +56,9 @@ func (b *batch) scatter(u *unit) error {
 	}
 	s.client.SetOutput(append(s.client.Output(), ending...))
 	s.steps++
+	if u.opens != nil && u.executed {
+		return b.executes(u.opens, u.limit)
+	}
 	return nil
 }
 

@@ -164,6 +164,7 @@ func (s *session) closesHere(body []byte) {
 	name := string(cut(body[1:]))
 	switch st := s.statements[name]; {
 	case body[0] == 'P':
+		s.closes(name)
 	case name == "":
 		s.unnamedTok, s.unnamedAs, s.unnamedLarge = 0, nil, false
 	case st != nil:

@@ -54,6 +54,10 @@ type spreadTx struct {
 	newViews string
 	// moment is the time at which it began, once it was asked for.
 	moment string
+	// opened counts the queries that were opened in it; unclosed are the portals on each shard that are
+	// still to be closed.
+	opened   int
+	unclosed map[int][]string
 }
 
 // branch is a part of a transaction whose connection is parked.
@@ -252,6 +256,7 @@ func (s *session) unpark(b branch) {
 
 // dropBranches gives up the parked parts of a transaction, which roll back.
 func (s *session) dropBranches() {
+	s.closesAll()
 	if s.spread == nil {
 		return
 	}

@@ -14,7 +14,8 @@ import (
 
 // forAll runs what concerns all shards of a transaction: it reports whether it dealt
 // with the request.
-func (s *session) forAll(kind byte, size int) (done bool, err error) {
+// A cursor over several shards is no shard's own.
+func (s *session) forAll(kind byte, size int, n *need) (done bool, err error) {
 	if !s.spreads() || s.tx == 'I' || len(s.executes) == 0 {
 		return false, nil
 	}
@@ -25,7 +26,7 @@ func (s *session) forAll(kind byte, size int) (done bool, err error) {
 	}
 	i := -1
 	for j, p := range s.executes {
-		if controlsTransaction(p) {
+		if controlsTransaction(p) && !(n.pieces && (declares(p) || s.names(p))) {
 			i = j
 		}
 	}

@@ -420,6 +420,7 @@ type need struct {
 	all      bool        // it runs on all shards
 	batch    bool        // its statements lie on several shards
 	odd      bool        // it has more than what runs one statement
+	pieces   bool        // it reads a piece of a query over several shards
 	script   bool        // a text whose commands run one by one
 	err      *wire.Error // why it is not sent anywhere
 }
@@ -476,10 +477,12 @@ func (s *session) scanned() (n need, ok bool) {
 			if !whole {
 				return need{}, false
 			}
+			s.closes("") // as PostgreSQL does
 			p := s.planInto(trimNUL(body))
 			s.runs(p)
 			n := s.needOf(p)
 			s.locate(&n, p, trimNUL(body), nil, nil)
+			n.pieces = s.names(p) || n.all && declares(p)
 			n.script = s.needsScript(&n, p)
 			return n, true
 		case wire.MsgParse:
@@ -494,6 +497,7 @@ func (s *session) scanned() (n need, ok bool) {
 				return s.unread(n), true
 			}
 			p := s.planInto(cut(text))
+			n.pieces = n.pieces || s.names(p)
 			parsed, parsedName = parsed+1, nm
 			s.parsed(&n, p, nm, text)
 			n.primary = n.primary || s.routeFor(p) == query.RoutePrimary
@@ -524,6 +528,7 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 			s.runs(p)
 			s.bindsTo(&n, p, nm, after)
+			n.pieces = n.pieces || s.names(p) || n.all && p != nil && p.Scatters() && (len(portal) > 0 || declares(p))
 			if p == nil {
 				intent, n.replica = false, false
 			} else {
@@ -536,8 +541,10 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 		case wire.MsgExecute:
 			intent = intent && bound > 0
+			n.pieces = n.pieces || n.all && len(body) > 4 && binary.BigEndian.Uint32(body[len(body)-4:]) != 0
 			if portal := cut(body); (len(portal) > 0 || !unnamedBound) && !slices.ContainsFunc(portals, func(p []byte) bool { return bytes.Equal(p, portal) }) {
 				s.runs(s.boundBefore(portal))
+				n.pieces = n.pieces || s.cursors[string(portal)] != nil
 				if s.spread != nil && n.shard == router.AnyShard {
 					if at, ok := s.spread.portals[string(portal)]; ok {
 						n.shard = at
@@ -548,9 +555,13 @@ func (s *session) scanned() (n need, ok bool) {
 			if kind == wire.MsgClose && len(body) > 1 && body[0] == 'S' && len(cut(body[1:])) > 0 {
 				s.ahead.names(aheadText{name: cut(body[1:])})
 			}
+			if kind == wire.MsgDescribe && len(body) > 1 && body[0] == 'P' && s.cursors[string(cut(body[1:]))] != nil {
+				portal := cut(body[1:])
+				n.pieces = n.pieces || !unnamedBound && len(portal) == 0 || len(portal) > 0 && !slices.ContainsFunc(portals, func(p []byte) bool { return bytes.Equal(p, portal) })
+			}
 			n.odd = n.odd || kind == wire.MsgClose || len(body) == 0 || body[0] != 'P'
 		case wire.MsgSync:
-			n.batch = n.batch || n.all && (n.odd || parsed > 0 && (parsed > 1 || !bytes.Equal(parsedName, boundName)))
+			n.batch = n.batch || n.pieces || n.all && (n.odd || parsed > 0 && (parsed > 1 || !bytes.Equal(parsedName, boundName)))
 			n.read = intent && (bound > 0 || parsed > 0)
 			n.readOnly = n.readOnly && bound == 1
 			return n, true

@@ -641,6 +641,7 @@ func (s *session) transaction(status byte) {
 		s.spreadDDL()
 		s.committed()
 		clear(s.portals)
+		s.closesAll()
 	}
 	s.failed = false
 	s.tx = status

@@ -58,6 +58,8 @@ type scattering struct {
 	cancelWanted         context.CancelCauseFunc
 	inWindow             bool  // its parts begin in one window: see start
 	started              []int // the shards of the streams
+	// opening is set for a query that is read in pieces.
+	opening *openQuery
 }
 
 // clientAsks is what the client's request asks for.
@@ -98,12 +100,17 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	c.asks = clientAsks{simple: bind == nil, parse: !r.parse, formats: []byte{0, 0}}
 	if bind != nil {
 		executes := 0
+		if r.opens != nil {
+			executes, c.opening = 1, r.opens
+		}
 		for b := tail; len(b) > 0; b = b[frameSize(b):] {
 			switch b[0] {
 			case wire.MsgDescribe:
 				c.asks.describe = true
 			case wire.MsgExecute:
-				executes++
+				if r.opens == nil {
+					executes++
+				}
 			}
 		}
 		if executes != 1 {
@@ -121,6 +128,18 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		c.notices = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
 	}
 	c.promised = r.told
+	if c.opening != nil && (c.explain != "" || r.plan.Single != nil && r.plan.Single.Kind != query.KindSelect) {
+		return wire.Errorf("0A000", "what is no query cannot be executed with a row limit, or by a named portal, over several shards")
+	}
+	if o, ok := declareOf(r.plan, c.values.Text); ok {
+		if e := c.declare(r.plan.Single.Target, o); e != nil {
+			return e
+		}
+		c.values.Text = []byte(c.text)
+	}
+	if c.opening != nil {
+		c.opening.c = c
+	}
 	r.scatter = c
 	if err := c.plan(owners); err != nil {
 		return wire.AsError(err)
@@ -350,7 +369,6 @@ func (c *scattering) answer(e *wire.Error) error {
 func (c *scattering) execute(p *router.Plan) error {
 	s := c.s
 	s.db.stats.statements.Add(1)
-	s.setPhase(phaseActive)
 	if c.inWindow = s.whole() && len(c.shards) > 1; c.inWindow {
 		level, e := s.level()
 		if e != nil {
@@ -365,14 +383,38 @@ func (c *scattering) execute(p *router.Plan) error {
 		}
 		c.written.locks = level == readCommitted || level == "read uncommitted"
 	}
+	if c.into != nil {
+		defer c.into.release()
+	}
+	if err := c.on(c.perform); err != nil {
+		return err
+	}
+	if c.err == nil && c.into != nil {
+		if err := c.into.put(p); err != nil {
+			return err
+		}
+	} else if c.err == nil && c.written != nil {
+		if err := c.written.put(p); err != nil {
+			return err
+		}
+	}
+	s.noteAll(p)
+	if c.opening != nil && c.err == nil {
+		s.opens(c.opening)
+	}
+	return nil
+}
+
+// on runs f beside the session's loop, which has the connections to the query's shards; what failed is in c.err, and
+// has failed the transaction. An error ends the session.
+func (c *scattering) on(f func()) error {
+	s := c.s
+	s.setPhase(phaseActive)
 	for _, shard := range c.shards {
 		shard.lease, _ = s.partOn(shard.index)
 		s.task.release(shard.lease.Socket())
 	}
-	if c.into != nil {
-		defer c.into.release()
-	}
-	s.task.aside(c.run)
+	s.task.aside(func() { c.run(f) })
 	if c.gone != nil {
 		return s.clientError(c.gone)
 	}
@@ -384,18 +426,9 @@ func (c *scattering) execute(p *router.Plan) error {
 				WithDetail("Shard %s, node %s.", s.db.Shards[shard.index].Name, shard.lease.Address()).WithCause(shard.err)
 		}
 	}
-	if c.err == nil && c.into != nil {
-		if err := c.into.put(p); err != nil {
-			return err
-		}
-	} else if c.err == nil && c.written != nil {
-		if err := c.written.put(p); err != nil {
-			return err
-		}
-	} else if c.err != nil && s.tx == 'T' {
+	if c.err != nil && s.tx == 'T' {
 		c.failTransaction()
 	}
-	s.noteAll(p)
 	return nil
 }
 
@@ -437,15 +470,22 @@ func (s *session) goTo(shard int) {
 
 // ending appends what ends the answer.
 func (c *scattering) ending(out []byte, e *wire.Error) []byte {
+	if e == nil && c.opening != nil {
+		out = c.head(out, c.opening.columns)
+	}
 	out = append(out, c.notices...)
 	switch {
 	case e == nil:
 		c.s.recall.confirm()
-		switch {
+		switch q := c.opening; {
 		case c.into != nil:
 			return append(out, c.into.answer...)
 		case c.written != nil:
 			return append(out, c.written.answer...)
+		case q != nil && q.declared:
+			return wire.AppendCommandComplete(out, "DECLARE CURSOR")
+		case q != nil:
+			return out
 		}
 		if c.explain != "" {
 			return wire.AppendCommandComplete(out, "EXPLAIN")
@@ -453,12 +493,14 @@ func (c *scattering) ending(out []byte, e *wire.Error) []byte {
 		if c.way.Copy != nil {
 			return wire.AppendCommandComplete(out, "COPY "+strconv.FormatInt(c.rows, 10))
 		}
-		return wire.AppendCommandComplete(out, "SELECT "+strconv.FormatInt(c.rows, 10))
+		return wire.AppendCommandComplete(out, selectTag(c.rows))
 	case e == c.err && c.raw != nil:
 		return wire.AppendFrame(c.head(out, nil), wire.MsgErrorResponse, c.raw)
 	}
 	return e.Append(c.head(out, nil))
 }
+
+func selectTag(rows int64) string { return "SELECT " + strconv.FormatInt(rows, 10) }
 
 // head begins the answer, once: what the client's request gets before the rows. columns is
 // the body of a RowDescription, nil when there is none for the answer fails.
@@ -467,8 +509,9 @@ func (c *scattering) head(out, columns []byte) []byte {
 		return out
 	}
 	c.sentHead = true
+	declares := c.opening != nil && c.opening.declared
 	if c.asks.simple {
-		if columns != nil {
+		if columns != nil && !declares {
 			out = wire.AppendFrame(out, wire.MsgRowDescription, columns)
 		}
 		return out
@@ -480,7 +523,10 @@ func (c *scattering) head(out, columns []byte) []byte {
 		return out
 	}
 	out = wire.AppendEmpty(out, wire.MsgBindComplete)
-	if c.asks.describe {
+	switch {
+	case c.asks.describe && declares:
+		out = wire.AppendEmpty(out, wire.MsgNoData)
+	case c.asks.describe:
 		out = wire.AppendFrame(out, wire.MsgRowDescription, columns)
 	}
 	return out

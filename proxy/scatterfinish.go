@@ -48,6 +48,10 @@ func (c *scattering) finish(inputs []gathered) {
 		return
 	}
 	c.release(inputs) // for it is in Bind now
+	if c.opening != nil {
+		c.openFinal(&part)
+		return
+	}
 	tail := append(describePortal(), executeSync()...)
 	first := c.shards[0]
 	sources := c.start(func(shard *scatterShard) []byte {

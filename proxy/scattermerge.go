@@ -55,6 +55,10 @@ func (c *scattering) merge() {
 	if c.values.Moment != "" && !c.named(&columns) {
 		return
 	}
+	if c.opening != nil {
+		c.openMerge(&part, o, columns)
+		return
+	}
 	frames := partFrames(&part, true, describePortal())
 	sources := c.start(func(shard *scatterShard) []byte {
 		if !slices.Contains(c.merging, shard.index) {

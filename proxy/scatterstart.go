@@ -16,6 +16,9 @@ func executeSync() []byte {
 	return wire.AppendEmpty(wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5)), wire.MsgSync)
 }
 
+// syncFrame ends a request that runs nothing more.
+func syncFrame() []byte { return wire.AppendEmpty(nil, wire.MsgSync) }
+
 // startTries bounds how often shards are begun anew that took too long for a window.
 const startTries = 3
 
@@ -39,7 +42,7 @@ func (c *scattering) start(frames func(shard *scatterShard) []byte, rest []byte)
 	}
 	for tries := 1; ; tries++ {
 		sources, again := c.startTogether(all, rest, with)
-		if !again || tries == startTries || c.unwanted.Load() {
+		if !again || tries == startTries || c.unwanted.Load() || c.opening != nil { // its portals are there already
 			return sources
 		}
 		c.err, c.failed = nil, -1
@@ -87,7 +90,7 @@ func (c *scattering) startTogether(frames [][]byte, rest []byte, with []int) (so
 	}
 	switch {
 	case c.err != nil: // on one of the shards: those that are begun must end
-		c.more(wire.AppendEmpty(nil, wire.MsgSync), rest)
+		c.more(syncFrame(), rest)
 		return nil, false
 	case err == nil:
 		c.more(rest, rest)
@@ -97,7 +100,7 @@ func (c *scattering) startTogether(frames [][]byte, rest []byte, with []int) (so
 		c.fail(wire.AsError(err), nil, -1)
 		return nil, false
 	}
-	c.more(wire.AppendEmpty(nil, wire.MsgSync), rest)
+	c.more(syncFrame(), rest)
 	if c.endStreams(nil); c.err != nil {
 		return nil, false
 	}

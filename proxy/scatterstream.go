@@ -9,14 +9,23 @@ import (
 	"shardproxy/wire"
 )
 
-// run has it done, up to the end of all answers.
-func (c *scattering) run() {
+// run runs f, up to the end of all answers.
+func (c *scattering) run(f func()) {
 	defer c.begins()()
 	defer c.watched()()
 	client := c.s.client.Socket()
 	if c.gone = client.SetNonBlocking(false); c.gone != nil {
 		return
 	}
+	f()
+	c.endStreams(nil)
+	if err := client.SetNonBlocking(true); c.gone == nil {
+		c.gone = err
+	}
+}
+
+// perform has the query done.
+func (c *scattering) perform() {
 	switch {
 	case c.into != nil:
 		c.into.read()
@@ -28,10 +37,6 @@ func (c *scattering) run() {
 		c.merge()
 	default:
 		c.gather()
-	}
-	c.endStreams(nil)
-	if err := client.SetNonBlocking(true); c.gone == nil {
-		c.gone = err
 	}
 }
 

@@ -46,7 +46,7 @@ func (s *session) needsScript(n *need, p *router.Plan) bool {
 		return !router.IsLoading(n.err)
 	case s.tx == 'I':
 		return leavesOpen(p)
-	case s.tx == 'E':
+	case s.tx == 'E', s.namesAny(p):
 		return true
 	}
 	elsewhere := s.lease != nil && n.shard != router.AnyShard && n.shard != s.index

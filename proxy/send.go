@@ -311,6 +311,9 @@ func (s *session) sendBind(size int) (bool, error) {
 	if e == nil {
 		e = s.misplacedBind(bound, name, after)
 	}
+	if len(portal) > 0 && s.cursors[string(portal)] != nil {
+		e = errCursorExists(string(portal))
+	}
 	if st := s.statements[string(name)]; st != nil && !s.private && e == nil {
 		ready, err := s.bring(st, true)
 		if !ready {
@@ -404,6 +407,7 @@ func (s *session) bound(portal []byte, p *router.Plan) {
 		m.portals[string(portal)] = s.index
 	}
 	if len(portal) == 0 {
+		s.closes("")
 		s.portal = p
 		return
 	}
@@ -526,6 +530,7 @@ func (s *session) sendClose(size int) (bool, error) {
 	s.open = true
 	switch {
 	case body[0] == 'P':
+		s.closes(string(name))
 		delete(s.portals, string(name))
 	case len(name) == 0:
 		s.unnamedTok, s.unnamedAs, s.unnamedLarge = 0, nil, false

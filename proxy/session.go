@@ -176,9 +176,10 @@ type session struct {
 	scopeAt        uint64 // the database's schema then
 	statementBytes int
 	portals        map[string]*router.Plan
-	routing        *routing     // the request at hand asks for routes
-	portal         *router.Plan // of the unnamed portal
-	unnamed        []byte       // what Parse made the unnamed statement, behind the name
+	cursors        map[string]*openQuery // over several shards, portals too
+	routing        *routing              // the request at hand asks for routes
+	portal         *router.Plan          // of the unnamed portal
+	unnamed        []byte                // what Parse made the unnamed statement, behind the name
 	unnamedAs      *router.Plan
 	unnamedShape   *shape                 // nil until it was asked for
 	portalShape    *shape                 // of what the unnamed portal runs, nil when it is not kept
@@ -654,6 +655,7 @@ func (s *session) farewell(err error) {
 func (s *session) end() {
 	s.setPhase(phaseEnded)
 	s.leaveQueue()
+	s.closesAll()
 	s.dropBranches()
 	if s.lease != nil {
 		fate := pool.Dirty

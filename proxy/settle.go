@@ -363,10 +363,12 @@ func (s *session) completed(e *expect, tag []byte) {
 				s.lease.Settings = s.savepoints[i].leased
 			}
 			s.savepoints = s.savepoints[:i+1]
+			s.closesBehind(i)
 		}
 	case query.KindRelease:
 		if i := s.savepoint(c.Target); i >= 0 {
 			s.savepoints = s.savepoints[:i]
+			s.released(i)
 		}
 	case query.KindDiscard:
 		if c.Target == "SEQUENCES" || c.Target == "ALL" {

@@ -298,12 +298,17 @@ func (s *session) staysHere(kind byte) (verdict, error) {
 		s.startScript(size)
 		return isRefused, nil
 	}
+	if n.pieces && s.tx != 'I' {
+		if v, err := s.readsPieces(kind, size); v != goesOn || err != nil {
+			return v, err
+		}
+	}
 	e := n.err
 	if s.spreads() && n.opaque && e == nil {
 		e = errAlone() // what of it is not read may end the transaction
 	}
 	if s.owed.empty() && (e == nil || s.tx == 'E') {
-		if done, err := s.forAll(kind, size); done || err != nil {
+		if done, err := s.forAll(kind, size, &n); done || err != nil {
 			return isRefused, err
 		}
 	}

@@ -2,6 +2,7 @@ package query
 
 import (
 	"math"
+	"strconv"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 )
@@ -99,3 +100,19 @@ func ReadFetch(sql string) (f Fetch, ok bool) {
 // fetchMax bounds a FETCH, in bytes: what is longer holds comments for the most part, and
 // is not shown to the parser here.
 const fetchMax = 4 << 10
+
+// AppendTo appends a command that asks for the same of a cursor whose name needs no escapes.
+func (f *Fetch) AppendTo(dst []byte, cursor string) []byte {
+	word := "FETCH "
+	if f.Move {
+		word = "MOVE "
+	}
+	dst = append(dst, word...)
+	dst = append(dst, [...]string{"FORWARD ", "BACKWARD ", "ABSOLUTE ", "RELATIVE "}[f.Direction]...)
+	if f.Count == FetchAll {
+		dst = append(dst, "ALL"...)
+	} else {
+		dst = strconv.AppendInt(dst, f.Count, 10)
+	}
+	return append(append(append(dst, ` FROM "`...), cursor...), '"')
+}

@@ -202,7 +202,7 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 	if len(shapes) != 1 || p.Single == nil || m.ctx.Altered {
 		return
 	}
-	sql := string(m.sql)
+	sql, held := string(m.sql), false
 	switch sh := shapes[0]; {
 	case sh.Kind == query.ShapeQuery && p.Single.Kind == query.KindSelect:
 	case sh.Kind == query.ShapeExplain && sh.Inner.Kind == query.ShapeQuery:
@@ -211,6 +211,12 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 			return
 		}
 		sql = sql[o.Start:]
+	case sh.Kind == query.ShapeDeclare && sh.Inner.Kind == query.ShapeQuery && p.Single.Kind == query.KindDeclare:
+		o, ok := query.ReadDeclare(m.sql)
+		if !ok {
+			return
+		}
+		sql, held = sql[o.Start:], o.Hold
 	case sh.Kind == query.ShapeCopy && !sh.Copy.From && !sh.Copy.File && p.Single.Kind == query.KindCopyTo:
 	case sh.Kind == query.ShapeQuery && sh.Scope.Kind == query.ScopeInsert:
 		r.scatterInto(p, m, sql, found)
@@ -230,12 +236,16 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 	}
 	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
 	_, refusal := g.scatter(sql)
+	if refusal == nil && held && refused {
+		refusal = &Refusal{Reason: reasonCommand, Why: "a cursor WITH HOLD over rows of several shards would outlive the transaction that holds them",
+			Hint: "Declare it WITHOUT HOLD, in a transaction."}
+	}
 	switch {
 	case refusal == nil && refused:
 		found.where, found.refusal, p.scatters = FanOut, nil, true
-	case refusal == nil:
+	case refusal == nil && !held:
 		p.scatters = true
-	case refused:
+	case refused && refusal != nil:
 		found.refusal = refusal
 	}
 }
