@@ -24,6 +24,7 @@ func (s *session) runAll(kind byte, size int) error {
 		return s.runCopyIn(size)
 	}
 	s.closes("") // the unnamed portal is another's now
+	defer s.usedUnnamed()
 	req, e := s.allRequest(kind, size)
 	own := s.tx == 'I'
 	if e == nil && own && s.pinned == "" && req.plan != nil && req.plan.Each {

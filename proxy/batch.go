@@ -302,7 +302,7 @@ func (b *batch) takes(p *router.Plan) bool {
 	if declares(p) || b.names(p) {
 		return true
 	}
-	return p.Single != nil && p.CopyIn == nil && !p.Each && !p.Moves() && !p.Journalled && !controlsTransaction(p)
+	return p.Single != nil && p.Single.Kind != query.KindDeclare && p.CopyIn == nil && !p.Each && !p.Moves() && !p.Journalled && !controlsTransaction(p)
 }
 
 // begin begins the client's transaction, as the first statement of the batch.
@@ -422,6 +422,9 @@ func (b *batch) execute(body []byte) *wire.Error {
 		}
 	}
 	e := b.place(u)
+	if e == nil && u.scatter == nil && u.plan.Single.Kind == query.KindDeclare {
+		e = errAlone() // it is a cursor of one shard
+	}
 	if e != nil {
 		b.open = nil
 		return e
@@ -465,6 +468,9 @@ func (b *batch) place(u *unit) *wire.Error {
 		shard, err := s.shardOf(p, cut(u.rest), u.rest, u.bind)
 		switch {
 		case err == nil:
+			if shard == router.AnyShard {
+				shard = s.cursorShard(p)
+			}
 			if shard == router.AnyShard {
 				shard = max(b.last(), 0)
 			}

@@ -327,6 +327,7 @@ func (u *unit) cut(b []byte) (mine []byte, tag string, rest []byte, whole bool) 
 // sync ends the batch.
 func (b *batch) sync(size int) error {
 	s := b.s
+	defer s.usedUnnamed()
 	s.client.Discard(size)
 	s.steps++
 	b.finishUnit()

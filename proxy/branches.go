@@ -45,8 +45,10 @@ type spreadTx struct {
 	// notified is set when it has sent notifications, on the shard notifier.
 	notified bool
 	notifier int
-	// portals are where the portals are that were bound in it.
+	// portals are where the portals are that were bound in it, and the cursors that were declared on one shard.
 	portals map[string]int
+	// levels are the numbers of savepoints that were open when they were.
+	levels map[string]int
 	// tied is set when the session stays tied to its connection to the shard home.
 	tied bool
 	home int
@@ -58,6 +60,8 @@ type spreadTx struct {
 	// still to be closed.
 	opened   int
 	unclosed map[int][]string
+	// noUnnamed is set when the client has no unnamed portal, whatever the servers have.
+	noUnnamed bool
 }
 
 // branch is a part of a transaction whose connection is parked.
@@ -110,8 +114,6 @@ func (s *session) notesSpread(p *router.Plan) {
 		m.travelling = nil
 	case staysOnServer(p):
 		m.only = "it has made what belongs to one server connection"
-	case p.Single != nil && p.Single.Kind == query.KindDeclare:
-		m.only = "it has a cursor"
 	}
 }
 

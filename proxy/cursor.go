@@ -38,12 +38,43 @@ func declares(p *router.Plan) bool {
 
 // namesAny reports whether any command of a text may be about one.
 func (s *session) namesAny(p *router.Plan) bool {
-	if len(s.cursors) == 0 || p.Statement == nil {
+	if s.spread == nil || p.Statement == nil {
 		return false
 	}
 	return slices.ContainsFunc(p.Statement.Commands, func(c query.Command) bool {
-		return (c.Kind == query.KindFetch || c.Kind == query.KindClose) && (c.All || s.cursors[c.Target] != nil)
+		return (c.Kind == query.KindFetch || c.Kind == query.KindClose) && (c.All && len(s.cursors) > 0 || s.nameTaken(c.Target))
 	})
+}
+
+// placeCursor finds the shard of a FETCH from a cursor, or portal, of one shard, and why a DECLARE must not run.
+func (s *session) placeCursor(n *need, p *router.Plan) {
+	if n.err != nil || s.spread == nil || s.tx != 'T' || p == nil || p.Single == nil {
+		return
+	}
+	switch p.Single.Kind {
+	case query.KindFetch:
+		switch at := s.cursorShard(p); {
+		case at == router.AnyShard || at == n.shard:
+		case n.shard == router.AnyShard:
+			n.shard = at
+		default:
+			n.batch = true
+		}
+	case query.KindDeclare:
+		if s.nameTaken(p.Single.Target) {
+			n.err = errCursorExists(p.Single.Target)
+		}
+	}
+}
+
+// cursorShard returns the shard that has the cursor, or portal, of a FETCH; router.AnyShard when none is known to.
+func (s *session) cursorShard(p *router.Plan) int {
+	if s.spread != nil && p.Single != nil && p.Single.Kind == query.KindFetch && s.portals[p.Single.Target] != nil {
+		if at, ok := s.spread.portals[p.Single.Target]; ok {
+			return at
+		}
+	}
+	return router.AnyShard
 }
 
 // cursorCommand runs a simple query that is about an open query, and answers it.
@@ -53,6 +84,7 @@ func (s *session) cursorCommand(p *router.Plan, size int) error {
 	s.client.Release()
 	s.held = false
 	s.dropRequest()
+	defer s.usedUnnamed()
 	a, err := s.commandOf(p, text, nil)
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ func (s *session) forAll(kind byte, size int, n *need) (done bool, err error) {
 	}
 	i := -1
 	for j, p := range s.executes {
-		if controlsTransaction(p) && !(n.pieces && (declares(p) || s.names(p))) {
+		if controlsTransaction(p) && !(n.pieces && s.names(p)) {
 			i = j
 		}
 	}
@@ -67,7 +67,7 @@ func controlsTransaction(p *router.Plan) bool {
 	for i := range p.Statement.Commands {
 		switch c := &p.Statement.Commands[i]; c.Kind {
 		case query.KindCommit, query.KindRollback, query.KindSavepoint, query.KindRelease, query.KindRollbackTo,
-			query.KindPrepareTx, query.KindSetTransaction, query.KindSet, query.KindReset, query.KindDiscard, query.KindDeclare:
+			query.KindPrepareTx, query.KindSetTransaction, query.KindSet, query.KindReset, query.KindDiscard:
 			return true
 		default:
 			if c.Effects&query.EffectSetting != 0 {

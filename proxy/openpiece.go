@@ -14,7 +14,7 @@ import (
 // not more than blockMost. A client that takes less than blockLeast at once
 // is read ahead for.
 const (
-	firstBlock = 256
+	firstBlock = 16
 	blockLeast = 16
 	blockMost  = 8192
 	blockBytes = 256 << 10
@@ -146,7 +146,7 @@ func (q *openQuery) sql(frames []byte, f query.Fetch, formats []byte) []byte {
 	frames = wire.AppendParse(frames, "", append(f.AppendTo(nil, q.on), 0, 0, 0))
 	frames = wire.AppendFrame(frames, wire.MsgBind, []byte{0, 0, 0, 0, 0, 0}, formats)
 	frames = wire.AppendFrame(frames, wire.MsgExecute, make([]byte, 5))
-	return wire.AppendEmpty(frames, wire.MsgSync)
+	return wire.AppendEmpty(wire.AppendClose(frames, 'P', ""), wire.MsgSync) // the client has none
 }
 
 // take reads what one shard gives.

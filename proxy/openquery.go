@@ -128,6 +128,13 @@ func (s *session) closes(name string) {
 	}
 }
 
+// usedUnnamed notes that the unnamed portals of the servers are not the client's.
+func (s *session) usedUnnamed() {
+	if s.spread != nil {
+		s.spread.noUnnamed = true
+	}
+}
+
 func (s *session) forgets(q *openQuery) {
 	delete(s.cursors, q.name)
 	if q.pieces != nil {
@@ -144,11 +151,22 @@ func (s *session) closesAll() {
 	}
 }
 
-// closesBehind forgets the open queries that were opened behind a savepoint which is rolled back to.
+// closesBehind forgets the open queries, and the portals of one shard, that were opened behind a savepoint which is
+// rolled back to.
 func (s *session) closesBehind(savepoint int) {
 	for _, q := range s.cursors {
 		if q.level > savepoint {
 			s.forgets(q)
+		}
+	}
+	if s.spread == nil {
+		return
+	}
+	for name, level := range s.spread.levels {
+		if level > savepoint {
+			delete(s.portals, name)
+			delete(s.spread.portals, name)
+			delete(s.spread.levels, name)
 		}
 	}
 }
@@ -157,6 +175,12 @@ func (s *session) closesBehind(savepoint int) {
 func (s *session) released(savepoint int) {
 	for _, q := range s.cursors {
 		q.level = min(q.level, savepoint)
+	}
+	if s.spread == nil {
+		return
+	}
+	for name, level := range s.spread.levels {
+		s.spread.levels[name] = min(level, savepoint)
 	}
 }
 
@@ -188,6 +212,7 @@ func (c *scattering) portalFrames(shard int, part *router.Part) []byte {
 		// Only a cursor can go back. It takes the parameters as any statement does.
 		frames = wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), part.Bind)
 		frames = wire.AppendFrame(frames, wire.MsgExecute, make([]byte, 5))
+		frames = wire.AppendClose(frames, 'P', "")
 	} else {
 		frames = wire.AppendFrame(frames, wire.MsgBind, []byte(q.on), []byte("\x00\x00"), part.Bind)
 	}

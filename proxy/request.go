@@ -449,7 +449,8 @@ func (s *session) scanned() (n need, ok bool) {
 	var unnamed *router.Plan
 	var portals [][]byte // with a name, bound by the request
 	unnamedBound := false
-	intent, bound, parsed := true, 0, 0
+	intent, bound, parsed, executed := true, 0, 0, 0
+	scatters := false // what is bound
 	var parsedName, boundName []byte
 	for off := 0; ; {
 		if off > scanMax {
@@ -482,6 +483,7 @@ func (s *session) scanned() (n need, ok bool) {
 			s.runs(p)
 			n := s.needOf(p)
 			s.locate(&n, p, trimNUL(body), nil, nil)
+			s.placeCursor(&n, p)
 			n.pieces = s.names(p) || n.all && declares(p)
 			n.script = s.needsScript(&n, p)
 			return n, true
@@ -528,6 +530,8 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 			s.runs(p)
 			s.bindsTo(&n, p, nm, after)
+			s.placeCursor(&n, p)
+			scatters = scatters || n.all && p != nil && p.Scatters()
 			n.pieces = n.pieces || s.names(p) || n.all && p != nil && p.Scatters() && (len(portal) > 0 || declares(p))
 			if p == nil {
 				intent, n.replica = false, false
@@ -540,11 +544,14 @@ func (s *session) scanned() (n need, ok bool) {
 				intent = intent && p.Intent == router.Read
 			}
 		case wire.MsgExecute:
-			intent = intent && bound > 0
+			intent, executed = intent && bound > 0, executed+1
 			n.pieces = n.pieces || n.all && len(body) > 4 && binary.BigEndian.Uint32(body[len(body)-4:]) != 0
 			if portal := cut(body); (len(portal) > 0 || !unnamedBound) && !slices.ContainsFunc(portals, func(p []byte) bool { return bytes.Equal(p, portal) }) {
 				s.runs(s.boundBefore(portal))
 				n.pieces = n.pieces || s.cursors[string(portal)] != nil
+				if len(portal) == 0 && !unnamedBound && n.err == nil && s.spread != nil && s.spread.noUnnamed && s.cursors[""] == nil {
+					n.err = errNoPortal(portal)
+				}
 				if s.spread != nil && n.shard == router.AnyShard {
 					if at, ok := s.spread.portals[string(portal)]; ok {
 						n.shard = at
@@ -561,7 +568,7 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 			n.odd = n.odd || kind == wire.MsgClose || len(body) == 0 || body[0] != 'P'
 		case wire.MsgSync:
-			n.batch = n.batch || n.pieces || n.all && (n.odd || parsed > 0 && (parsed > 1 || !bytes.Equal(parsedName, boundName)))
+			n.batch = n.batch || n.pieces || scatters && executed != 1 || n.all && (n.odd || parsed > 0 && (parsed > 1 || !bytes.Equal(parsedName, boundName)))
 			n.read = intent && (bound > 0 || parsed > 0)
 			n.readOnly = n.readOnly && bound == 1
 			return n, true

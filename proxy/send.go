@@ -402,9 +402,10 @@ func (s *session) renamed(kind byte, size int, portal []byte, name string, skip 
 func (s *session) bound(portal []byte, p *router.Plan) {
 	if m := s.spread; m != nil {
 		if m.portals == nil {
-			m.portals = map[string]int{}
+			m.portals, m.levels = map[string]int{}, map[string]int{}
 		}
-		m.portals[string(portal)] = s.index
+		m.portals[string(portal)], m.levels[string(portal)] = s.index, len(s.savepoints)
+		m.noUnnamed = m.noUnnamed && len(portal) > 0
 	}
 	if len(portal) == 0 {
 		s.closes("")

@@ -354,6 +354,10 @@ func (s *session) completed(e *expect, tag []byte) {
 		if s.private && !c.All {
 			s.deallocated(c.Target)
 		}
+	case query.KindDeclare:
+		if s.spread != nil && string(tag) == "DECLARE CURSOR" {
+			s.bound([]byte(c.Target), e.plan)
+		}
 	case query.KindSavepoint:
 		s.savepoints = append(s.savepoints, savepoint{c.Target, s.settings, s.lease.Settings})
 	case query.KindRollbackTo:

@@ -211,6 +211,13 @@ func TestCursors(t *testing.T) {
 			{"extended, outside", [][]message{request(extended("DECLARE c CURSOR FOR " + ordered)), request(extended("DECLARE c CURSOR FOR "+ordered), extended("FETCH c"))}},
 			{"extended, in one request", [][]message{{simple("BEGIN")}, request(extended("DECLARE c NO SCROLL CURSOR FOR "+ordered), extended("FETCH 2 c"), extended("FETCH 2 c"), extended("CLOSE c"), extended("FETCH c")), {simple("ROLLBACK")}}},
 			{"extended, with BEGIN", [][]message{request(extended("BEGIN"), extended("DECLARE c NO SCROLL CURSOR FOR "+ordered), extended("FETCH 2 c")), {simple("FETCH 1 c")}, request(extended("CLOSE ALL")), request(extended("COMMIT"))}},
+			{"several of one shard each", texts("BEGIN", "DECLARE c CURSOR FOR SELECT id FROM pieces WHERE k = 1 ORDER BY id", "DECLARE d CURSOR FOR SELECT id FROM pieces WHERE k = 2 ORDER BY id", "DECLARE e CURSOR FOR SELECT id FROM pieces WHERE k = 3 ORDER BY id",
+				"DECLARE f SCROLL CURSOR FOR "+ordered, "FETCH 1 c", "FETCH 1 d", "FETCH 1 e", "FETCH 1 f", "FETCH 1 c; FETCH 1 d; FETCH 1 e; FETCH 1 f", "UPDATE pieces SET n = 0", "MOVE 1 d", "CLOSE d", "FETCH 1 c", "FETCH 1 d", "ROLLBACK")},
+			{"several of one shard each, savepoints", texts("BEGIN", "SELECT count(*) FROM pieces", "SAVEPOINT s", "DECLARE c CURSOR FOR SELECT id FROM pieces WHERE k = 1 ORDER BY id", "DECLARE d CURSOR FOR SELECT id FROM pieces WHERE k = 2 ORDER BY id", "FETCH 1 c", "ROLLBACK TO s",
+				"DECLARE c CURSOR FOR SELECT id FROM pieces WHERE k = 3 ORDER BY id", "FETCH 2 c", "DECLARE d CURSOR FOR "+ordered, "FETCH 2 d", "CLOSE ALL", "DECLARE c CURSOR FOR "+ordered, "COMMIT")},
+			{"a name of one shard twice", texts("BEGIN", "DECLARE c CURSOR FOR SELECT id FROM pieces WHERE k = 1 ORDER BY id", "SELECT id FROM pieces WHERE k = 2 ORDER BY id LIMIT 1", "SELECT id FROM pieces WHERE k = 3 ORDER BY id LIMIT 1", "DECLARE c CURSOR FOR SELECT id FROM pieces WHERE k = 2", "ROLLBACK")},
+			{"extended, of one shard each", [][]message{{simple("BEGIN")}, request(extended("DECLARE c CURSOR FOR SELECT id FROM pieces WHERE k = 1 ORDER BY id")), request(extended("DECLARE d CURSOR FOR SELECT id FROM pieces WHERE k = 2 ORDER BY id")),
+				request(extended("FETCH 1 c"), extended("FETCH 1 d"), extended("FETCH 1 c")), request(extended("SELECT id FROM pieces WHERE k = 3 ORDER BY id")), request(extended("FETCH 1 d")), request([]message{pieceOf("c", 1)}), request(extended("CLOSE c")), {simple("COMMIT")}}},
 			{"one shard", texts("BEGIN", "DECLARE c CURSOR FOR SELECT id FROM pieces WHERE k = 1 ORDER BY id", "FETCH 2 c", "FETCH BACKWARD 1 c", "CLOSE c", "COMMIT")},
 		} {
 			t.Run(test.name, func(t *testing.T) { b.sameTalk(t, test.requests) })
