@@ -30,6 +30,9 @@ type allRequest struct {
 	scatter *scattering
 	// opens is set for a query that a portal reads in pieces.
 	opens *openQuery
+	// limit is the row limit of Execute: an answer with as many rows is refused. JDBC has one for
+	// whatever should give no rows.
+	limit int64
 	// parse is set when the client's own request has no Parse: the answer to ours is
 	// left out.
 	parse bool
@@ -87,10 +90,13 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 			}
 			r.frames, tail = append(r.frames, b[:size]...), append(tail, b[:size]...)
 		case wire.MsgExecute:
-			if binary.BigEndian.Uint32(body[len(body)-4:]) != 0 {
+			name, limit := limitOf(body)
+			if name != "" {
 				return r, errOneOnly()
 			}
-			r.frames, tail = append(r.frames, b[:size]...), append(tail, b[:size]...)
+			r.limit = limit
+			r.frames = wire.AppendFrame(r.frames, kind, make([]byte, 5))
+			tail = wire.AppendFrame(tail, kind, make([]byte, 5))
 		case wire.MsgClose:
 			return r, errOneOnly()
 		case wire.MsgSync:

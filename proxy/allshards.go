@@ -44,7 +44,7 @@ func (s *session) runAll(kind byte, size int) error {
 	if e == nil && tied {
 		return s.runTied(kind, size, &req)
 	}
-	if e == nil && own && len(req.shards) == 1 && req.move == nil && req.scatter == nil {
+	if e == nil && own && len(req.shards) == 1 && req.move == nil && req.scatter == nil && req.limit == 0 {
 		return s.runAlone(kind, size, &req)
 	}
 	if e == nil && own && req.scatter != nil {
@@ -73,6 +73,13 @@ func (s *session) runAll(kind byte, size int) error {
 		s.noteAll(req.plan)
 	}
 	s.notesDrawing(req.plan)
+	if e == nil && limited(answer.Frames, req.limit) {
+		if answer, e = (pool.Answer{}), errLimited(); !own {
+			if err := s.failHere(); err != nil {
+				return err
+			}
+		}
+	}
 	e, err := s.endSpread(own, e)
 	if err != nil {
 		return err

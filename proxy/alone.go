@@ -135,6 +135,9 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 		s.setPhase(phaseActive)
 		answer, e = s.onAll(r)
 	}
+	if e == nil && limited(answer.Frames, r.limit) {
+		answer, e = pool.Answer{}, errLimited()
+	}
 	if e != nil && e.IsFatal() {
 		return e
 	}

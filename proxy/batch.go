@@ -405,9 +405,7 @@ func (b *batch) execute(body []byte) *wire.Error {
 			return nil
 		}
 	}
-	if limit > 0 {
-		return wire.Errorf("0A000", "a row limit cannot be used in a request on several shards")
-	}
+	u.limit = limit
 	u.executed = true
 	u.tail = wire.AppendFrame(u.tail, wire.MsgExecute, make([]byte, 5))
 	switch u.plan.Single.Kind {
@@ -480,7 +478,7 @@ func (b *batch) place(u *unit) *wire.Error {
 			return wire.AsError(err)
 		}
 	}
-	r := allRequest{plan: p, frames: frames, opens: u.opens}
+	r := allRequest{plan: p, frames: frames, opens: u.opens, limit: u.limit}
 	s.values = router.Values{Text: cut(u.rest), Types: appendTypes(nil, u.rest), Described: s.ahead.described}
 	s.values.Bind(u.bind)
 	if e := s.spreadOver(&r, u.bind, u.tail); e != nil {

@@ -113,7 +113,8 @@ func limitOf(body []byte) (name string, limit int64) {
 // cursorUnit deals with the Execute of a FETCH, MOVE or CLOSE of an open query.
 func (b *batch) cursorUnit(u *unit, limit int64) *wire.Error {
 	s := b.s
-	if limit > 0 {
+	f, _ := query.ReadFetch(string(cut(u.rest)))
+	if limit > 0 && u.plan.Single.Kind == query.KindFetch && !f.Move && (f.Count < 0 || f.Count >= limit) {
 		return wire.Errorf("0A000", "a FETCH from a cursor over several shards cannot have a row limit besides").WithHint("FETCH so many rows.")
 	}
 	var v router.Values
@@ -178,4 +179,21 @@ func (b *batch) describesCommand(u *unit) {
 		s.steps++
 		return nil
 	})
+}
+
+// limited reports whether an answer has as many rows as a limit, 0 for none, so that a server would have stopped there.
+func limited(frames []byte, limit int64) bool {
+	for b := frames; len(b) > 0 && limit > 0; b = b[frameSize(b):] {
+		if b[0] == wire.MsgDataRow {
+			if limit--; limit == 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func errLimited() *wire.Error {
+	return wire.Errorf("0A000", "a row limit cannot be used in a request on several shards, but for one query that reads rows of several").
+		WithHint("Read all rows at once, or send the statement alone.")
 }

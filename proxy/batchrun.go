@@ -217,6 +217,9 @@ func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error
 			return b.failAt(u, partial[u], &answers[i])
 		}
 		frames, e := b.join(u, said[u])
+		if e == nil && limited(frames, u.limit) {
+			e = errLimited()
+		}
 		if e != nil {
 			b.tell(e.Append(nil))
 			return nil

@@ -545,7 +545,7 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 		case wire.MsgExecute:
 			intent, executed = intent && bound > 0, executed+1
-			n.pieces = n.pieces || n.all && len(body) > 4 && binary.BigEndian.Uint32(body[len(body)-4:]) != 0
+			n.pieces = n.pieces || scatters && len(body) > 4 && binary.BigEndian.Uint32(body[len(body)-4:]) != 0
 			if portal := cut(body); (len(portal) > 0 || !unnamedBound) && !slices.ContainsFunc(portals, func(p []byte) bool { return bytes.Equal(p, portal) }) {
 				s.runs(s.boundBefore(portal))
 				n.pieces = n.pieces || s.cursors[string(portal)] != nil

@@ -128,6 +128,9 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		c.notices = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
 	}
 	c.promised = r.told
+	if r.limit > 0 && r.opens == nil && !declares(r.plan) {
+		return errLimited()
+	}
 	if c.opening != nil && (c.explain != "" || r.plan.Single != nil && r.plan.Single.Kind != query.KindSelect) {
 		return wire.Errorf("0A000", "what is no query cannot be executed with a row limit, or by a named portal, over several shards")
 	}

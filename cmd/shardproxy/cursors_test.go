@@ -136,6 +136,10 @@ func TestPortals(t *testing.T) {
 			{"begun in the request", q(request(extended("BEGIN"), []message{parse("", ordered), bind("p", ""), describeP("p"), pieceOf("p", 3)}), request([]message{pieceOf("p", 3)}), commit)},
 			{"with other statements", q(begin, request(extended("UPDATE pieces SET n = 9 WHERE k = 7"), []message{parse("", ordered), bind("p", ""), pieceOf("p", 9)}, extended("UPDATE pieces SET n = 10 WHERE k = 8"), []message{pieceOf("p", 9)}), rollback)},
 			{"a statement that failed before it", q(begin, request(extended("SELECT 1/0"), []message{parse("", ordered), bind("p", ""), pieceOf("p", 9)}), rollback)},
+			{"limits of what gives no rows", q(request([]message{parse("", "UPDATE pieces SET n = 77 WHERE id > 150"), bind("", ""), pieceOf("", 1)}), begin, request([]message{parse("", "UPDATE pieces SET n = 78"), bind("", ""), pieceOf("", 1)}),
+				request([]message{parse("", "INSERT INTO pieces VALUES (1, 900, 1, ''), (2, 901, 1, ''), (3, 902, 1, '')"), bind("", ""), pieceOf("", 1)}), request([]message{parse("", "DECLARE c CURSOR FOR "+ordered), bind("", ""), pieceOf("", 1)}),
+				request([]message{parse("", "MOVE 5 c"), bind("", ""), pieceOf("", 1), parse("", "UPDATE pieces SET n = 79"), bind("", ""), pieceOf("", 1), parse("", "CLOSE c"), bind("", ""), pieceOf("", 1)}), []message{simple("SELECT sum(n) FROM pieces")}, rollback, []message{simple("SELECT sum(n) FROM pieces")})},
+			{"a limit over all RETURNING", q(request([]message{parse("", "UPDATE pieces SET n = 77 WHERE id IN (150, 151) RETURNING 1"), bind("", ""), pieceOf("", 3)}), []message{simple("SELECT sum(n) FROM pieces")})},
 			{"FETCH from it", q(begin, request([]message{parse("", ordered), bind("p", ""), pieceOf("p", 3)}), []message{simple("FETCH 2 FROM p")}, request([]message{pieceOf("p", 2)}), []message{simple("FETCH BACKWARD 1 FROM p")}, rollback)},
 			{"CLOSE of it", q(begin, request([]message{parse("", ordered), bind("p", ""), pieceOf("p", 3)}), []message{simple("CLOSE p")}, request([]message{pieceOf("p", 2)}), rollback)},
 		} {

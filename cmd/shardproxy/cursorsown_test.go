@@ -17,7 +17,7 @@ func TestOpenQueries(t *testing.T) {
 		for _, test := range []struct {
 			name string
 			run  func(*testing.T, *scattered)
-		}{{"whole", openWhole}, {"leaves", openLeaves}, {"cancel", openCancel}, {"limits", openLimits}, {"server lost", openLost}, {"hold", openHold}, {"conflicts", openConflicts}} {
+		}{{"whole", openWhole}, {"leaves", openLeaves}, {"cancel", openCancel}, {"limits", openLimits}, {"server lost", openLost}, {"hold", openHold}, {"conflicts", openConflicts}, {"returns", openReturns}} {
 			t.Run(test.name, func(t *testing.T) {
 				test.run(t, s)
 				s.free(t, test.name)
@@ -158,6 +158,25 @@ func openHold(t *testing.T, s *scattered) {
 	fails(t, c, "DELETE FROM few WHERE CURRENT OF c", "0A000")
 	must(t, c, "ROLLBACK")
 	_ = c.Close(t.Context())
+}
+
+// openReturns has what writes on several shards give as many rows as a limit: nothing is written.
+func openReturns(t *testing.T, s *scattered) {
+	c := speak(t, s.dsn())
+	const text = "UPDATE few SET n = 1000 RETURNING id"
+	limited := []message{parse("", text), bind("", ""), pieceOf("", 20)}
+	for _, requests := range [][][]message{{request(limited)}, {{simple("BEGIN")}, request(limited), request(extended("SELECT 1")), {simple("COMMIT")}}, {request(extended("SELECT count(*) FROM few"), limited)}} {
+		said := ""
+		for _, r := range requests {
+			said += shortErrors(c.say(r...)) + " | "
+		}
+		if !strings.Contains(said, "error 0A000") || strings.Contains(said, "COMMIT") {
+			t.Error(said)
+		}
+		if got := shortErrors(c.say(simple("SELECT max(n) AS m FROM few"))); !strings.Contains(got, `row "19"`) {
+			t.Error(got)
+		}
+	}
 }
 
 // openConflicts has an open query of many cursors at once, in a transaction that commits on all shards.
