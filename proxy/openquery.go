@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"shardproxy/exec"
+	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
@@ -283,4 +284,35 @@ func (c *scattering) prepare(sources []exec.Source, described func(body []byte))
 		}
 	})
 	c.endStreams(err)
+}
+
+// peelsClose answers a Close that stands, without a Sync, in front of a simple query, as JDBC sends it: the query
+// is a request of its own then.
+func (s *session) peelsClose(kind byte, size int) (done bool, err error) {
+	if s.places == nil || kind != wire.MsgClose || s.private || s.fresh || s.settling || s.audit.running || s.readyOwed || !s.owed.empty() {
+		return false, nil
+	}
+	b := s.client.Buffered()
+	for len(b) >= 5 && b[0] == wire.MsgClose {
+		b = b[min(frameSize(b), len(b)):]
+	}
+	if len(b) == 0 || b[0] != wire.MsgQuery {
+		return false, nil
+	}
+	body := s.client.Buffered()[5:size]
+	if len(body) < 2 {
+		return false, wire.Fatal("08P01", "invalid message format")
+	}
+	name := string(cut(body[1:]))
+	if body[0] == 'P' && s.spread != nil && s.lease != nil && s.portals[name] != nil {
+		l, _ := s.partOn(s.spread.portals[name])
+		if _, err := s.runOn(l, wire.AppendEmpty(wire.AppendClose(nil, 'P', name), wire.MsgSync), 0); isLost(err) {
+			return false, s.allFailed(l, pool.Answer{}, err)
+		}
+		delete(s.portals, name)
+	}
+	s.closesHere(s.client.Buffered()[5:size])
+	s.client.SetOutput(wire.AppendEmpty(s.client.Output(), wire.MsgCloseComplete))
+	s.drop(size)
+	return true, nil
 }

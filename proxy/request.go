@@ -258,6 +258,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		// Here too, for a busy client may never let the session come to rest.
 		return false, errTerminated()
 	}
+	if done, err := s.peelsClose(kind, size); done || err != nil {
+		return done, err
+	}
 	if s.lease != nil {
 		if s.settling {
 			return false, nil

@@ -140,6 +140,9 @@ func TestPortals(t *testing.T) {
 				request([]message{parse("", "INSERT INTO pieces VALUES (1, 900, 1, ''), (2, 901, 1, ''), (3, 902, 1, '')"), bind("", ""), pieceOf("", 1)}), request([]message{parse("", "DECLARE c CURSOR FOR "+ordered), bind("", ""), pieceOf("", 1)}),
 				request([]message{parse("", "MOVE 5 c"), bind("", ""), pieceOf("", 1), parse("", "UPDATE pieces SET n = 79"), bind("", ""), pieceOf("", 1), parse("", "CLOSE c"), bind("", ""), pieceOf("", 1)}), []message{simple("SELECT sum(n) FROM pieces")}, rollback, []message{simple("SELECT sum(n) FROM pieces")})},
 			{"a limit over all RETURNING", q(request([]message{parse("", "UPDATE pieces SET n = 77 WHERE id IN (150, 151) RETURNING 1"), bind("", ""), pieceOf("", 3)}), []message{simple("SELECT sum(n) FROM pieces")})},
+			{"closed ahead of a simple query", q(begin, request([]message{parse("s", ordered), bind("p", "s"), pieceOf("p", 3)}), request([]message{parse("t", "SELECT id FROM pieces WHERE k = 1 ORDER BY 1"), bind("q", "t"), pieceOf("q", 1)}),
+				[]message{closes('P', "p"), simple("UPDATE pieces SET n = 3")}, []message{closes('P', "q"), closes('S', "t"), closes('P', "p"), simple("SELECT count(*) FROM pieces")}, request([]message{parse("t", ordered), bind("q", "t"), pieceOf("q", 2)}),
+				[]message{closes('P', "q"), simple("SELECT 1/0")}, []message{closes('P', "q"), closes('S', "s"), simple("ROLLBACK")}, request([]message{bind("p", "s")}), []message{closes('S', "s"), closes('S', "t"), simple("SELECT sum(n) FROM pieces")})},
 			{"FETCH from it", q(begin, request([]message{parse("", ordered), bind("p", ""), pieceOf("p", 3)}), []message{simple("FETCH 2 FROM p")}, request([]message{pieceOf("p", 2)}), []message{simple("FETCH BACKWARD 1 FROM p")}, rollback)},
 			{"CLOSE of it", q(begin, request([]message{parse("", ordered), bind("p", ""), pieceOf("p", 3)}), []message{simple("CLOSE p")}, request([]message{pieceOf("p", 2)}), rollback)},
 		} {
