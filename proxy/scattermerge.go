@@ -74,14 +74,6 @@ func (c *scattering) merge() {
 	}
 }
 
-// runTail describes the unnamed portal and runs it. It is closed, for it is not the client's: that one would find what
-// the servers have in it.
-func runTail() []byte {
-	tail := wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00"))
-	tail = wire.AppendFrame(tail, wire.MsgExecute, make([]byte, 5))
-	return wire.AppendEmpty(wire.AppendClose(tail, 'P', ""), wire.MsgSync)
-}
-
 // asTold checks that the columns of the answer are those that the client was told; body is that of
 // a RowDescription.
 func (c *scattering) asTold(body []byte) bool {

@@ -11,9 +11,10 @@ import (
 // describePortal asks for the columns of the unnamed portal.
 func describePortal() []byte { return wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00")) }
 
-// executeSync runs the unnamed portal and ends the request.
+// executeSync runs the unnamed portal and ends the request. The portal is closed, for it is not the client's: that one
+// would find what the servers have in it.
 func executeSync() []byte {
-	return wire.AppendEmpty(wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5)), wire.MsgSync)
+	return wire.AppendEmpty(wire.AppendClose(wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5)), 'P', ""), wire.MsgSync)
 }
 
 // syncFrame ends a request that runs nothing more.
