@@ -138,7 +138,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		if e := c.declare(r.plan.Single.Target, o); e != nil {
 			return e
 		}
-		c.values.Text = []byte(c.text)
+		c.source, c.values.Text = c.text, []byte(c.text)
 	}
 	if c.opening != nil {
 		c.opening.c = c
