@@ -142,7 +142,7 @@ func TestUpgrade(t *testing.T) {
 	before := f.state()
 	_, err := initialise(t.Context(), f.opts, failing)
 	wantProblem(t, err, "s0", ErrServer, "schema version 7: ERROR: division by zero")
-	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "10" {
+	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "11" {
 		t.Errorf("a failed upgrade left\n%s\nbefore\n%s", after, before)
 	}
 	r, err := initialise(t.Context(), f.opts, next)

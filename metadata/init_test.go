@@ -79,7 +79,7 @@ func TestRights(t *testing.T) {
 		}
 		tables := db.Rows(`SELECT c.relname, pg_get_userbyid(c.relowner), obj_description(c.oid) IS NOT NULL FROM pg_class c
 			WHERE c.relnamespace = 'shardproxy'::regnamespace AND c.relkind = 'r' ORDER BY 1`)
-		want := []string{"cluster|app|t", "commits|app|t", "ddl|app|t", "ddl_shard|app|t", "epoch|app|t", "maker|app|t", "parts|app|t", "proxies|app|t", "shards|app|t", "slots|app|t"}
+		want := []string{"cluster|app|t", "commits|app|t", "ddl|app|t", "ddl_shard|app|t", "epoch|app|t", "maker|app|t", "parts|app|t", "proxies|app|t", "restore_points|app|t", "shards|app|t", "slots|app|t"}
 		if i > 0 {
 			want = []string{want[0], want[1], want[4], want[5], want[6]}
 		}

@@ -36,7 +36,7 @@ func steps() []step {
 		{version: 1, shard: shardTables, home: homeTables},
 		{version: 2, shard: commitTable},
 		{version: 3, home: ddlTables},
-		{version: 4, shard: partTable},
+		{version: 4, shard: partTable, home: restorePointTable},
 		{version: uniqueVersion, shard: uniqueShard, home: uniqueHome},
 	}
 }
@@ -194,6 +194,22 @@ COMMENT ON TABLE shardproxy.ddl_shard IS 'How far a statement of shardproxy.ddl 
 COMMENT ON COLUMN shardproxy.ddl_shard.state IS 'unknown: the connection was lost while it ran';
 COMMENT ON COLUMN shardproxy.ddl_shard.before IS 'The object of the name that was there before the statement';
 COMMENT ON COLUMN shardproxy.ddl_shard.invalid IS 'Invalid indexes that the table had before the statement';
+`
+
+// The restore points that were made on all shards at one moment. A name is taken before the
+// first shard makes its point: PostgreSQL recovers to the first point of a name, so none is
+// made twice, whatever became of the first try.
+const restorePointTable = `
+CREATE TABLE shardproxy.restore_points (
+	name     text PRIMARY KEY CHECK (name <> '' AND octet_length(name) <= 63),
+	began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	made_at  timestamptz,
+	shards   jsonb NOT NULL DEFAULT '[]'
+);
+REVOKE ALL ON shardproxy.restore_points FROM PUBLIC;
+COMMENT ON TABLE shardproxy.restore_points IS 'Restore points of all shards together. See shardproxy restore-point.';
+COMMENT ON COLUMN shardproxy.restore_points.made_at IS 'NULL: some shard may lack the point, or they are not of one moment: do not recover to it';
+COMMENT ON COLUMN shardproxy.restore_points.shards IS 'Shard, lsn and timeline of each point that was made';
 `
 
 const createSchema = `

@@ -1,5 +1,5 @@
 // Command shardproxy is the proxy and its tools: run, init, check, version,
-// hash-password, demo, catalog, route, ddl.
+// hash-password, demo, catalog, route, ddl, restore-point.
 package main
 
 import (
@@ -30,7 +30,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(), initCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand(),
-		catalogCommand(), routeCommand(), ddlCommand())
+		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand())
 	err := root.Execute()
 	var ee *exitError
 	switch {
