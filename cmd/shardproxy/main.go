@@ -1,5 +1,5 @@
 // Command shardproxy is the proxy and its tools: run, init, check, version,
-// hash-password, demo, catalog, route, ddl, restore-point.
+// hash-password, demo, catalog, route, ddl, restore-point, dump.
 package main
 
 import (
@@ -30,7 +30,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(), initCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand(),
-		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand())
+		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand(), dumpCommand())
 	err := root.Execute()
 	var ee *exitError
 	switch {
