@@ -10,18 +10,21 @@ import (
 // scatterStatement is a statement that needs the rows of all shards.
 type scatterStatement struct {
 	name, sql string
-	rows      int // of its answer; 0: as many as there are accounts
+	rows      int    // of its answer; 0: as many as there are accounts
+	setting   string // what is SET before
 }
 
 // scatterStatements lists them, in the order of the table.
 func scatterStatements() []scatterStatement {
 	return []scatterStatement{
-		{"count(*)", "SELECT count(*) FROM pgbench_accounts", 1},
-		{"groups", "SELECT aid % 100, count(*), avg(abalance) FROM pgbench_accounts GROUP BY 1", 100},
-		{"all rows", "SELECT aid, bid, abalance, filler FROM pgbench_accounts", 0},
-		{"all rows, in order", "SELECT aid, bid, abalance, filler FROM pgbench_accounts ORDER BY aid", 0},
-		{"the first 100 of an order", "SELECT aid, abalance FROM pgbench_accounts ORDER BY abalance, aid DESC LIMIT 100", 100},
-		{"join off the key", "SELECT count(*) FROM pgbench_accounts a JOIN pgbench_accounts b ON b.aid = a.bid WHERE a.aid % 10 = 0", 1},
+		{"a sum of few rows", "SELECT sum(abalance) FROM pgbench_accounts WHERE aid IN (1, 2, 3, 4, 5, 6, 7, 8)", 1, ""},
+		{"the same, snapshot off", "SELECT sum(abalance) FROM pgbench_accounts WHERE aid IN (1, 2, 3, 4, 5, 6, 7, 8)", 1, "shardproxy.snapshot = off"},
+		{"count(*)", "SELECT count(*) FROM pgbench_accounts", 1, ""},
+		{"groups", "SELECT aid % 100, count(*), avg(abalance) FROM pgbench_accounts GROUP BY 1", 100, ""},
+		{"all rows", "SELECT aid, bid, abalance, filler FROM pgbench_accounts", 0, ""},
+		{"all rows, in order", "SELECT aid, bid, abalance, filler FROM pgbench_accounts ORDER BY aid", 0, ""},
+		{"the first 100 of an order", "SELECT aid, abalance FROM pgbench_accounts ORDER BY abalance, aid DESC LIMIT 100", 100, ""},
+		{"join off the key", "SELECT count(*) FROM pgbench_accounts a JOIN pgbench_accounts b ON b.aid = a.bid WHERE a.aid % 10 = 0", 1, ""},
 	}
 }
 
@@ -51,6 +54,11 @@ func (m *measurement) measureScatter(ctx context.Context, shards *shardStage) er
 		defer c.close()
 		c.readSize = largeRead
 		tag := fmt.Sprintf("SELECT %d", rows)
+		if st.setting != "" {
+			if err := c.ask("SET "+st.setting, "SET"); err != nil {
+				return err
+			}
+		}
 		if err := c.ask(st.sql, tag); err != nil { // the first finds its way
 			return fmt.Errorf("%s: %w", st.sql, err)
 		}
