@@ -50,6 +50,9 @@ func (b *batch) scatter(u *unit) error {
 		return err
 	}
 	ending := c.ending(nil, c.err)
+	if c.err == nil && c.opening == nil && limited(ending, u.limit) {
+		ending, c.err = errLimited().Append(nil), errLimited() // what it wrote is rolled back
+	}
 	if c.err != nil {
 		b.tell(ending)
 		return nil

@@ -26,9 +26,9 @@ func (q *openQuery) read(f func()) error {
 	c := q.c
 	c.err, c.raw, c.failed, c.notices, c.rows = nil, nil, -1, nil, 0
 	c.unwanted.Store(false)
-	c.inWindow = false // its portals have their snapshots
 	c.s.db.stats.statements.Add(1)
 	err := c.on(func() {
+		c.inWindow = false // the portals have their snapshots
 		if q.failed {
 			c.fail(errOpenFailed(q.name), nil, -1)
 			return
@@ -98,13 +98,13 @@ func (q *openQuery) fetch(wants int, left int64) bool {
 	if left >= 0 {
 		n = min(n, max(left, blockLeast))
 	}
-	ask := make([]bool, len(c.shards))
+	ask := make([]bool, len(q.from))
 	for i := range ask {
 		ask[i] = i == wants || q.pieces.Wants(i) && (!q.asked || left < 0 || left > q.block)
 	}
 	q.asked = true
 	c.start(func(shard *scatterShard) []byte {
-		if !ask[slices.Index(c.shards, shard)] {
+		if i := slices.Index(q.from, shard); i < 0 || !ask[i] {
 			return nil
 		}
 		return q.more(c.s.closing(shard.index), n)
@@ -113,11 +113,11 @@ func (q *openQuery) fetch(wants int, left int64) bool {
 		return false
 	}
 	var rows, size int64
-	for i, shard := range c.shards {
+	for i, shard := range q.from {
 		if !ask[i] {
 			continue
 		}
-		block, count, ok := q.take(i, shard)
+		block, count, ok := q.take(shard)
 		if !ok {
 			return false
 		}
@@ -150,7 +150,7 @@ func (q *openQuery) sql(frames []byte, f query.Fetch, formats []byte) []byte {
 }
 
 // take reads what one shard gives.
-func (q *openQuery) take(i int, shard *scatterShard) (block []byte, rows int64, ok bool) {
+func (q *openQuery) take(shard *scatterShard) (block []byte, rows int64, ok bool) {
 	c := q.c
 	for {
 		frames, err := shard.stream.Next()
@@ -158,7 +158,7 @@ func (q *openQuery) take(i int, shard *scatterShard) (block []byte, rows int64, 
 			return block, rows, true
 		}
 		if err != nil {
-			c.endStreams(&exec.SourceError{Source: slices.Index(c.started, i), Err: err})
+			c.endStreams(&exec.SourceError{Source: slices.Index(c.started, slices.Index(c.shards, shard)), Err: err})
 			return nil, 0, false
 		}
 		for len(frames) > 0 {

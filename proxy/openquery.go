@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strconv"
 
 	"shardproxy/exec"
@@ -33,10 +34,11 @@ type openQuery struct {
 	// pieces puts the rows of the shards in order; nil when a server finishes the query, so that
 	// its portal there has what the client gets.
 	pieces  *exec.Pieces
-	rowsAs  []byte // the formats of the rows that are held
-	asked   bool   // the shards have given a block each
-	block   int64  // how many rows are asked for at once
-	counted int64  // of what is held, in the metric
+	from    []*scatterShard // its sources
+	rowsAs  []byte          // the formats of the rows that are held
+	asked   bool            // the shards have given a block each
+	block   int64           // how many rows are asked for at once
+	counted int64           // of what is held, in the metric
 
 	// Where the client is, as in PostgreSQL's portals.
 	atStart, atEnd bool
@@ -73,6 +75,7 @@ func (c *scattering) declare(name string, o query.DeclareOptions) *wire.Error {
 		return errCursorExists(name)
 	}
 	c.text = c.text[o.Start:]
+	c.source = c.text
 	c.opening = &openQuery{name: name, declared: true, scroll: o.Scroll}
 	// To go back one server must have all rows.
 	c.options.NoMerge = o.Scroll
@@ -208,7 +211,9 @@ func (s *session) newPortalName() string {
 // portalFrames makes a portal of a part on one shard, and has it described.
 func (c *scattering) portalFrames(shard int, part *router.Part) []byte {
 	q := c.opening
-	frames := wire.AppendParse(c.s.closing(shard), "", parseRest(part))
+	// When the shards are begun anew, one of the first try is there.
+	frames := wire.AppendClose(c.s.closing(shard), 'P', q.on)
+	frames = wire.AppendParse(frames, "", parseRest(part))
 	if q.scroll {
 		// Only a cursor can go back. It takes the parameters as any statement does.
 		frames = wire.AppendFrame(frames, wire.MsgBind, []byte("\x00\x00"), part.Bind)
@@ -226,7 +231,18 @@ func (c *scattering) openMerge(part *router.Part, o exec.MergeOptions, columns [
 	q := c.opening
 	q.on, q.formats = c.s.newPortalName(), c.asks.formats
 	agree := true
-	c.prepare(c.start(func(shard *scatterShard) []byte { return c.portalFrames(shard.index, part) }, syncFrame()), func(body []byte) {
+	q.from = nil
+	for _, shard := range c.shards {
+		if slices.Contains(c.merging, shard.index) {
+			q.from = append(q.from, shard)
+		}
+	}
+	c.prepare(c.start(func(shard *scatterShard) []byte {
+		if !slices.Contains(q.from, shard) {
+			return nil
+		}
+		return c.portalFrames(shard.index, part)
+	}, wire.AppendEmpty(nil, wire.MsgSync)), func(body []byte) {
 		if agree = agree && c.agrees(body); agree && columns == nil {
 			columns = append([]byte(nil), body...)
 		}
@@ -242,7 +258,7 @@ func (c *scattering) openMerge(part *router.Part, o exec.MergeOptions, columns [
 		}
 		q.visible, q.hidden = len(readColumns(q.columns)), o.Hidden
 		q.block = firstBlock
-		q.pieces = exec.NewPieces(len(c.shards), o)
+		q.pieces = exec.NewPieces(len(q.from), o)
 	}
 }
 
@@ -260,7 +276,7 @@ func (c *scattering) openFinal(part *router.Part) {
 			return nil
 		}
 		return c.portalFrames(shard.index, part)
-	}, syncFrame()), func(body []byte) {
+	}, wire.AppendEmpty(nil, wire.MsgSync)), func(body []byte) {
 		if wrong := c.sameColumns(readColumns(body)); wrong != nil {
 			c.fail(wrong, nil, -1)
 		}

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 	"time"
 
 	"shardproxy/query"
@@ -452,8 +451,7 @@ func (s *session) scanned() (n need, ok bool) {
 	var unnamed *router.Plan
 	var portals [][]byte // with a name, bound by the request
 	unnamedBound := false
-	intent, bound, parsed, executed := true, 0, 0, 0
-	scatters := false // what is bound
+	intent, bound, parsed, executed, scatters := true, 0, 0, 0, false
 	var parsedName, boundName []byte
 	for off := 0; ; {
 		if off > scanMax {
@@ -481,13 +479,11 @@ func (s *session) scanned() (n need, ok bool) {
 			if !whole {
 				return need{}, false
 			}
-			s.closes("") // as PostgreSQL does
 			p := s.planInto(trimNUL(body))
 			s.runs(p)
 			n := s.needOf(p)
 			s.locate(&n, p, trimNUL(body), nil, nil)
-			s.placeCursor(&n, p)
-			n.pieces = s.names(p) || n.all && declares(p)
+			s.queriesAhead(&n, p)
 			n.script = s.needsScript(&n, p)
 			return n, true
 		case wire.MsgParse:
@@ -533,9 +529,7 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 			s.runs(p)
 			s.bindsTo(&n, p, nm, after)
-			s.placeCursor(&n, p)
-			scatters = scatters || n.all && p != nil && p.Scatters()
-			n.pieces = n.pieces || s.names(p) || n.all && p != nil && p.Scatters() && (len(portal) > 0 || declares(p))
+			scatters = s.bindsAhead(&n, p, portal) || scatters
 			if p == nil {
 				intent, n.replica = false, false
 			} else {
@@ -548,27 +542,12 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 		case wire.MsgExecute:
 			intent, executed = intent && bound > 0, executed+1
-			n.pieces = n.pieces || scatters && len(body) > 4 && binary.BigEndian.Uint32(body[len(body)-4:]) != 0
-			if portal := cut(body); (len(portal) > 0 || !unnamedBound) && !slices.ContainsFunc(portals, func(p []byte) bool { return bytes.Equal(p, portal) }) {
-				s.runs(s.boundBefore(portal))
-				n.pieces = n.pieces || s.cursors[string(portal)] != nil
-				if len(portal) == 0 && !unnamedBound && n.err == nil && s.spread != nil && s.spread.noUnnamed && s.cursors[""] == nil {
-					n.err = errNoPortal(portal)
-				}
-				if s.spread != nil && n.shard == router.AnyShard {
-					if at, ok := s.spread.portals[string(portal)]; ok {
-						n.shard = at
-					}
-				}
-			}
+			s.executesAhead(&n, body, scatters, portals, unnamedBound)
 		case wire.MsgDescribe, wire.MsgClose:
 			if kind == wire.MsgClose && len(body) > 1 && body[0] == 'S' && len(cut(body[1:])) > 0 {
 				s.ahead.names(aheadText{name: cut(body[1:])})
 			}
-			if kind == wire.MsgDescribe && len(body) > 1 && body[0] == 'P' && s.cursors[string(cut(body[1:]))] != nil {
-				portal := cut(body[1:])
-				n.pieces = n.pieces || !unnamedBound && len(portal) == 0 || len(portal) > 0 && !slices.ContainsFunc(portals, func(p []byte) bool { return bytes.Equal(p, portal) })
-			}
+			n.pieces = n.pieces || kind == wire.MsgDescribe && s.describesAhead(body, portals, unnamedBound)
 			n.odd = n.odd || kind == wire.MsgClose || len(body) == 0 || body[0] != 'P'
 		case wire.MsgSync:
 			n.batch = n.batch || n.pieces || scatters && executed != 1 || n.all && (n.odd || parsed > 0 && (parsed > 1 || !bytes.Equal(parsedName, boundName)))

@@ -128,7 +128,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		c.notices = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
 	}
 	c.promised = r.told
-	if r.limit > 0 && r.opens == nil && !declares(r.plan) {
+	if r.limit > 0 && r.opens == nil && !declares(r.plan) && r.plan.Single.Kind != query.KindDML {
 		return errLimited()
 	}
 	if c.opening != nil && (c.explain != "" || r.plan.Single != nil && r.plan.Single.Kind != query.KindSelect) {
@@ -138,9 +138,13 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		if e := c.declare(r.plan.Single.Target, o); e != nil {
 			return e
 		}
-		c.source, c.values.Text = c.text, []byte(c.text)
+		c.values.Text = []byte(c.text)
 	}
 	if c.opening != nil {
+		if !r.plan.Single.Reads {
+			return wire.Errorf("0A000", "rows that are locked on several shards cannot be read in pieces: more would be locked than have been read").
+				WithHint("Read them all at once.")
+		}
 		c.opening.c = c
 	}
 	r.scatter = c

@@ -52,7 +52,7 @@ func (c *scattering) finish(inputs []gathered) {
 		c.openFinal(&part)
 		return
 	}
-	tail := append(describePortal(), executeSync()...)
+	tail := append(describePortal(), executeClose()...)
 	first := c.shards[0]
 	sources := c.start(func(shard *scatterShard) []byte {
 		if shard != first {

@@ -249,7 +249,7 @@ func (c *scattering) read(inputs []gathered) bool {
 		}
 		part.Bind = append(part.Bind, formats...)
 		return partFrames(&part, true, describePortal())
-	}, executeSync())
+	}, executeClose())
 	if c.err != nil {
 		return false
 	}

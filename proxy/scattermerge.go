@@ -65,7 +65,7 @@ func (c *scattering) merge() {
 			return nil
 		}
 		return frames
-	}, executeSync())
+	}, executeClose())
 	if c.err != nil {
 		return
 	}

@@ -11,14 +11,17 @@ import (
 // describePortal asks for the columns of the unnamed portal.
 func describePortal() []byte { return wire.AppendFrame(nil, wire.MsgDescribe, []byte("P\x00")) }
 
-// executeSync runs the unnamed portal and ends the request. The portal is closed, for it is not the client's: that one
-// would find what the servers have in it.
+// executeSync runs the unnamed portal and ends the request.
 func executeSync() []byte {
-	return wire.AppendEmpty(wire.AppendClose(wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5)), 'P', ""), wire.MsgSync)
+	return wire.AppendEmpty(wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5)), wire.MsgSync)
 }
 
-// syncFrame ends a request that runs nothing more.
-func syncFrame() []byte { return wire.AppendEmpty(nil, wire.MsgSync) }
+// executeClose is executeSync of a portal that is closed behind it, for it is not the client's, who would find what the
+// servers have in it.
+func executeClose() []byte {
+	frames := wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5))
+	return wire.AppendEmpty(wire.AppendClose(frames, 'P', ""), wire.MsgSync)
+}
 
 // startTries bounds how often shards are begun anew that took too long for a window.
 const startTries = 3
@@ -43,7 +46,7 @@ func (c *scattering) start(frames func(shard *scatterShard) []byte, rest []byte)
 	}
 	for tries := 1; ; tries++ {
 		sources, again := c.startTogether(all, rest, with)
-		if !again || tries == startTries || c.unwanted.Load() || c.opening != nil { // its portals are there already
+		if !again || tries == startTries || c.unwanted.Load() {
 			return sources
 		}
 		c.err, c.failed = nil, -1
@@ -91,7 +94,7 @@ func (c *scattering) startTogether(frames [][]byte, rest []byte, with []int) (so
 	}
 	switch {
 	case c.err != nil: // on one of the shards: those that are begun must end
-		c.more(syncFrame(), rest)
+		c.more(wire.AppendEmpty(nil, wire.MsgSync), rest)
 		return nil, false
 	case err == nil:
 		c.more(rest, rest)
@@ -101,7 +104,7 @@ func (c *scattering) startTogether(frames [][]byte, rest []byte, with []int) (so
 		c.fail(wire.AsError(err), nil, -1)
 		return nil, false
 	}
-	c.more(syncFrame(), rest)
+	c.more(wire.AppendEmpty(nil, wire.MsgSync), rest)
 	if c.endStreams(nil); c.err != nil {
 		return nil, false
 	}

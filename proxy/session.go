@@ -655,7 +655,6 @@ func (s *session) farewell(err error) {
 func (s *session) end() {
 	s.setPhase(phaseEnded)
 	s.leaveQueue()
-	s.closesAll()
 	s.dropBranches()
 	if s.lease != nil {
 		fate := pool.Dirty
