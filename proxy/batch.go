@@ -393,7 +393,7 @@ func (b *batch) execute(body []byte) *wire.Error {
 	if b.names(u.plan) {
 		return b.cursorUnit(u, limit)
 	}
-	if u.reads() && (limit > 0 || name != "") {
+	if u.reads() && (limit > 0 || name != "" || b.executesAgain()) {
 		u.executed, u.limit = true, limit
 		e := b.opening(u)
 		if e != nil {

@@ -88,6 +88,12 @@ func (b *batch) executes(q *openQuery, limit int64) error {
 	return nil
 }
 
+// executesAgain reports whether another Execute follows at once.
+func (b *batch) executesAgain() bool {
+	next := b.s.client.Buffered()
+	return len(next) > 0 && next[0] == wire.MsgExecute
+}
+
 // describes answers for the columns of an open query.
 func (b *batch) describes(q *openQuery) error {
 	s := b.s

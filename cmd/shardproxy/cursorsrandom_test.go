@@ -160,7 +160,7 @@ func TestPiecesRandom(t *testing.T) {
 				if before == 'E' && strings.HasPrefix(got[0], "error") && strings.HasPrefix(want[0], "error") && c.status == d.status {
 					continue // the portal may be on another shard than what failed, where nobody looks for it
 				}
-				if strings.Join(got, "") == `error ERROR|34000|portal "" does not exist`+"ready E" && strings.Join(want, "") != strings.Join(got, "") {
+				if strings.HasSuffix(strings.Join(got, ""), `error ERROR|34000|portal "" does not exist`+"ready E") && strings.Join(want, "") != strings.Join(got, "") {
 					break // what the unnamed portal has run to its end is forgotten here
 				}
 				if strings.Join(got, "\n") != strings.Join(want, "\n") {
