@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 # Two packages at a time, each with its own servers, is what two cores carry.
 PARALLEL ?= 2
-TIMEOUT ?= 20m
+TIMEOUT ?= 40m
 FUZZTIME ?= 10s
 
 build: ## compile everything; programs land in bin/

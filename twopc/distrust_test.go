@@ -154,13 +154,13 @@ func testWrongServers(t *testing.T, f *fleet) {
 	says(1, `its server is shard "s9" of cluster `+f.cluster)
 	f.do(1, "UPDATE shardproxy.cluster SET shard = 'it''s: süd', id = '"+someCluster+"'")
 	says(1, "of cluster "+someCluster)
-	f.do(1, "UPDATE shardproxy.cluster SET id = '"+f.cluster+"', schema_version = 4")
-	says(1, "schema version 4")
+	f.do(1, "UPDATE shardproxy.cluster SET id = '"+f.cluster+"', schema_version = schema_version + 1")
+	says(1, fmt.Sprintf("schema version %d", metadata.Version+1))
 	var version *metadata.VersionError
 	if !errors.As(r.Stats().Shards[1].Err, &version) {
 		t.Error("no VersionError")
 	}
-	f.do(1, "UPDATE shardproxy.cluster SET schema_version = 3; ALTER SCHEMA shardproxy RENAME TO away")
+	f.do(1, "UPDATE shardproxy.cluster SET schema_version = schema_version - 1; ALTER SCHEMA shardproxy RENAME TO away")
 	says(1, "does not exist")
 	f.do(1, "ALTER SCHEMA away RENAME TO shardproxy")
 	f.round(r)

@@ -108,7 +108,7 @@ func batchFails(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	b := &pgx.Batch{}
 	b.Queue("INSERT INTO customers (id, name) VALUES (2001, 'y')")
 	b.Queue("INSERT INTO customers (id, name) VALUES (2002, 'y')")
-	b.Queue("SELECT * FROM customers FOR UPDATE")
+	b.Queue("SELECT * FROM customers LIMIT 2 FOR UPDATE")
 	if said, err := batched(t, c, b); sqlState(err) != "0A000" {
 		t.Errorf("%q, %v", said, err)
 	}

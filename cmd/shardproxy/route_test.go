@@ -107,11 +107,11 @@ func TestRouteCommand(t *testing.T) {
 // routesFiles: flags, files and what is wrong with them.
 func routesFiles(t *testing.T, s *shardedProgram, dump string) {
 	file := filepath.Join(t.TempDir(), "queries.sql")
-	if err := os.WriteFile(file, []byte("-- first\nSELECT 1;\n\nSELECT id\nFROM orders FOR UPDATE;"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("-- first\nSELECT 1;\n\nSELECT id\nFROM orders LIMIT 2 FOR UPDATE;"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	want := file + ":2: SELECT 1\n  Route: any shard\n  Node: primary or replica\n" +
-		file + ":4: SELECT id FROM orders FOR UPDATE\n  Route: refused (0A000, command)\n"
+		file + ":4: SELECT id FROM orders LIMIT 2 FOR UPDATE\n  Route: refused (0A000, command)\n"
 	base := []string{"route", "-c", s.path, "--role", "app", "--catalog"}
 	with := func(more ...string) outcome {
 		return call(t, "SELECT 1", append(append([]string{}, base...), more...)...)

@@ -58,7 +58,7 @@ func TestExplainScatter(t *testing.T) {
 	}
 	for sql, code := range map[string]string{
 		"EXPLAIN SELECT * FROM orders WHERE nosuch = 1": "42703", "EXPLAIN (ANALYZE) SELECT 1/(id-id) FROM orders": "22012",
-		"EXPLAIN (FORMAT json) SELECT * FROM orders": "0A000", "EXPLAIN SELECT * FROM orders FOR UPDATE": "0A000",
+		"EXPLAIN (FORMAT json) SELECT * FROM orders": "0A000", "EXPLAIN SELECT * FROM orders LIMIT 2 FOR UPDATE": "0A000",
 	} {
 		fails(t, c, sql, code)
 	}

@@ -100,8 +100,8 @@ var writtenScripts = []scriptCase{
 	{texts: []string{"COPY (SELECT key FROM settings ORDER BY 1) TO STDOUT; COPY (SELECT id FROM customers WHERE id = 1) TO STDOUT; COPY (SELECT id FROM customers WHERE id = 2) TO STDOUT; SELECT 1"}},
 
 	// Refused where they stand, as by an error there.
-	{texts: []string{"UPDATE customers SET name = 'a' WHERE id = 1; UPDATE settings SET value = 'b'; SELECT * FROM customers FOR UPDATE; UPDATE settings SET value = 'c'"}, refused: "rows of several shards are locked"},
-	{texts: []string{"UPDATE settings SET value = 'b'; BEGIN; UPDATE customers SET name = 'a' WHERE id = 1; COMMIT; SELECT * FROM customers FOR UPDATE; UPDATE settings SET value = 'c'"}, refused: "rows of several shards are locked"},
+	{texts: []string{"UPDATE customers SET name = 'a' WHERE id = 1; UPDATE settings SET value = 'b'; SELECT * FROM customers LIMIT 2 FOR UPDATE; UPDATE settings SET value = 'c'"}, refused: "rows of several shards are locked"},
+	{texts: []string{"UPDATE settings SET value = 'b'; BEGIN; UPDATE customers SET name = 'a' WHERE id = 1; COMMIT; SELECT * FROM customers LIMIT 2 FOR UPDATE; UPDATE settings SET value = 'c'"}, refused: "rows of several shards are locked"},
 }
 
 // migration is a file as migration tools send them: definitions of all kinds, and rows.
@@ -205,7 +205,7 @@ func (g *scriptGenerator) statement() string {
 	case 37:
 		return fmt.Sprintf("SELECT count(*) FROM orders WHERE customer_id = %d", id)
 	case 38:
-		return "SELECT * FROM customers FOR UPDATE"
+		return "SELECT * FROM customers LIMIT 2 FOR UPDATE"
 	}
 	return fmt.Sprintf("SELECT %d AS n", n)
 }

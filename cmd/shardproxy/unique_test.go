@@ -89,11 +89,15 @@ func (u *uniqueIDs) keys() {
 	fails(u.t, u.c, "INSERT INTO kinds VALUES (shardproxy.unique_id(), shardproxy.unique_id()::text)", "0A000")
 	for _, sql := range []string{
 		"INSERT INTO people VALUES (shardproxy.unique_id(), generate_series(1, 3)::text)",
-		"INSERT INTO people SELECT shardproxy.unique_id(), 'x' FROM generate_series(1, 3)",
 		"INSERT INTO people VALUES (shardproxy.unique_id() + 1, 'x')",
 	} {
 		fails(u.t, u.c, sql, "0A000")
 	}
+	must(u.t, u.c, "INSERT INTO people SELECT shardproxy.unique_id(), 'made by a server' FROM generate_series(1, 3)")
+	if got := one(u.t, u.c, "SELECT count(DISTINCT id)::text FROM people WHERE name = 'made by a server'"); got != "3" {
+		u.t.Errorf("%s ids for 3 rows", got)
+	}
+	must(u.t, u.c, "DELETE FROM people WHERE name = 'made by a server'")
 }
 
 func (u *uniqueIDs) columns() {

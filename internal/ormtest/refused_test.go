@@ -50,7 +50,7 @@ func TestRefused(t *testing.T) {
 		code   string
 		sql    []string // the last one is refused
 	}{
-		{4, "0A000", []string{"SELECT * FROM customers FOR UPDATE"}},
+		{4, "0A000", []string{"SELECT * FROM customers LIMIT 2 FOR UPDATE"}},
 	} {
 		if !strings.Contains(string(text), fmt.Sprintf("\n| %d |", r.number)) {
 			t.Errorf("refused.md has no number %d", r.number)
