@@ -88,7 +88,7 @@ func (s *session) obeyWaiting() error {
 		return errTerminated()
 	case s.flag(controlCancel):
 		s.cancels.take()()
-		return wire.Errorf("57014", "canceling statement due to user request")
+		return errUserCancel()
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (c *copyIn) watched() (end func()) {
 func (c *copyIn) fill() {
 	client := c.s.client
 	if c.unwanted.Load() {
-		c.err = wire.Errorf("57014", "canceling statement due to user request")
+		c.err = errUserCancel()
 		if own := c.s.deadlocked(c.err); own != nil {
 			c.err = own
 		}

@@ -91,7 +91,7 @@ func sameFormats(a, b []byte, columns int) bool {
 func (q *openQuery) fetch(wants int, left int64) bool {
 	c := q.c
 	if c.unwanted.Load() {
-		c.fail(wire.Errorf("57014", "canceling statement due to user request"), nil, -1)
+		c.fail(errUserCancel(), nil, -1)
 		return false
 	}
 	n := q.block

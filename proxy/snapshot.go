@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"shardproxy/twopc"
 	"shardproxy/wire"
 )
 
@@ -193,28 +194,12 @@ func (s *session) enter(shards []int) (w Window, e *wire.Error) {
 	s.task.aside(func() {
 		ctx, cancel := context.WithCancelCause(s.server.ctx)
 		defer cancel(nil)
-		done, over := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(over)
-			tick := time.NewTicker(copyPoll)
-			defer tick.Stop()
-			for {
-				select {
-				case <-done:
-					return
-				case <-tick.C:
-					if s.cancelWanted() {
-						cancel(errUserCancel())
-					}
-				}
-			}
-		}()
+		watch := &watcher{s: s, giveUp: func() { cancel(errUserCancel()) }}
+		defer watch.begin()()
 		var err error
 		if w, err = s.db.Fence.Enter(ctx, shards); err != nil {
 			e = wire.AsError(err)
 		}
-		close(done)
-		<-over
 	})
 	return w, e
 }
@@ -225,10 +210,6 @@ func errUserCancel() *wire.Error {
 
 // snapshotSQL fixes the transaction's snapshot, if that is not done, and gives it.
 const snapshotSQL = "SELECT pg_catalog.pg_current_snapshot()"
-
-// maxSnapshotAge is how old the snapshot of a transaction may be that comes to another shard: what
-// was committed behind an older one is no longer known. See twopc.MaxSnapshotAge.
-const maxSnapshotAge = 30 * time.Minute
 
 // seesAlike checks that no transaction over several shards has been committed behind the
 // snapshots of the transaction's shards.
@@ -243,7 +224,7 @@ func (s *session) seesAlike(w Window, shards []int) *wire.Error {
 		if len(rows) != 1 || len(rowFields(rows[0][5:])) != 1 {
 			return wire.Errorf("XX000", "a server does not tell the snapshot").WithDetail("Node %s.", l.Address())
 		}
-		unseen := time.Since(s.spread.began) > maxSnapshotAge
+		unseen := time.Since(s.spread.began) > twopc.MaxSnapshotAge
 		if !unseen {
 			s.task.aside(func() { unseen, err = w.Unseen(s.server.ctx, i, string(rowFields(rows[0][5:])[0])) })
 		}
