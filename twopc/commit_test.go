@@ -113,7 +113,7 @@ func testRefused(t *testing.T, f *fleet) {
 			if test.ctx == nil && !strings.Contains(err.Detail, "Shard "+f.shards[test.part].name+".") {
 				t.Errorf("detail %q", err.Detail)
 			}
-			f.round(r)
+			f.rounds(r)
 			if on := f.where(id); on != "000" || f.prepared() != 0 {
 				t.Errorf("the row is on %s, %d prepared", on, f.prepared())
 			}
@@ -156,7 +156,7 @@ func testContextEnds(t *testing.T, f *fleet) {
 		if outcome != test.want || (err == nil) != (outcome == Committed) || err != nil && err.Code != "57014" {
 			t.Errorf("%s: %v, %v", test.step, outcome, err)
 		}
-		f.round(r)
+		f.rounds(r)
 		if bad := wrong(outcome, f.where(id)); bad != "" || f.prepared() != 0 {
 			t.Errorf("%s: %s, %d prepared", test.step, bad, f.prepared())
 		}
@@ -216,6 +216,7 @@ func testLocalRole(t *testing.T, f *fleet) {
 	if bad := wrong(outcome, f.where(1)); outcome != Committed || err != nil || bad != "" {
 		t.Error(outcome, err, bad)
 	}
+	eventually(t, "counted", func() bool { return r.Stats().Committed > 0 })
 	if s := r.Stats(); s.Committed != 1 || f.value(0, "SELECT decided_by FROM shardproxy.commits") != "clerk" {
 		t.Errorf("%+v", s)
 	}

@@ -213,7 +213,7 @@ func TestPromotion(t *testing.T) {
 	if f.prepared() != 2 {
 		t.Errorf("%d prepared", f.prepared())
 	}
-	f.round(r)
+	f.rounds(r)
 	r.sweep(t.Context())
 	for id, outcome := range outcomes {
 		if bad := wrong(outcome, f.where(id)); bad != "" {

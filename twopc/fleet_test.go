@@ -29,10 +29,19 @@ func (f *fleet) each(t *testing.T, tests map[string]func(*testing.T, *fleet)) {
 			t.Cleanup(func() {
 				one.close()
 				for i := range one.shards {
+					one.clear(i)
 					one.do(i, "TRUNCATE t, shardproxy.commits; DROP FUNCTION IF EXISTS look CASCADE")
 				}
 			})
 			test(t, one)
 		})
+	}
+}
+
+// clear rolls back what a test that failed has left prepared: it would hold its locks for good.
+func (f *fleet) clear(shard int) {
+	s := f.shards[shard]
+	for _, row := range s.node.Rows(s.database, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()") {
+		f.rollBackPrepared(shard, row[0])
 	}
 }

@@ -174,6 +174,10 @@ func (c *client) Exec(ctx context.Context, sql string) error {
 			return err
 		}
 	}
+	if ctx.Err() != nil { // pgconn would keep the connection when nothing was sent
+		c.cut()
+		return ctx.Err()
+	}
 	_, err := c.pg.Exec(ctx, sql).ReadAll()
 	var said *pgconn.PgError
 	if errors.As(err, &said) {
@@ -297,6 +301,13 @@ func (f *fleet) round(r *Resolver) {
 	for i := range r.sessions {
 		r.drop(i)
 	}
+}
+
+// rounds are rounds of a closed resolver until nothing is prepared: a server may not have seen yet
+// that a connection is gone.
+func (f *fleet) rounds(r *Resolver) {
+	f.t.Helper()
+	eventually(f.t, "everything is finished", func() bool { f.round(r); return f.prepared() == 0 })
 }
 
 func (f *fleet) commit(ctx context.Context, r *Resolver, parts []Part) (Outcome, *wire.Error) {
