@@ -229,14 +229,12 @@ func (c *commit) enclose(ctx context.Context) error {
 // decide writes the decision into the first part's transaction and makes that
 // one ready to commit.
 func (c *commit) decide(ctx context.Context) error {
-	err := c.parts[0].Conn.Exec(ctx, durable+"SELECT shardproxy.decide('"+c.gid+"')")
+	err := c.parts[0].Conn.Exec(ctx, durable+"SELECT shardproxy.decide('"+c.gid+"'); "+ready)
 	var said *wire.Error
-	if errors.As(err, &said) && said.Code == codeUnique {
+	// Constraints of the client's, which are checked behind, say 23505 too, of other keys.
+	if errors.As(err, &said) && said.Code == codeUnique && strings.Contains(said.Detail, c.gid) {
 		err = wire.Errorf("40001", "the transaction was given up before it could commit").
 			WithDetail("It took so long to commit on all shards that recovery rolled it back.").WithHint("Try the transaction again.").WithCause(err)
-	}
-	if err == nil {
-		err = c.parts[0].Conn.Exec(ctx, ready)
 	}
 	c.states[0] = after(err, open)
 	return err

@@ -19,9 +19,22 @@ type scripted struct {
 func (s *scripted) Exec(_ context.Context, sql string) error {
 	s.log = append(s.log, sql)
 	if step := stepOf(sql); step != "" && step == s.step {
-		return s.err
+		return naming(s.err, sql)
 	}
 	return nil
+}
+
+// naming is an error that names the transaction that sql decides.
+func naming(err error, sql string) error {
+	var said *wire.Error
+	_, gid, ok := strings.Cut(sql, "decide('")
+	if !ok || !errors.As(err, &said) {
+		return err
+	}
+	e := *said
+	gid, _, _ = strings.Cut(gid, "'")
+	e.Detail = strings.ReplaceAll(e.Detail, "GID", gid)
+	return &e
 }
 
 // TestOutcomes gives each statement each kind of error.
@@ -40,9 +53,9 @@ func TestOutcomes(t *testing.T) {
 		{"prepare", 1, ended, RolledBack, "57P01", [2]string{"ROLLBACK", "PREPARE TRANSACTION"}},
 		{"prepare", 1, broken, RolledBack, "08006", [2]string{"ROLLBACK", "PREPARE TRANSACTION"}},
 		{"decide", 0, refusal, RolledBack, "42501", [2]string{"ROLLBACK", "ROLLBACK PREPARED"}},
-		{"decide", 0, wire.Errorf("23505", "there already"), RolledBack, "40001", [2]string{"ROLLBACK", "ROLLBACK PREPARED"}},
+		{"decide", 0, wire.Errorf("23505", "there already").WithDetail("Key (gid)=(GID) already exists."), RolledBack, "40001", [2]string{"ROLLBACK", "ROLLBACK PREPARED"}},
 		{"decide", 0, broken, RolledBack, "08006", [2]string{"decide", "ROLLBACK PREPARED"}},
-		{"ready", 0, wire.Errorf("23505", "the client's own"), RolledBack, "23505", [2]string{"ROLLBACK", "ROLLBACK PREPARED"}},
+		{"decide", 0, wire.Errorf("23505", "the client's own").WithDetail("Key (id)=(1) already exists."), RolledBack, "23505", [2]string{"ROLLBACK", "ROLLBACK PREPARED"}},
 		{"commit", 0, refusal, RolledBack, "42501", [2]string{"ROLLBACK", "ROLLBACK PREPARED"}},
 		{"commit", 0, ended, Unknown, "08007", [2]string{"COMMIT", "PREPARE TRANSACTION"}},
 		{"commit", 0, proxys, Unknown, "08007", [2]string{"COMMIT", "PREPARE TRANSACTION"}},
@@ -69,7 +82,7 @@ func TestOutcomes(t *testing.T) {
 		}
 		// The Resolver hears of what may be left, and of nothing else.
 		left := len(r.abandoned) == 1
-		if want := test.err != refusal && test.step != "decide" && test.step != "ready" && !strings.Contains(test.err.Error(), "42704") ||
+		if want := test.err != refusal && test.step != "decide" && !strings.Contains(test.err.Error(), "42704") ||
 			test.step == "commit prepared" && test.err == refusal; left != want || len(r.live) != 0 {
 			t.Errorf("%s, %v: left: %t", test.step, test.err, left)
 		}

@@ -209,9 +209,8 @@ func streamsAll(t *testing.T, s *scatterProcess, r *rowReader, want int, ordered
 	eventually(t, "both shards wait for the client to read", func() bool { return s.waiting(t) == 2 })
 	if want == 1000000 {
 		<-time.After(2 * time.Second) // as long as no client does by chance
-		if s.waiting(t) != 2 {
-			t.Error("a shard does not wait any more, and nobody reads")
-		}
+		// The kernel may have made more room meanwhile; what the process takes is measured.
+		eventually(t, "both shards wait still, for nobody reads", func() bool { return s.waiting(t) == 2 })
 	}
 	n, last := 1, -1
 	for i, there := range seen {

@@ -67,6 +67,11 @@ func (m *measurement) report() string {
 	if m.scatter != nil {
 		fmt.Fprintf(&b, "\n### Queries over several shards\n\n%s", m.scatterTable().markdown())
 	}
+	if m.transfers != nil {
+		fmt.Fprintf(&b, "\n### Transactions over two shards\n\n%s", m.transferTable().markdown())
+		fmt.Fprintf(&b, "\n### TPC-B, each transaction on one shard\n\n%s", m.tpcbTable().markdown())
+		fmt.Fprintf(&b, "\n### Totals under %d transfers a second\n\n%s", transfersRate, m.totalTable().markdown())
+	}
 	if m.cold != nil {
 		fmt.Fprintf(&b, "\n### Clients that come at once\n\n%s", m.coldTable().markdown())
 	}

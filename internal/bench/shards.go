@@ -61,7 +61,10 @@ func (m *measurement) measureShards(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return m.measureScatter(ctx, shards)
+	if err := m.measureScatter(ctx, shards); err != nil {
+		return err
+	}
+	return m.measureTransactions(ctx, shards)
 }
 
 // runKeyed measures a row of the keyed statements for one side. Inserts find an
@@ -197,6 +200,7 @@ func (m *measurement) keyedGoals() []goal {
 	}
 	if m.scatter != nil {
 		goals = append(goals, m.scatterGoals()...)
+		goals = append(goals, m.transactionGoals()...)
 	}
 	return goals
 }

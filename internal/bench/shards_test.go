@@ -19,7 +19,7 @@ func TestShardsAreConfigured(t *testing.T) {
 	c.overShards("127.0.0.1:7004")
 	parsed := parsedSettings(t, c)
 	d := parsed.Databases[0]
-	if len(d.Shards) != 2 || d.Name != shardsDatabase || len(d.Tables) != 3 || d.Pool.Size != c.poolSize {
+	if len(d.Shards) != 2 || d.Name != shardsDatabase || len(d.Tables) != 8 || d.Pool.Size != c.poolSize {
 		t.Errorf("%+v", d)
 	}
 	if changed := config.Diff(parsedSettings(t, baseSettings()), parsed); len(changed) == 0 {

@@ -111,6 +111,7 @@ func (s *shardStage) makeTables(ctx context.Context) error {
 		"CREATE UNLOGGED TABLE " + copyTable + " (aid bigint, v text)",
 		fmt.Sprintf("GRANT ALL ON %s, %s TO %s, %s", insertsTable, copyTable, userName, pgbenchUser),
 	}
+	writable = append(writable, transactionTables(userName+", "+pgbenchUser)...)
 	accounts := []string{
 		"CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84))",
 		"GRANT ALL ON pgbench_accounts TO " + userName,
@@ -169,7 +170,7 @@ func (s *shardStage) startProxy(ctx context.Context) error {
 // overShards lets the settings serve two shards.
 func (c *settings) overShards(second string) {
 	c.database, c.second, c.control = shardsDatabase, second, pgcluster.Superuser
-	c.tables = fmt.Sprintf("pgbench_accounts: {key: aid}, %s: {key: aid}, %s: {key: aid}", insertsTable, copyTable)
+	c.tables = fmt.Sprintf("pgbench_accounts: {key: aid}, %s: {key: aid}, %s: {key: aid}", insertsTable, copyTable) + ", " + transactionRules
 }
 
 // awaitTables waits until the program knows the tables: until then it says

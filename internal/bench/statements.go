@@ -29,6 +29,9 @@ type measurement struct {
 	keyed      rounds // rows are those of keyedRow
 	keyedCopy  rounds
 	scatter    rounds // rows are names of scatterStatements
+	transfers  rounds // rows are acrossRow and withinRow
+	tpcb       rounds // rows are those of tpcbRows
+	totals     rounds // rows are those of totalRows
 	cold       rounds
 	idle       rounds // rows are numbers of clients
 	// saturations holds, by numbers of clients, what the server itself can do.
