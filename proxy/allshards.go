@@ -145,9 +145,6 @@ func (s *session) enlistAt(own bool, level string, shards []int) *wire.Error {
 		if err := s.acquire(need{shard: shards[0], primary: true}); err != nil {
 			return s.endOwnTx(own, wire.AsError(err))
 		}
-		if e := s.awaitReplies(); e != nil {
-			return s.endOwnTx(own, e)
-		}
 	}
 	if e := s.extendAll(shards); e != nil {
 		return s.endOwnTx(own, e)
@@ -170,7 +167,7 @@ func (s *session) extendAll(shards []int) *wire.Error {
 		}
 	}
 	if len(fresh) == 0 {
-		return nil
+		return s.awaitReplies()
 	}
 	if e := s.mayExtend(fresh[0]); e != nil {
 		return e
@@ -188,6 +185,9 @@ func (s *session) endOwnTx(own bool, e *wire.Error) *wire.Error {
 	}
 	s.begun = nil
 	if s.lease != nil && s.tx == 'T' {
+		if lost := s.awaitReplies(); lost != nil && lost.IsFatal() {
+			return lost
+		}
 		if err := s.finish(false); err != nil {
 			return wire.AsError(err)
 		}
@@ -256,10 +256,7 @@ func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
 		if err != nil {
 			if at >= 0 && !isLost(err) && s.tx == 'T' {
 				// The client's next statement is to fail, as this one did.
-				failed := s.spread.branches[at]
-				s.spread.branches[at] = branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: s.spread.wrote}
-				s.parkLease()
-				s.unpark(failed)
+				s.swap(at)
 				s.fresh = false
 			}
 			return a, s.allFailed(l, a, err)

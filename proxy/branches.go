@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"shardproxy/pool"
@@ -70,6 +71,8 @@ type branch struct {
 	lease *pool.Server
 	base  *pool.Settings // what it has set when the transaction rolls back
 	wrote bool
+	// owed are the answers to its BEGIN that were not read yet: see beginOnAll.
+	owed expects
 }
 
 // TwoPhase commits over several shards; the program's cluster does, by twopc.Commit.
@@ -136,13 +139,18 @@ func staysOnServer(p *router.Plan) bool {
 	if p.Effects&query.EffectCatalog != 0 {
 		effects &^= query.EffectTemp // dropped, not made
 	}
-	return effects != 0
+	return effects != 0 || calls(p, "pg_export_snapshot") // which PREPARE TRANSACTION refuses
 }
 
 // notifies reports whether the plan sends notifications, which are to go out if all shards commit.
 func notifies(p *router.Plan) bool {
+	return calls(p, "pg_notify") || p.Statement != nil && slices.ContainsFunc(p.Statement.Commands, func(c query.Command) bool { return c.Kind == query.KindNotify })
+}
+
+// calls reports whether the plan's text calls a function of PostgreSQL's own.
+func calls(p *router.Plan, function string) bool {
 	return p.Statement != nil && slices.ContainsFunc(p.Statement.Commands, func(c query.Command) bool {
-		return c.Kind == query.KindNotify || slices.ContainsFunc(c.Functions, func(f query.Name) bool { return f.Name == "pg_notify" })
+		return slices.ContainsFunc(c.Functions, func(f query.Name) bool { return f.Name == function })
 	})
 }
 
@@ -161,17 +169,19 @@ func (s *session) extend(shard int) *wire.Error {
 	if e := s.mayExtend(shard); e != nil {
 		return e
 	}
-	m := s.spread
-	at := m.branchOn(shard)
+	at := s.spread.branchOn(shard)
 	if at < 0 {
 		return s.join([]int{shard})
 	}
-	from := branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: m.wrote}
-	s.parkLease()
-	to := m.branches[at]
-	m.branches[at] = from
-	s.unpark(to)
+	s.swap(at)
 	return nil
+}
+
+// swap makes a parked connection the lease, in whose place the lease is parked.
+func (s *session) swap(at int) {
+	to := s.spread.branches[at]
+	s.spread.branches[at] = s.parkLease()
+	s.unpark(to)
 }
 
 // mayExtend reports why the transaction cannot come to a shard.
@@ -195,8 +205,7 @@ func (s *session) mayExtend(shard int) *wire.Error {
 // lease.
 func (s *session) beginOn(shard int) *wire.Error {
 	m := s.spread
-	from := branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: m.wrote}
-	s.parkLease()
+	from := s.parkLease()
 	s.begun = &begunTx{text: m.begin, mark: m.mark, then: m.localsSQL() + s.savepointsSQL(), primary: true}
 	if err := s.acquire(need{shard: shard, primary: true}); err != nil {
 		s.begun = nil
@@ -238,17 +247,25 @@ func (s *session) savepointsSQL() string {
 	return b.String()
 }
 
-// parkLease takes the lease from the session, which keeps it.
-func (s *session) parkLease() {
+// parkLease takes the lease from the session, which keeps it as a branch.
+func (s *session) parkLease() branch {
+	b := branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: s.spread != nil && s.spread.wrote}
+	if !s.owed.empty() {
+		b.owed, s.owed, s.enlisting = s.owed, expects{}, false
+	}
 	s.task.release(s.lease.Socket())
 	s.lease, s.fresh = nil, false
 	s.leased.Store(nil)
+	return b
 }
 
 // unpark makes a parked connection the lease.
 func (s *session) unpark(b branch) {
 	s.moveTo(b.index)
 	s.lease, s.leaseBase, s.spread.wrote = b.lease, b.base, b.wrote
+	if !b.owed.empty() {
+		s.owed, s.enlisting = b.owed, true
+	}
 	s.leased.Store(b.lease)
 	s.task.adopt(b.lease.Socket())
 	s.setPhase(phaseActive)
@@ -262,8 +279,13 @@ func (s *session) dropBranches() {
 	if s.spread == nil {
 		return
 	}
-	for _, b := range s.spread.branches {
-		b.lease.Release(pool.Dirty)
+	for i := range s.spread.branches {
+		b := &s.spread.branches[i]
+		if b.owed.empty() {
+			b.lease.Release(pool.Dirty)
+		} else {
+			b.lease.Release(pool.Dead)
+		}
 	}
 	s.spread = nil
 	s.txMark.Store(0)
@@ -295,6 +317,32 @@ func (s *session) runOn(l *pool.Server, frames []byte, keep int) (a pool.Answer,
 		a, err = l.Run(s.server.ctx, frames, pool.RunOptions{Keep: keep, Cancelled: s.cancelWanted})
 	})
 	return a, s.ofVictim(&a, err)
+}
+
+// runOnAll is runOn for several parked connections at once. The errors are theirs, in order.
+func (s *session) runOnAll(branches []branch, frames []byte) []error {
+	answers, errs := make([]pool.Answer, len(branches)), make([]error, len(branches))
+	var mu sync.Mutex
+	wanted := true
+	cancelled := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		wanted = wanted && !s.cancelWanted()
+		return !wanted
+	}
+	s.task.aside(func() {
+		var group sync.WaitGroup
+		for i := range branches {
+			group.Go(func() {
+				answers[i], errs[i] = branches[i].lease.Run(s.server.ctx, frames, pool.RunOptions{Cancelled: cancelled})
+			})
+		}
+		group.Wait()
+	})
+	for i := range errs {
+		errs[i] = s.ofVictim(&answers[i], errs[i])
+	}
+	return errs
 }
 
 // cancelWanted reports whether what runs shall be cancelled.

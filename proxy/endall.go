@@ -100,13 +100,18 @@ func (s *session) onBranches(kind byte, size int, sql string) (done bool, err er
 	if s.tx == 'E' && !slices.ContainsFunc(s.executes, leavesFailed) {
 		return false, nil
 	}
-	for _, b := range s.spread.branches {
-		switch _, err := s.runOn(b.lease, wire.AppendQuery(nil, sql), 0); {
+	branches := slices.Clone(s.spread.branches)
+	var refused error
+	for i, err := range s.runOnAll(branches, wire.AppendQuery(nil, sql)) {
+		switch {
 		case isLost(err):
-			return true, s.branchLost(b, err)
-		case err != nil:
-			return true, s.refuseHere(kind, size, wire.AsError(err))
+			return true, s.branchLost(branches[i], err)
+		case refused == nil:
+			refused = err
 		}
+	}
+	if refused != nil {
+		return true, s.refuseHere(kind, size, wire.AsError(refused))
 	}
 	return false, nil
 }
@@ -322,13 +327,18 @@ func (r *recorder) Exec(ctx context.Context, sql string) error {
 // rollBack ends the transaction on the connections that are not lost; on one that has
 // none any more it does no harm.
 func rollBack(s *session, all []branch, results []error) {
+	answers := make([]pool.Answer, len(all))
+	var group sync.WaitGroup
 	for i, b := range all {
-		if isLost(results[i]) {
-			continue
+		if !isLost(results[i]) {
+			group.Go(func() {
+				answers[i], results[i] = b.lease.Run(s.server.ctx, wire.AppendQuery(nil, "ROLLBACK"), pool.RunOptions{})
+			})
 		}
-		var a pool.Answer
-		a, results[i] = b.lease.Run(s.server.ctx, wire.AppendQuery(nil, "ROLLBACK"), pool.RunOptions{})
-		s.takenBack = append(s.takenBack, a.Reported...)
+	}
+	group.Wait()
+	for i := range answers {
+		s.takenBack = append(s.takenBack, answers[i].Reported...)
 	}
 }
 

@@ -238,8 +238,7 @@ func (j *journalled) on(shard int, frames []byte) (a pool.Answer, lost bool, err
 		s.acted = true
 		return a, isLost(err), err
 	}
-	home := branch{index: s.index, lease: s.lease, base: s.leaseBase}
-	s.parkLease()
+	home := s.parkLease()
 	a, lost, err = j.away(shard, frames)
 	s.spread = &spreadTx{tied: true} // unpark has one
 	s.unpark(home)

@@ -57,6 +57,7 @@ type scattering struct {
 	wanted               context.Context // ends when it is not wanted any more
 	cancelWanted         context.CancelCauseFunc
 	inWindow             bool  // its parts begin in one window: see start
+	repeatable           bool  // they may run, and be run once more
 	started              []int // the shards of the streams
 	// opening is set for a query that is read in pieces.
 	opening *openQuery
@@ -91,7 +92,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	if e := s.unsteady(); e != nil {
 		return e
 	}
-	c := &scattering{s: s, context: s.planContext(), text: string(s.values.Text), failed: -1, options: s.db.scatterOptions()}
+	c := &scattering{s: s, context: s.planContext(), text: string(s.values.Text), failed: -1, options: s.db.scatterOptions(), repeatable: !r.plan.MayWrite}
 	if o := r.plan.Explain(); o != nil {
 		c.explain, c.text = c.text[:o.Start], c.text[o.Start:]
 	}
@@ -468,10 +469,7 @@ func (s *session) goTo(shard int) {
 	if at < 0 {
 		return
 	}
-	there := s.spread.branches[at]
-	s.spread.branches[at] = branch{index: s.index, lease: s.lease, base: s.leaseBase, wrote: s.spread.wrote}
-	s.parkLease()
-	s.unpark(there)
+	s.swap(at)
 	s.fresh = false
 }
 

@@ -72,7 +72,7 @@ func (c *scattering) startAtOnce(frames [][]byte, rest []byte) (sources []exec.S
 }
 
 // startTogether starts in a window. It may be tried again when what the shards see is not of one
-// moment; nothing has been run then.
+// moment; nothing has been run then, or nothing that has written.
 func (c *scattering) startTogether(frames [][]byte, rest []byte, with []int) (sources []exec.Source, again bool) {
 	w, err := c.s.db.Fence.Enter(c.wanted, with)
 	if err != nil {
@@ -88,23 +88,32 @@ func (c *scattering) startTogether(frames [][]byte, rest []byte, with []int) (so
 		<-c.shards[i].stream.Begun()
 	}
 	moved := c.elsewhere(w)
-	err = w.Leave()
-	if err == nil && moved != nil {
+	behind := rest
+	if c.err != nil || moved != nil {
+		behind = wire.AppendEmpty(nil, wire.MsgSync) // those that are begun must end
+	}
+	early := c.repeatable || c.err != nil || moved != nil
+	if early { // while the window is left; no row is looked at before that has counted
+		c.more(behind, rest)
+	}
+	if err = w.Leave(); err == nil {
 		err = moved
 	}
+	if !early {
+		if err != nil {
+			behind = wire.AppendEmpty(nil, wire.MsgSync)
+		}
+		c.more(behind, rest)
+	}
 	switch {
-	case c.err != nil: // on one of the shards: those that are begun must end
-		c.more(wire.AppendEmpty(nil, wire.MsgSync), rest)
+	case c.err != nil:
 		return nil, false
 	case err == nil:
-		c.more(rest, rest)
 		return sources, false
-	}
-	if rest == nil { // it runs already
+	case rest == nil: // it runs already
 		c.fail(wire.AsError(err), nil, -1)
 		return nil, false
 	}
-	c.more(wire.AppendEmpty(nil, wire.MsgSync), rest)
 	if c.endStreams(nil); c.err != nil {
 		return nil, false
 	}

@@ -87,6 +87,9 @@ func (s *session) level() (string, *wire.Error) {
 	if m.isolation != "" {
 		return m.isolation, nil
 	}
+	if e := s.awaitReplies(); e != nil {
+		return "", e
+	}
 	a, err := s.runOn(s.lease, wire.AppendQuery(nil, "SHOW transaction_isolation"), answerMax)
 	if err != nil {
 		return "", s.allFailed(s.lease, a, err)
@@ -124,6 +127,9 @@ func (s *session) join(shards []int) *wire.Error {
 	}
 	if !fixed {
 		return s.beginOnAll(shards)
+	}
+	if e := s.awaitReplies(); e != nil {
+		return e
 	}
 	before := s.partShards()
 	all := slices.Concat(before, shards)
@@ -165,19 +171,61 @@ func (s *session) beginAnew() *wire.Error {
 	return nil
 }
 
-// beginOnAll begins the transaction on shards; the replies of the last are owed.
+// beginOnAll begins the transaction on shards, at once: the last becomes the lease. Its replies may be
+// owed then, unless there is an error.
 func (s *session) beginOnAll(shards []int) *wire.Error {
-	for n, i := range shards {
-		if n > 0 {
-			if e := s.awaitReplies(); e != nil {
-				return e
+	var refused *wire.Error
+	for _, i := range shards {
+		// What is more than a BEGIN ahead, such as settings, is waited for.
+		if s.settling {
+			refused = s.awaitReplies()
+		}
+		if refused == nil {
+			if err := s.flush(); err != nil {
+				refused = wire.AsError(err)
 			}
 		}
-		if e := s.beginOn(i); e != nil {
-			return e
+		if refused == nil {
+			refused = s.beginOn(i)
+		}
+		if refused != nil {
+			break
 		}
 	}
-	return nil
+	if refused != nil && refused.IsFatal() {
+		return refused
+	}
+	e := s.awaitBegun()
+	if e == nil && refused != nil {
+		e = s.awaitReplies()
+	}
+	if refused == nil || e != nil && e.IsFatal() {
+		return e
+	}
+	return refused
+}
+
+// awaitBegun waits until the transaction is begun on its parked connections.
+func (s *session) awaitBegun() (first *wire.Error) {
+	for i := range s.spread.branches {
+		if s.spread.branches[i].owed.empty() {
+			continue
+		}
+		if err := s.flush(); err != nil {
+			return wire.AsError(err)
+		}
+		s.swap(i)
+		if e := s.awaitReplies(); first == nil {
+			first = e
+		} else if e != nil && e.IsFatal() {
+			first = e
+		}
+		if first != nil && first.IsFatal() {
+			return first
+		}
+		s.swap(i)
+	}
+	return first
 }
 
 // partShards returns the shards of the open transaction.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"shardproxy/internal/pgtest"
 	"shardproxy/wire"
 )
 
@@ -218,5 +219,31 @@ func testLocalRole(t *testing.T, f *fleet) {
 	eventually(t, "counted", func() bool { return r.Stats().Committed > 0 })
 	if s := r.Stats(); s.Committed != 1 || f.value(0, "SELECT decided_by FROM shardproxy.commits") != "clerk" {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestFullTable: a shard that can prepare nothing more refuses, and nothing is left anywhere.
+func TestFullTable(t *testing.T) {
+	f := &fleet{t: t}
+	for i := range 2 {
+		c := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_prepared_transactions": "1"}, MaxConnections: 30})
+		f.shards = append(f.shards, &server{name: shardName(i, 2), database: "app", node: c.Primary()})
+	}
+	f.init()
+	if err := f.as(1, "buyer", "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'somebody else''s'"); err != nil {
+		t.Fatal(err)
+	}
+	parts, _ := f.begin(1)
+	outcome, err := f.commit(t.Context(), nil, parts)
+	if outcome != RolledBack || err == nil || err.Code != "53200" || !strings.Contains(err.Hint, "max_prepared_transactions") {
+		t.Errorf("%v, %+v", outcome, err)
+	}
+	if on := f.where(1); on != "00" || f.prepared() != 1 {
+		t.Errorf("the row is on %s, %d prepared", on, f.prepared())
+	}
+	f.clear(1)
+	parts, _ = f.begin(2)
+	if outcome, err := f.commit(t.Context(), nil, parts); outcome != Committed || err != nil || f.where(2) != "11" {
+		t.Errorf("%v, %v, on %s", outcome, err, f.where(2))
 	}
 }

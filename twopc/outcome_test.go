@@ -50,6 +50,9 @@ func TestOutcomes(t *testing.T) {
 		ends    [2]string // the last statement of each part
 	}{
 		{"prepare", 1, refusal, RolledBack, "42501", [2]string{"ROLLBACK", "ROLLBACK"}},
+		{"prepare", 1, wire.Errorf("53100", "could not write: No space left on device"), RolledBack, "53100", [2]string{"ROLLBACK", "ROLLBACK"}},
+		{"prepare", 1, wire.Errorf("53200", "maximum number of prepared transactions reached"), RolledBack, "53200", [2]string{"ROLLBACK", "ROLLBACK"}},
+		{"decide", 0, wire.Errorf("53100", "could not extend file: No space left on device"), RolledBack, "53100", [2]string{"ROLLBACK", "ROLLBACK PREPARED"}},
 		{"prepare", 1, ended, RolledBack, "57P01", [2]string{"ROLLBACK", "PREPARE TRANSACTION"}},
 		{"prepare", 1, broken, RolledBack, "08006", [2]string{"ROLLBACK", "PREPARE TRANSACTION"}},
 		{"decide", 0, refusal, RolledBack, "42501", [2]string{"ROLLBACK", "ROLLBACK PREPARED"}},
@@ -82,7 +85,7 @@ func TestOutcomes(t *testing.T) {
 		}
 		// The Resolver hears of what may be left, and of nothing else.
 		left := len(r.abandoned) == 1
-		if want := test.err != refusal && test.step != "decide" && !strings.Contains(test.err.Error(), "42704") ||
+		if want := after(test.err, open) == lost && test.step != "decide" && !strings.Contains(test.err.Error(), "42704") ||
 			test.step == "commit prepared" && test.err == refusal; left != want || len(r.live) != 0 {
 			t.Errorf("%s, %v: left: %t", test.step, test.err, left)
 		}
