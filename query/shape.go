@@ -39,7 +39,9 @@ type Shape struct {
 	Inner *Shape
 	// Tables are the tables of a command without a scope.
 	Tables []*Reference
-	Copy   *Copy
+	// Indexes are those that a definition drops, describes or changes by name.
+	Indexes []Name
+	Copy    *Copy
 	// Arguments are the parameters of EXECUTE.
 	Arguments []Value
 	// Sublinks are those of a command without a scope; PostgreSQL allows none there.

@@ -72,24 +72,52 @@ func (sh *shaper) other(s *Shape, n *pg.Node) {
 		}
 		s.Unknown = append(s.Unknown, "the command "+string(m.ProtoReflect().Descriptor().Name()))
 		s.Concurrent = concurrent(n)
-		s.Tables = append(sh.tables(m), dropped(n.GetDropStmt())...)
+		tables, indexes := objects(n)
+		s.Tables, s.Indexes = append(sh.tables(m), tables...), indexes
 	}
 }
 
-// dropped lists what DROP TABLE and its like drop.
-func dropped(x *pg.DropStmt) []*Reference {
-	switch x.GetRemoveType() {
+// objects lists the tables that a command names as objects, which is how DROP and COMMENT do: those that
+// are dropped or described, and those that a trigger, a policy or the like of theirs is. indexes are the
+// indexes that it is about.
+func objects(n *pg.Node) (tables []*Reference, indexes []Name) {
+	switch x := n.GetNode().(type) {
+	case *pg.Node_DropStmt:
+		for _, o := range x.DropStmt.Objects {
+			tables, indexes = object(tables, indexes, x.DropStmt.RemoveType, o)
+		}
+	case *pg.Node_CommentStmt:
+		tables, indexes = object(nil, nil, x.CommentStmt.Objtype, x.CommentStmt.Object)
+	case *pg.Node_RenameStmt:
+		if x.RenameStmt.RenameType == pg.ObjectType_OBJECT_INDEX {
+			indexes = []Name{{Schema: x.RenameStmt.GetRelation().GetSchemaname(), Name: x.RenameStmt.GetRelation().GetRelname()}}
+		}
+	case *pg.Node_AlterTableStmt:
+		if x.AlterTableStmt.Objtype == pg.ObjectType_OBJECT_INDEX {
+			indexes = []Name{{Schema: x.AlterTableStmt.GetRelation().GetSchemaname(), Name: x.AlterTableStmt.GetRelation().GetRelname()}}
+		}
+	}
+	return tables, indexes
+}
+
+func object(tables []*Reference, indexes []Name, kind pg.ObjectType, o *pg.Node) ([]*Reference, []Name) {
+	words := o.GetList().GetItems()
+	switch kind {
 	case pg.ObjectType_OBJECT_TABLE, pg.ObjectType_OBJECT_VIEW, pg.ObjectType_OBJECT_MATVIEW,
 		pg.ObjectType_OBJECT_FOREIGN_TABLE, pg.ObjectType_OBJECT_SEQUENCE:
+	case pg.ObjectType_OBJECT_INDEX:
+		return tables, append(indexes, qualified(words, 0))
+	case pg.ObjectType_OBJECT_COLUMN, pg.ObjectType_OBJECT_TABCONSTRAINT, pg.ObjectType_OBJECT_TRIGGER, pg.ObjectType_OBJECT_RULE,
+		pg.ObjectType_OBJECT_POLICY:
+		if len(words) < 2 {
+			return tables, indexes
+		}
+		words = words[:len(words)-1] // the last is its own name
 	default:
-		return nil
+		return tables, indexes
 	}
-	var out []*Reference
-	for _, o := range x.Objects {
-		name := qualified(o.GetList().GetItems(), 0)
-		out = append(out, &Reference{Kind: ReferenceTable, Schema: name.Schema, Name: name.Name, Written: true})
-	}
-	return out
+	name := qualified(words, 0)
+	return append(tables, &Reference{Kind: ReferenceTable, Schema: name.Schema, Name: name.Name, Written: true}), indexes
 }
 
 // loose is a scoper for expressions of a command that is no query.

@@ -23,6 +23,8 @@ func (f fakeRelations) find(schema, name string) *relation {
 	return f[name]
 }
 
+func (f fakeRelations) indexed(schema, name string) *relation { return nil }
+
 func (f fakeRelations) keyType(t *query.Type) shardmap.KeyType {
 	if len(t.Modifiers) > 0 || t.Dimensions > 0 || t.Odd {
 		return 0

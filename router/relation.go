@@ -77,6 +77,9 @@ type relations interface {
 	// find returns the relation that a name in FROM or behind a command refers to;
 	// nil when there is none.
 	find(schema, name string) *relation
+	// indexed returns the table that an index is of; nil when there is none of the name, or
+	// not surely one.
+	indexed(schema, name string) *relation
 	// keyType returns the key type that a type's name in a cast means; 0 for others.
 	keyType(t *query.Type) shardmap.KeyType
 	// equal reports whether the operator surely is the equality of both key types.

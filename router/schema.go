@@ -1,6 +1,8 @@
 package router
 
 import (
+	"slices"
+
 	"shardproxy/catalog"
 	"shardproxy/config"
 	"shardproxy/query"
@@ -51,6 +53,22 @@ func (s schema) find(name, table string) *relation {
 		return &relation{kind: kindUnknown, schema: name, name: table, why: "may be one of several tables: the search path is not known"}
 	}
 	return s.declared(name, table)
+}
+
+// indexed implements relations. An index is in the schema of its table.
+func (s schema) indexed(name, index string) *relation {
+	in := []string{name}
+	if name == "" {
+		in = s.names
+	}
+	for _, n := range in {
+		for _, t := range s.catalog.Tables() {
+			if t.Schema == n && slices.ContainsFunc(t.Indexes, func(x catalog.Index) bool { return x.Name == index }) {
+				return s.relation(t)
+			}
+		}
+	}
+	return nil
 }
 
 // declared is what is known of a table that is not there yet: that a rule waits for

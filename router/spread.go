@@ -22,6 +22,7 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	for _, t := range tables {
 		names = append(names[:len(names):len(names)], query.Name{Schema: t.Schema, Name: t.Name})
 	}
+	names = append(names[:len(names):len(names)], sh.Indexes...)
 	if x := sh.Concurrent; x != nil && x.Kind == query.ConcurrentReindexIndex {
 		// Where the index is, the journal looks up.
 		names, p.all = nil, "the index "+x.Object.Name
@@ -38,10 +39,17 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 		if sh.What() == "the command ReindexStmt" && slices.Contains(strings.Fields(strings.ToLower(p.sql[c.Start:c.End])), "index") {
 			p.refuse(reasonCommand, "of which table "+n.Name+" is an index is not looked up: use REINDEX TABLE")
 		}
-		if r == nil {
+		named = true
+		switch of := p.relations.indexed(n.Schema, n.Name); {
+		case of != nil && (r == nil || r.kind == kindSingle):
+			r = of
+		case slices.ContainsFunc(sh.Indexes, func(x query.Name) bool { return x.Schema == n.Schema && x.Name == n.Name }):
+			// It may have been made just now, on whichever shards: where it is not, that is an error.
+			p.all = "the index " + n.Name
+			continue
+		case r == nil:
 			r = &relation{kind: kindSingle, schema: n.Schema, name: n.Name}
 		}
-		named = true
 		switch {
 		case r.declared, r.kind == kindSharded, r.kind == kindReference, r.kind == kindView && p.viewSpread(r):
 			p.all, p.allReference = r.String(), p.allReference || r.kind == kindReference
