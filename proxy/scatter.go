@@ -57,6 +57,7 @@ type scattering struct {
 	wanted               context.Context // ends when it is not wanted any more
 	cancelWanted         context.CancelCauseFunc
 	inWindow             bool  // its parts begin in one window: see start
+	gathering            bool  // the rows of inputs are read
 	repeatable           bool  // they may run, and be run once more
 	started              []int // the shards of the streams
 	// opening is set for a query that is read in pieces.

@@ -253,7 +253,8 @@ func (c *scattering) read(inputs []gathered) bool {
 	if c.err != nil {
 		return false
 	}
-	c.expected = nil
+	c.gathering, c.expected = true, nil
+	defer func() { c.gathering = false }()
 	if numbered {
 		c.expected = append(c.expected, rowColumn{typ: shardmap.Int4.OID()})
 	}
@@ -345,19 +346,13 @@ func (c *scattering) inputsOn(inputs []gathered, shard int, numbered bool) (text
 	}
 	var b strings.Builder
 	any := false
-	// The first branch gives no row: it says what types the columns have.
+	// The first branch gives no row: it says what types the columns have, also those of tables that
+	// this shard does not have.
 	b.WriteString("SELECT -1")
 	for i := range inputs {
-		if len(inputs[i].about.columns) > 0 {
-			fmt.Fprintf(&b, ", q%d.*", i)
+		for _, col := range inputs[i].about.columns {
+			b.WriteString(", NULL::" + c.types[col.typ].name)
 		}
-	}
-	for i := range inputs {
-		word := ", "
-		if i == 0 {
-			word = " FROM "
-		}
-		fmt.Fprintf(&b, "%s(SELECT * FROM (%s\n) r WHERE false) q%d", word, inputs[i].input.Text, i)
 	}
 	b.WriteString(" WHERE false")
 	for i := range inputs {

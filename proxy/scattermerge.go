@@ -128,7 +128,7 @@ func (c *scattering) agrees(description []byte) bool {
 	if c.expected == nil {
 		c.expected = have
 	}
-	if sameTypes(have, c.expected) || c.into != nil && c.into.likeTypes(have, c.expected) {
+	if c.alikeTypes(have) || c.into != nil && c.into.likeTypes(have, c.expected) {
 		return true
 	}
 	if c.cached && !c.sentHead {
@@ -138,6 +138,37 @@ func (c *scattering) agrees(description []byte) bool {
 	c.fail(wire.Errorf("55000", "the shards give columns of different types").
 		WithHint("Their definitions differ: see shardproxy check --schema."), nil, -1)
 	return false
+}
+
+// alikeTypes reports whether columns have the types that are expected. Those that users make have numbers
+// of each server's own: it does not count where values are texts, or are read by the type's name.
+func (c *scattering) alikeTypes(have []rowColumn) bool {
+	if len(have) != len(c.expected) {
+		return false
+	}
+	for j := range have {
+		own := have[j].typ >= firstOwnOID && c.expected[j].typ >= firstOwnOID
+		if have[j].typ != c.expected[j].typ && !(own && (c.gathering || c.asks.isText(j))) {
+			return false
+		}
+	}
+	return true
+}
+
+// isText reports whether the client wants a column as text.
+func (a *clientAsks) isText(column int) bool {
+	formats := a.formats
+	if len(formats) < 2 {
+		return false
+	}
+	n := int(binary.BigEndian.Uint16(formats))
+	switch formats = formats[2:]; {
+	case n == 0:
+		return true
+	case n == 1:
+		column = 0
+	}
+	return column < n && len(formats) >= 2*n && binary.BigEndian.Uint16(formats[2*column:]) == 0
 }
 
 // paramsKnown has a server look at a statement that does not use all parameters of Bind, of

@@ -468,13 +468,34 @@ func (p *prover) callsOuter(b *block) bool {
 			found, ok := b.find(c)
 			outer = outer || !ok || !slices.ContainsFunc(b.nodes, func(n *node) bool { return n.leaf == found.leaf })
 		})
-		if calls && outer {
+		// What a query in its arguments names counts as well; which expression that stands in is not known.
+		if calls && (outer || slices.ContainsFunc(b.links, func(l sublink) bool { return namesOuter(l.block, []*block{b}) })) {
 			return true
 		}
 	}
 	return slices.ContainsFunc(b.nodes, func(n *node) bool { return n.leaf != nil && n.join == nil && p.callsOuter(n.leaf.inner) }) ||
 		slices.ContainsFunc(b.with, func(w *with) bool { return p.callsOuter(w.block) }) ||
 		p.aggregatesOutside(b) || p.callsOuter(b.left) || p.callsOuter(b.right)
+}
+
+// namesOuter reports whether a query, or one inside it, names a column that is not surely its own or one
+// of the queries around it that are given.
+func namesOuter(b *block, around []*block) bool {
+	if b == nil {
+		return false
+	}
+	around = append(around[:len(around):len(around)], b)
+	outer := false
+	b.scope.EachColumn(func(c *query.Column) {
+		found, ok := b.find(c)
+		outer = outer || !ok || !slices.ContainsFunc(around, func(a *block) bool {
+			return slices.ContainsFunc(a.nodes, func(n *node) bool { return n.leaf == found.leaf })
+		})
+	})
+	return outer || namesOuter(b.left, around) || namesOuter(b.right, around) ||
+		slices.ContainsFunc(b.nodes, func(n *node) bool { return n.leaf != nil && n.join == nil && namesOuter(n.leaf.inner, around) }) ||
+		slices.ContainsFunc(b.with, func(w *with) bool { return namesOuter(w.block, around) }) ||
+		slices.ContainsFunc(b.links, func(l sublink) bool { return namesOuter(l.block, around) })
 }
 
 // aggregateParts are the expressions of a scope in which aggregates may stand, each alone.
