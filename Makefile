@@ -58,6 +58,10 @@ regress: ## PostgreSQL's own regression suite, directly and through the proxy (M
 	scripts/need-postgres.sh
 	nice scripts/regress.sh
 
+regress-shards: ## its files about queries, with their tables declared sharded, against one PostgreSQL and testdata/regress/shards.txt
+	scripts/need-postgres.sh
+	nice scripts/regress-shards.sh
+
 nightly: need build lint ## the long way: all tests five times with the race detector, every fuzz target for ten minutes
 	go test -race -count 5 -p $(PARALLEL) -timeout 3h $$(go list ./... | grep -v -e /drivertest -e /ormtest)
 	@# Their stages are made once for a process, and their scripts leave their tables there.
@@ -66,6 +70,7 @@ nightly: need build lint ## the long way: all tests five times with the race det
 	for shards in 2 4; do \
 		SHARDPROXY_TEST_SEQUENCES=170 SHARDPROXY_TEST_SHARDS=$$shards SHARDPROXY_TEST_SEED=$$RANDOM \
 			go test -count 1 -timeout 1h -run TestDiff/random ./cmd/shardproxy || exit 1; done
+	scripts/regress-shards.sh
 	@# Transactions over several shards: long histories, a crash at each message, 100,000 totals of a bank.
 	SHARDPROXY_TEST_HISTORY=200000 go test -count 1 -timeout 1h -run TestSpeed ./internal/listappend
 	SHARDPROXY_TEST_SOAK=600 SHARDPROXY_TEST_SEED=$$RANDOM go test -count 1 -timeout 2h -run TestListAppend ./cmd/shardproxy
@@ -82,4 +87,4 @@ help: ## print this list
 
 # The steps of "test" build on each other.
 .NOTPARALLEL:
-.PHONY: build demo need test race allocs lint fmt fuzz-short bench bench-smoke regress nightly help
+.PHONY: build demo need test race allocs lint fmt fuzz-short bench bench-smoke regress regress-shards nightly help

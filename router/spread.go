@@ -87,11 +87,11 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	}
 }
 
-// viewSpread reports whether a view reads what is on several shards.
+// viewSpread reports whether a view reads what is on several shards, or no table at all: such a one is on all.
 func (p *prover) viewSpread(r *relation) bool {
 	q := &prover{relations: p.relations, withs: map[*query.CTE]*with{}, params: map[int32]paramUse{}}
 	q.build(r.query, nil, &text{r.view.literals, r.view.sql}).each(q.note)
-	return q.uses[kindSharded] != "" || q.uses[kindReference] != "" || q.uses[kindUnknown] != ""
+	return q.uses[kindSharded] != "" || q.uses[kindReference] != "" || q.uses[kindUnknown] != "" || q.uses[kindSingle] == "" && q.uses[kindSystem] == ""
 }
 
 // each calls f for every table in a block and inside it.

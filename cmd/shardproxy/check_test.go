@@ -40,6 +40,7 @@ func (s *shardedProgram) checks(code int, args []string, words ...string) string
 
 // TestCheckShards compares two shards, while the proxy runs.
 func TestCheckShards(t *testing.T) {
+	t.Parallel()
 	s := startShards(t, 2)
 	s.connectLoaded()
 	s.checks(0, []string{"--schema"}, "shard s1: like s0", "0 differences")
@@ -158,6 +159,7 @@ func (s *shardedProgram) copies() (right int) {
 // TestRepairKilled kills a repair of two copies at any moment: both are mended or
 // none.
 func TestRepairKilled(t *testing.T) {
+	t.Parallel()
 	s := startShards(t, 3)
 	s.connectLoaded()
 	s.direct(0, "INSERT INTO products SELECT i, 'right' FROM generate_series(11, 3000) i")

@@ -21,6 +21,7 @@ const copiedTables = `      accounts: {key: id}
 
 // TestCopyIn copies rows into tables on several shards.
 func TestCopyIn(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, copiedTables, "runtime: {driver: "+driver+"}")

@@ -109,6 +109,7 @@ SELECT currval('sales_id_seq')
 // TestCurrval compares what currval and lastval say of values that the proxy drew with
 // what one PostgreSQL says, in each way in which a statement can be sent.
 func TestCurrval(t *testing.T) {
+	t.Parallel()
 	modes := map[string]pgx.QueryExecMode{
 		"simple": pgx.QueryExecModeSimpleProtocol, "exec": pgx.QueryExecModeExec, "described": pgx.QueryExecModeDescribeExec,
 		"cached": pgx.QueryExecModeCacheStatement,

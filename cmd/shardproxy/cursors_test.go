@@ -83,6 +83,7 @@ const (
 
 // TestPortals reads queries over several shards in pieces.
 func TestPortals(t *testing.T) {
+	t.Parallel()
 	eitherDriver(t, func(t *testing.T, runtime string) {
 		b := startCursors(t, shardCount(t), runtime)
 		q := func(requests ...[]message) [][]message { return requests }
@@ -170,6 +171,7 @@ func (b *both) sameTalk(t *testing.T, requests [][]message) {
 
 // TestCursors declares cursors over several shards.
 func TestCursors(t *testing.T) {
+	t.Parallel()
 	eitherDriver(t, func(t *testing.T, runtime string) {
 		b := startCursors(t, shardCount(t), runtime)
 		texts := func(texts ...string) (requests [][]message) {

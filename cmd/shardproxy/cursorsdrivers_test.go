@@ -8,6 +8,7 @@ import (
 
 // TestCursorsOfPgx has pgx read cursors over several shards in all of its modes, in the formats that each of them asks for.
 func TestCursorsOfPgx(t *testing.T) {
+	t.Parallel()
 	s := startScattered(t, 2, 1000)
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol} {
 		cfg := s.connect().Config().Copy()

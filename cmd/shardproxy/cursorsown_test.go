@@ -12,6 +12,7 @@ import (
 
 // TestOpenQueries looks after queries that are read in pieces: what they hold, and what becomes of it.
 func TestOpenQueries(t *testing.T) {
+	t.Parallel()
 	eitherDriver(t, func(t *testing.T, runtime string) {
 		s := startScattered(t, 2, 30000, runtime, "limits: {gather: 8MiB}\n")
 		for _, test := range []struct {

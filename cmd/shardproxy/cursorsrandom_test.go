@@ -138,6 +138,7 @@ func (r *pieceTalk) bound(portal string) []message {
 // TestPiecesRandom has clients read queries in pieces at random, of one server and through the program.
 // SHARDPROXY_TEST_SEQUENCES is how many times 60 of them, SHARDPROXY_TEST_SEED the first one's seed.
 func TestPiecesRandom(t *testing.T) {
+	t.Parallel()
 	eitherDriver(t, func(t *testing.T, runtime string) {
 		b := startCursors(t, shardCount(t), runtime)
 		refused, said := map[string]int{}, 0

@@ -80,6 +80,7 @@ func (s *shardedProgram) indexes(want ...string) {
 
 // TestConcurrently runs what PostgreSQL runs in several transactions on every shard.
 func TestConcurrently(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "runtime: {driver: "+driver+"}")

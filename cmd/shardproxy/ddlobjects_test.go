@@ -47,6 +47,17 @@ func TestObjectsOfTables(t *testing.T) {
 			}
 		}
 	}
+	// A view that reads no table is on all shards, and so is one of it.
+	for _, step := range []struct{ sql, want string }{
+		{"CREATE VIEW bare AS SELECT i FROM generate_series(1, 3) i", "11"}, {"CREATE OR REPLACE VIEW bare AS SELECT i, 1 AS one FROM generate_series(1, 3) i", "11"},
+		{"CREATE VIEW barer AS SELECT * FROM bare", "22"}, {"ALTER VIEW barer RENAME TO barest", "22"}, {"COMMENT ON VIEW barest IS 'x'", "22"}, {"DROP VIEW barest", "11"},
+		{"DROP VIEW bare", "00"}, {"CREATE VIEW bare AS SELECT * FROM lone", "10"}, {"DROP VIEW bare", "00"},
+	} {
+		must(t, c, step.sql)
+		if got := count("SELECT count(*) FROM pg_class WHERE relname LIKE 'bare%'"); got != step.want {
+			t.Errorf("%s: views are on %s, want %s", step.sql, got, step.want)
+		}
+	}
 	// One that nobody knows of yet is an error where it is not, and nothing is done.
 	must(t, c, "BEGIN")
 	must(t, c, "CREATE INDEX new_one ON lone (note)")

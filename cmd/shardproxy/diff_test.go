@@ -91,6 +91,7 @@ type both struct {
 // how many times 300 of the latter, SHARDPROXY_TEST_SEED the first one's seed, and
 // SHARDPROXY_TEST_SHARDS the number of shards.
 func TestDiff(t *testing.T) {
+	t.Parallel()
 	b := startBoth(t)
 	t.Run("corpus", b.corpus)
 	b.restore()

@@ -86,6 +86,7 @@ func (s *shardedProgram) conversation(t *testing.T, name string, requests ...[]m
 // TestDividedTransactions ends and divides transactions in every way that the protocol has.
 // What is told as committed is stored, on both shards, and nothing else is.
 func TestDividedTransactions(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "      drawn: {key: id}\nruntime: {driver: "+driver+"}")

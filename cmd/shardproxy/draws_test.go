@@ -20,6 +20,7 @@ const drawnTables = `      accounts: {key: id}
 // TestDraws shows that serial and identity columns get values that are unique over all
 // shards, whichever way the rows come.
 func TestDraws(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, drawnTables, "runtime: {driver: "+driver+"}")

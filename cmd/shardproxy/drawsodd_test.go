@@ -10,6 +10,7 @@ import (
 
 // TestDrawsOdd holds what drawing values got wrong once, or might.
 func TestDrawsOdd(t *testing.T) {
+	t.Parallel()
 	s := startShards(t, 2, "      items: {key: customer_id}\n      refs:  {reference: true}\n")
 	c := s.connectLoaded()
 	must(t, c, "CREATE TABLE items (id serial, customer_id int, note text, PRIMARY KEY (customer_id, id))")

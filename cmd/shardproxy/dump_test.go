@@ -80,6 +80,7 @@ func (s *shardedProgram) dumped(dir string) *manifest {
 // TestDump restores what was dumped under transfers: all is right together. Dumps of the shards one after the
 // other are not, which shows that the test can tell.
 func TestDump(t *testing.T) {
+	t.Parallel()
 	s := startLedger(t)
 	b := s.book(4)
 	before := b.acknowledged()
@@ -270,6 +271,7 @@ func TestDumpTables(t *testing.T) {
 
 // TestDumpNotWhole: a dump that fails, is interrupted or loses its snapshot says so, and what is there stays.
 func TestDumpNotWhole(t *testing.T) {
+	t.Parallel()
 	s := startShards(t, 2)
 	begin := func(more ...string) (to string, cmd *exec.Cmd, out *strings.Builder) {
 		t.Helper()

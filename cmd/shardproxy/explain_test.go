@@ -63,6 +63,7 @@ func (s *shardedProgram) shardOf(id int) string {
 
 // TestExplainRoute asks where statements go, and compares with where rows are.
 func TestExplainRoute(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) { explainsRoutes(t, startShards(t, 2, "runtime: {driver: "+driver+"}")) })
 	}

@@ -14,6 +14,7 @@ import (
 
 // TestFanOut writes rows of all shards in one statement.
 func TestFanOut(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "      wide: {key: id}\nruntime: {driver: "+driver+"}")

@@ -13,6 +13,7 @@ import (
 // TestWritesOverShardsOdd writes rows of several shards where each shard for itself would do
 // something else than one server: what is not refused must come to the same.
 func TestWritesOverShardsOdd(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "      added: {key: owner}\n      behind: {key: owner}\n      watched: {key: owner}\n      defaults: {key: owner}\n"+

@@ -7,6 +7,7 @@ import (
 
 // TestMaintenance keeps tables in good order on every shard.
 func TestMaintenance(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "runtime: {driver: "+driver+"}")

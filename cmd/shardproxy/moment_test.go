@@ -11,6 +11,7 @@ import (
 
 // TestMoment writes the time of the transaction on several shards: it is one.
 func TestMoment(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "      stamped: {key: id}\n      stampedref: {reference: true}\nruntime: {driver: "+driver+"}")

@@ -15,6 +15,7 @@ import (
 
 // TestMoves changes the keys of rows, which then belong to other shards.
 func TestMoves(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "      moved: {key: owner}\n      watched: {key: id}\nruntime: {driver: "+driver+"}")

@@ -12,6 +12,7 @@ import (
 // TestNews: what one proxy changes in the schema another knows within a second, though it
 // looks by itself once an hour only.
 func TestNews(t *testing.T) {
+	t.Parallel()
 	one := startShards(t, 2, "      later: {key: id}")
 	c := one.connectLoaded()
 	other := &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}

@@ -13,6 +13,7 @@ import (
 // TestPreparedTransactions begins and ends transactions by statements that were prepared in
 // a request before, or stand in one request with others.
 func TestPreparedTransactions(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "      drawn: {key: id}\nruntime: {driver: "+driver+"}")

@@ -26,6 +26,7 @@ import (
 // TestTPCH runs the queries of TPC-H on one, two and four shards. SHARDPROXY_TEST_SCALE
 // is the scale, 0.002 if it is not set.
 func TestTPCH(t *testing.T) {
+	t.Parallel()
 	scale := 0.002
 	if text := os.Getenv("SHARDPROXY_TEST_SCALE"); text != "" {
 		var err error
@@ -50,6 +51,7 @@ func TestTPCH(t *testing.T) {
 // TestCHBench runs the queries of CH-benCHmark, whose rows are placed by warehouses, on
 // one, two and four shards.
 func TestCHBench(t *testing.T) {
+	t.Parallel()
 	set := benchmark{schema: chbench.Schema(), write: chbench.Write}
 	for _, table := range chbench.Tables() {
 		set.add(table.Name, table.Key)

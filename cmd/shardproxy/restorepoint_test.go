@@ -15,6 +15,7 @@ import (
 // TestRestorePoint recovers copies of all shards to a point that was made under transfers: they are
 // right together. Points that are made one after the other are not, which shows that the test can tell.
 func TestRestorePoint(t *testing.T) {
+	t.Parallel()
 	s := startLedger(t)
 	var copies []*pgtest.Node
 	for _, cl := range s.shards {
@@ -100,6 +101,7 @@ func (s *shardedProgram) recorded(out string) {
 
 // TestRestorePointRefused makes none where it would be no moment of all, and takes no name twice.
 func TestRestorePointRefused(t *testing.T) {
+	t.Parallel()
 	s := startShards(t, 2)
 	command := restorePointCommand
 	s.refuses(exitProblems, "63 at most", command(), strings.Repeat("x", 64))

@@ -48,6 +48,7 @@ func proofStatements(t *testing.T) (all []string) {
 
 // TestRouteCommand: what is said without a server is what the proxy says.
 func TestRouteCommand(t *testing.T) {
+	t.Parallel()
 	s := startShards(t, 2)
 	c := s.connectLoaded()
 	dump := filepath.Join(t.TempDir(), "dump.json")

@@ -147,6 +147,7 @@ func ints(t *testing.T, c *pgx.Conn, sql string, args ...any) (all []int64) {
 
 // TestScatter runs queries over two shards.
 func TestScatter(t *testing.T) {
+	t.Parallel()
 	eitherDriver(t, func(t *testing.T, runtime string) {
 		s := startScattered(t, 2, 100000, runtime)
 		for _, test := range []struct {

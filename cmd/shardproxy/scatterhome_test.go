@@ -8,6 +8,7 @@ import (
 
 // TestGatherOfHomeTables joins tables that only the home shard has with sharded ones.
 func TestGatherOfHomeTables(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 3, "      felt: {key: id}", "runtime: {driver: "+driver+"}")

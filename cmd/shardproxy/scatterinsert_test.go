@@ -20,6 +20,7 @@ limits: {gather: 1MiB}`
 
 // TestInsertGathered inserts rows of queries that need several shards.
 func TestInsertGathered(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, fmt.Sprintf(insertedTables, driver))

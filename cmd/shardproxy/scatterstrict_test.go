@@ -12,6 +12,7 @@ import (
 
 // TestScatterStrict cancels late, has one shard fail while others work, and loses connections.
 func TestScatterStrict(t *testing.T) {
+	t.Parallel()
 	eitherDriver(t, func(t *testing.T, runtime string) {
 		s := startScattered(t, 2, 100, runtime)
 		for _, test := range []struct {

@@ -144,6 +144,7 @@ type scriptCase struct {
 // TestScripts compares texts of several statements. SHARDPROXY_TEST_SEED and
 // SHARDPROXY_TEST_SEQUENCES are as for TestDiff, with 60 texts a sequence.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	b := startBoth(t)
 	t.Run("written", b.writtenScripts)
 	t.Run("tied", b.tiedScripts)
@@ -283,6 +284,7 @@ func (b *both) randomScripts(t *testing.T, sequences, seed int) {
 // TestScriptSettings sets in a transaction that is on all shards what its other
 // connections must be known to have: nobody else finds it there.
 func TestScriptSettings(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		s := startShards(t, 2, "runtime: {driver: "+driver+"}")
 		c := s.connectLoaded()

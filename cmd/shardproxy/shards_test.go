@@ -117,6 +117,7 @@ func (px *proxied) run() {
 // TestShards places rows by their keys and finds them again, and refuses what needs
 // more than one shard.
 func TestShards(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			placesRows(t, startShards(t, 2, "runtime: {driver: "+driver+"}"))

@@ -11,6 +11,7 @@ import (
 // TestShardsTLS: over TLS what takes longer than the looks at whether it is still wanted
 // comes to its end all the same.
 func TestShardsTLS(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShardsOf(t, 2, pgtest.Options{TLS: true}, "runtime: {driver: "+driver+"}")

@@ -22,6 +22,7 @@ const shownTables = `      regions:     {key: country, list: {s0: [de, fr], s1: 
 
 // TestShowTables: where all tables are is told as the golden file has it.
 func TestShowTables(t *testing.T) {
+	t.Parallel()
 	s := startShards(t, 2, strings.TrimSuffix(shownTables, "\n"))
 	c := s.connectLoaded()
 	for _, sql := range []string{

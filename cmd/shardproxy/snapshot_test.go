@@ -137,6 +137,7 @@ func sumOf(rows pgx.Rows, err error) (sum int, _ error) {
 // TestSnapshotTotals reads totals under transfers between shards: with shardproxy.snapshot = off some
 // are wrong, which shows that the test can tell, and by default none is.
 func TestSnapshotTotals(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s, _ := startBank(t, 2, "runtime: {driver: "+driver+"}")

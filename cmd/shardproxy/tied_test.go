@@ -5,6 +5,7 @@ import "testing"
 // TestTied: who holds an advisory lock, as migration tools do, changes definitions on all
 // shards and keeps the lock.
 func TestTied(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, "runtime: {driver: "+driver+"}")

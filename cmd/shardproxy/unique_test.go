@@ -17,6 +17,7 @@ const uniqueTables = `      people: {key: id}
 // TestUniqueIDs has ids made by shardproxy.unique_id(): as keys, in other columns and by themselves, by defaults and by calls. All are
 // different, and every row is where its key says.
 func TestUniqueIDs(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"auto", "goroutine"} {
 		t.Run(driver, func(t *testing.T) {
 			s := startShards(t, 2, uniqueTables, "runtime: {driver: "+driver+"}")
