@@ -27,7 +27,7 @@ chmod -R a+rX "$run"
 
 cd "$root"
 SHARDPROXY_TEST_REGRESS=$run/suite SHARDPROXY_TEST_REGRESS_FILES="$*" SHARDPROXY_TEST_REGRESS_OUT=$run/score \
-	go test -count 1 -timeout 1h -run 'TestRegressFiles$' ./cmd/shardproxy >"$run/log" 2>&1 || {
+	go test -tags regress -count 1 -timeout 1h -run 'TestRegressFiles$' ./cmd/shardproxy >"$run/log" 2>&1 || {
 	grep -v 'level=' "$run/log" | tail -n 100
 	exit 1
 }

@@ -1,3 +1,5 @@
+//go:build regress
+
 package main
 
 import (
@@ -53,7 +55,7 @@ type regressScore struct{ equal, refused, behind, varies, wrong int }
 func TestRegressFiles(t *testing.T) {
 	suite := os.Getenv("SHARDPROXY_TEST_REGRESS")
 	if suite == "" {
-		t.Skip("scripts/regress-shards.sh runs this with PostgreSQL's regression suite")
+		t.Fatal("scripts/regress-shards.sh runs this with PostgreSQL's regression suite")
 	}
 	b := startRegress(t, suite)
 	files := regressFiles
