@@ -60,6 +60,9 @@ func (c *scattering) endStreams(err error) {
 		first = c.started[of.Source]
 	}
 	stops := err != nil || c.err != nil || c.gone != nil
+	if err != nil && of == nil && !errors.Is(err, errUnwanted) {
+		c.fail(wire.AsError(err), nil, -1) // what a shard says then is that it was cancelled
+	}
 	var failed []int
 	var cancels sync.WaitGroup
 	defer cancels.Wait()
