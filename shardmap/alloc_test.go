@@ -76,6 +76,14 @@ func TestAllocations(t *testing.T) {
 	})
 	check("list", func() error { _, err := list.Place(Value{UUID, uuid.text, TextFormat}); return err })
 	check("ranges", func() error { _, err := ranges.Place(Value{Int8, number.binary, BinaryFormat}); return err })
+	var span Span
+	var touched []string
+	check("span", func() error {
+		span.Reset()
+		err := span.Above(Int8, Value{Int8, number.binary, BinaryFormat}, false)
+		touched = ranges.Touched(touched[:0], &span)
+		return err
+	})
 	schema := strings.Repeat("s", 63)
 	check("schema", func() error { _ = SchemaHash(schema); return nil })
 }

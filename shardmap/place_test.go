@@ -172,67 +172,144 @@ func TestSpans(t *testing.T) {
 			t.Fatal(err)
 		}
 		lo, hi, included := random.IntN(values+4)-2, random.IntN(values+4)-2, random.IntN(2) == 0
-		loValue, hiValue := textValue(Int4, fmt.Sprint(lo)), textValue(Int4, fmt.Sprint(hi))
-		span := Span{Lo: &loValue, Hi: &hiValue, HiIncluded: included}
-		got, err := p.Touched(span)
-		if err != nil {
-			t.Fatal(err)
-		}
+		loIncluded := random.IntN(2) == 0
+		got := p.Touched(nil, spanOf(t, Int4, fmt.Sprint(lo), fmt.Sprint(hi), loIncluded, included))
+		slices.Sort(got)
 		var want []string
 		for v := lo; v < hi || included && v == hi; v++ {
+			if v == lo && !loIncluded {
+				continue
+			}
 			if shard, err := p.Place(textValue(Int4, fmt.Sprint(v))); err == nil {
 				want = append(want, shard)
 			}
 		}
 		slices.Sort(want)
 		want = slices.Compact(want)
-		for _, shard := range want {
-			if !slices.Contains(got, shard) {
-				t.Fatalf("%v: [%d, %d) %v touches %v, want %v", entries, lo, hi, included, got, want)
-			}
-		}
-		// The keys of sort keys are dense: 5 included may touch what lies
-		// between 5 and 6, which only the default can.
-		for _, shard := range got {
-			if !slices.Contains(want, shard) && shard != options.Default {
-				t.Fatalf("%v: [%d, %d) %v touches %v, only %v hold rows", entries, lo, hi, included, got, want)
-			}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%v: %d to %d (%v, %v) touches %v, want %v", entries, lo, hi, loIncluded, included, got, want)
 		}
 	}
 }
 
+// spanOf returns the span between two texts, "" for no bound.
+func spanOf(t *testing.T, k KeyType, lo, hi string, loIncluded, hiIncluded bool) *Span {
+	t.Helper()
+	s := &Span{}
+	if lo != "" {
+		if err := s.Above(k, textValue(k, lo), loIncluded); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if hi != "" {
+		if err := s.Below(k, textValue(k, hi), hiIncluded); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
 func TestSpanBounds(t *testing.T) {
 	entries := []RangeEntry{{"s0", nil, bound("g")}, {"s1", bound("g"), bound("p")}, {"s0", bound("p"), bound("t")}}
-	value := func(s string) *Value { v := textValue(Text, s); return &v }
 	for _, test := range []struct {
-		span    Span
-		byBytes bool
-		want    []string
+		lo, hi                 string
+		loIncluded, hiIncluded bool
+		byBytes                bool
+		want                   []string
 	}{
-		{Span{}, true, []string{"s0", "s1", "s2"}},
-		{Span{Lo: value("h"), Hi: value("i")}, true, []string{"s1"}},
-		{Span{Lo: value("h"), Hi: value("i")}, false, []string{"s0", "s1", "s2"}},
-		{Span{Lo: value("a"), Hi: value("g")}, true, []string{"s0"}},
-		{Span{Lo: value("a"), Hi: value("g"), HiIncluded: true}, true, []string{"s0", "s1"}},
-		{Span{Lo: value("s")}, true, []string{"s0", "s2"}},
-		{Span{Lo: value("t")}, true, []string{"s2"}},
-		{Span{Hi: value("b")}, true, []string{"s0"}},
-		{Span{Lo: value("i"), Hi: value("h")}, true, nil},
-		{Span{Lo: value("i"), Hi: value("i")}, true, nil},
-		{Span{Lo: value("i"), Hi: value("i"), HiIncluded: true}, true, []string{"s1"}},
-		{Span{Lo: value("i"), Hi: value("z")}, true, []string{"s0", "s1", "s2"}},
+		{"", "", true, false, true, []string{"s0", "s1", "s2"}},
+		{"h", "i", true, false, true, []string{"s1"}},
+		{"h", "i", true, false, false, []string{"s0", "s1", "s2"}},
+		{"a", "g", true, false, true, []string{"s0"}},
+		{"a", "g", true, true, true, []string{"s0", "s1"}},
+		{"s", "", true, false, true, []string{"s0", "s2"}},
+		{"t", "", true, false, true, []string{"s2"}},
+		{"", "b", true, false, true, []string{"s0"}},
+		{"i", "h", true, false, true, nil},
+		{"i", "i", true, false, true, nil},
+		{"i", "i", true, true, true, []string{"s1"}},
+		{"i", "i", false, true, true, nil},
+		{"i", "i", false, true, false, []string{"s0", "s1", "s2"}},
+		{"f~", "g", false, false, true, []string{"s0"}},
+		{"i", "z", true, false, true, []string{"s0", "s1", "s2"}},
 	} {
 		p, err := NewRanges(Text, threeShards(), entries, RangeOptions{Default: "s2", TextByBytes: test.byBytes})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := p.Touched(test.span); !slices.Equal(got, test.want) || err != nil {
-			t.Errorf("%+v: %v, %v, want %v", test.span, got, err, test.want)
+		got := p.Touched(nil, spanOf(t, Text, test.lo, test.hi, test.loIncluded, test.hiIncluded))
+		if slices.Sort(got); !slices.Equal(got, test.want) {
+			t.Errorf("%+v: %v", test, got)
 		}
-		number := textValue(Int4, "1")
-		for _, span := range []Span{{Lo: &number}, {Hi: &number}} {
-			if _, err := p.Touched(span); !errors.Is(err, ErrUnproven) {
-				t.Errorf("an integer for a text key: %v", err)
+	}
+}
+
+// TestSpanNarrows: of several bounds the narrowest count, NULL leaves nothing, and what
+// cannot be read changes nothing.
+func TestSpanNarrows(t *testing.T) {
+	s := spanOf(t, Int8, "5", "20", true, false)
+	for _, err := range []error{
+		s.Above(Int8, textValue(Int2, "3"), true), s.Above(Int8, textValue(Int8, "7"), false), s.Above(Int8, textValue(Int8, "7"), true),
+		s.Below(Int8, textValue(Int8, "30"), true), s.Below(Int8, textValue(Int4, "15"), true), s.Below(Int8, textValue(Int8, "9223372036854775807"), true),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if s.Above(Int8, textValue(Int8, "x"), true) == nil || s.Below(Int8, textValue(Text, "9"), true) == nil || s.Above(Date, textValue(Date, "today"), true) == nil {
+		t.Error("what is no key was read")
+	}
+	for v, want := range map[string]bool{"7": false, "8": true, "15": true, "16": false} {
+		if got, err := s.Holds(Int8, textValue(Int8, v)); got != want || err != nil {
+			t.Errorf("%s: %t, %v", v, got, err)
+		}
+	}
+	if _, err := s.Holds(Int8, textValue(Int8, "x")); err == nil || s.Empty() {
+		t.Error("x is in the span, or nothing is")
+	}
+	s.None()
+	if got, err := s.Holds(Int8, textValue(Int8, "8")); got || err != nil || !s.Empty() {
+		t.Error("something is in the span of NULL", err)
+	}
+	s.Reset()
+	if got, err := s.Holds(Int8, textValue(Int8, "-8")); !got || err != nil || s.Empty() {
+		t.Error("not all is in the span of all", err)
+	}
+	if err := s.Above(Int8, textValue(Int8, "9223372036854775807"), false); err != nil || !s.Empty() {
+		t.Error("something is above the greatest", err)
+	}
+}
+
+// TestSpanOrder: of every type, a span holds what is in order with its bounds, which TestSortKeys
+// says PostgreSQL's order is.
+func TestSpanOrder(t *testing.T) {
+	for _, typ := range sqlTypes() {
+		random := rand.New(rand.NewPCG(11, uint64(typ.key)))
+		texts := slices.Clone(typ.edges)
+		for len(texts) < 60 {
+			texts = append(texts, typ.random(random))
+		}
+		keys := make([][]byte, len(texts))
+		for i, text := range texts {
+			var err error
+			if keys[i], err = typ.key.AppendSortKey(nil, []byte(text), TextFormat); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, text := range texts {
+			for _, included := range []bool{true, false} {
+				above, below := spanOf(t, typ.key, "", "", true, true), &Span{}
+				if err := errors.Join(above.Above(typ.key, textValue(typ.key, text), included), below.Below(typ.key, textValue(typ.key, text), included)); err != nil {
+					t.Fatal(err)
+				}
+				for j, other := range texts {
+					order := bytes.Compare(keys[j], keys[i])
+					is, err1 := above.Holds(typ.key, textValue(typ.key, other))
+					under, err2 := below.Holds(typ.key, textValue(typ.key, other))
+					if err := errors.Join(err1, err2); err != nil || is != (order > 0 || included && order == 0) || under != (order < 0 || included && order == 0) {
+						t.Fatalf("%s: %q and the bound %q, included %t: %t %t, %v", typ.name, other, text, included, is, under, err)
+					}
+				}
 			}
 		}
 	}
@@ -244,10 +321,12 @@ func TestSpanWithoutGaps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	three, nine := textValue(Int4, "3"), textValue(Int4, "9")
-	for _, span := range []Span{{}, {Lo: &three}, {Hi: &nine}, {Lo: &three, Hi: &nine}, {Lo: &three, Hi: &nine, HiIncluded: true}} {
-		if got, err := p.Touched(span); !slices.Equal(got, []string{"s0", "s1"}) || err != nil {
-			t.Errorf("%+v: %v, %v", span, got, err)
+	for _, test := range []struct {
+		lo, hi   string
+		included bool
+	}{{}, {lo: "3"}, {hi: "9"}, {"3", "9", false}, {"3", "9", true}} {
+		if got := p.Touched(nil, spanOf(t, Int4, test.lo, test.hi, true, test.included)); !slices.Equal(got, []string{"s0", "s1"}) {
+			t.Errorf("%+v: %v", test, got)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 )
 
 // RangeEntry gives the keys from From up to, but without, To to a shard.
@@ -124,72 +123,58 @@ func (p *Ranges) Place(v Value) (string, error) {
 	return p.shards[shard], nil
 }
 
-// Span is the keys from Lo up to Hi; nil means no bound.
-type Span struct {
-	Lo, Hi *Value
-	// HiIncluded says that Hi itself belongs to the span. Lo always does.
-	HiIncluded bool
+// Touched appends to dst the shards that may hold keys of a span, each once, and
+// returns it; none when no key can be in the span. A text span touches all of them
+// unless RangeOptions says that the collation orders by bytes. It allocates only to
+// grow dst.
+func (p *Ranges) Touched(dst []string, s *Span) []string {
+	switch {
+	case s.none:
+		return dst
+	case !p.byBytes:
+		return p.touched(dst, p.ranges, true)
+	case s.Empty():
+		return dst
+	}
+	begin := 0
+	for begin < len(p.ranges) && p.ranges[begin].endsBefore(string(s.lo)) {
+		begin++
+	}
+	end, gap := begin, false
+	for ; end < len(p.ranges) && !(s.below && p.ranges[end].from >= string(s.hi)); end++ {
+		if from := p.ranges[end].from; end == begin {
+			gap = from > string(s.lo)
+		} else {
+			gap = gap || from > p.ranges[end-1].to
+		}
+	}
+	if end == begin {
+		return p.touched(dst, nil, true)
+	}
+	last := &p.ranges[end-1]
+	return p.touched(dst, p.ranges[begin:end], gap || !last.unbounded && (!s.below || last.to < string(s.hi)))
 }
 
-// Touched returns the shards that may hold keys of a span, sorted; none when no
-// key can be in it. A text span touches all of them unless RangeOptions says
-// that the collation orders by bytes. Errors are those of Place, but for
-// *UnplacedError.
-func (p *Ranges) Touched(s Span) ([]string, error) {
-	lo, hi, unbounded := "", "", s.Hi == nil
-	if s.Lo != nil {
-		key, err := s.Lo.sortKey(nil, p.key)
-		if err != nil {
-			return nil, err
-		}
-		lo = string(key)
-	}
-	if s.Hi != nil {
-		key, err := s.Hi.sortKey(nil, p.key)
-		if err != nil {
-			return nil, err
-		}
-		hi = string(key)
-		if s.HiIncluded {
-			hi += "\x00" // the next sort key: they are compared by bytes
+// touched appends the shards of ranges, and the default's for keys that none of them holds.
+func (p *Ranges) touched(dst []string, ranges []keyRange, gap bool) []string {
+	from := len(dst)
+	add := func(shard int) {
+		if name := p.shards[shard]; !slices.Contains(dst[from:], name) {
+			dst = append(dst, name)
 		}
 	}
-	if !p.byBytes {
-		return p.Shards(), nil
+	for i := range ranges {
+		add(ranges[i].shard)
 	}
-	if !unbounded && hi <= lo {
-		return nil, nil
-	}
-	var names []string
-	covered := lo // all keys of the span below it are in ranges seen
-	gap := false
-	for _, r := range p.ranges {
-		if r.endsBefore(lo) || !unbounded && r.from >= hi {
-			continue
-		}
-		names = append(names, p.shards[r.shard])
-		gap = gap || r.from > covered
-		if covered = r.to; r.unbounded {
-			return p.touched(names, gap), nil
-		}
-	}
-	return p.touched(names, gap || unbounded || covered < hi), nil
-}
-
-// touched adds the default's shard for keys that no range holds.
-func (p *Ranges) touched(names []string, gap bool) []string {
 	if gap && p.fallback != noShard {
-		names = append(names, p.shards[p.fallback])
+		add(p.fallback)
 	}
-	slices.SortFunc(names, strings.Compare)
-	return slices.Compact(names)
+	return dst
 }
 
 // Shards returns the shards that may hold rows, sorted.
 func (p *Ranges) Shards() []string {
-	var names []string
-	for _, r := range p.ranges {
-		names = append(names, p.shards[r.shard])
-	}
-	return p.touched(names, true)
+	names := p.touched(nil, p.ranges, true)
+	slices.Sort(names)
+	return names
 }
