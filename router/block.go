@@ -69,6 +69,8 @@ type col struct {
 type visible struct {
 	name string
 	col  col
+	// collated is set for an output with a COLLATE of its own.
+	collated bool
 }
 
 // node is a leaf or a join.
@@ -248,7 +250,7 @@ func (p *prover) node(b *block, r *query.Reference) *node {
 	}
 	l.rename(r.Columns)
 	for i, name := range l.names {
-		n.columns = append(n.columns, visible{name, col{l, i}})
+		n.columns = append(n.columns, visible{name: name, col: col{l, i}})
 	}
 	n.complete = l.sure
 	b.nodes = append(b.nodes, n)
@@ -397,6 +399,7 @@ func (b *block) output() {
 			v := visible{name: o.Name}
 			if o.Value.Kind == query.ValueColumn && o.Value.Column != nil {
 				v.col, _ = b.find(o.Value.Column)
+				v.collated = o.Value.Collation() != nil
 			}
 			b.outputs = append(b.outputs, v)
 		case len(o.Qualifier) == 0 && o.Value.Kind == query.ValueExpr && o.Value.Expr() == nil:

@@ -159,6 +159,11 @@ func entrySize(e *entry) int64 {
 		n += groupBase
 		for _, column := range e.plan.groups[i].columns {
 			n += len(column) * valueBase
+			for i := range column {
+				if w := column[i].within; w != nil && (i == 0 || w != column[i-1].within) {
+					n += len(w.limits) * valueBase
+				}
+			}
 		}
 	}
 	for i := range e.plan.Statement.Commands {

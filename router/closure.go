@@ -248,14 +248,7 @@ func (c *classes) members(x col) func(yield func(col) bool) {
 
 // values returns the least list of values that the column is one of, nil when it is
 // not bound.
-func (c *classes) values(x col) (out []value) {
-	for _, list := range c.bound[c.root(x)] {
-		if out == nil || cost(list) < cost(out) {
-			out = list
-		}
-	}
-	return out
-}
+func (c *classes) values(x col) []value { return narrowest(c.bound[c.root(x)]) }
 
 // cost orders lists: a single value before several, those before arrays, whose
 // length nobody knows.

@@ -247,11 +247,12 @@ func (p *prover) settle(sql string) {
 	for i := range groups {
 		for _, column := range groups[i].columns {
 			for j := range column {
-				v := &column[j]
-				if v.source == fromParam {
-					u := p.params[v.index]
-					v.sure = !u.mixed && u.n == uses[v.index]
-				}
+				column[j].each(func(v *value) {
+					if v.source == fromParam {
+						u := p.params[v.index]
+						v.sure = !u.mixed && u.n == uses[v.index]
+					}
+				})
 			}
 		}
 	}

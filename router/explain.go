@@ -60,6 +60,9 @@ type RouteTable struct {
 	Shards []string `json:"shards,omitempty"`
 	// Error is why a value has no shard.
 	Error string `json:"error,omitempty"`
+
+	// Known is set when Shards are those of all values, though they be none.
+	Known bool `json:"-"`
 }
 
 // RouteKey is one column of a key, and the values of which it is one.
@@ -71,7 +74,7 @@ type RouteKey struct {
 // RouteValue is where a value comes from, and what it is when that is known.
 type RouteValue struct {
 	// Source is "literal", "parameter", "constant" (of a view, or a keyword), "drawn" (by
-	// the proxy, when the statement is run) or "null".
+	// the proxy, when the statement is run), "null" or "range": all values within Bounds.
 	Source string `json:"source"`
 	// Parameter is its number.
 	Parameter int `json:"parameter,omitempty"`
@@ -79,6 +82,15 @@ type RouteValue struct {
 	Array bool `json:"array,omitempty"`
 	// Text is nil when the value is not known, or cannot be shown as text.
 	Text *string `json:"value,omitempty"`
+	// Bounds are those outside of which the value does not count.
+	Bounds []RouteBound `json:"bounds,omitempty"`
+}
+
+// RouteBound is a bound of a range of keys.
+type RouteBound struct {
+	// Operator is <, <=, > or >=, with the key on its left.
+	Operator string `json:"operator"`
+	RouteValue
 }
 
 // RouteRefusal is what a client would be told, and the reason as metrics count it.
@@ -159,6 +171,7 @@ func (p *Plan) keyed(r *Route, in RouteInput) {
 			tr := trace{table: &t, names: in.Shards, all: r}
 			one := locator{owners: in.Owners, values: in.Values, shard: AnyShard, trace: &tr}
 			err := one.group(g)
+			t.Known = err == nil
 			if err != nil {
 				t.Error = wire.AsError(err).Message
 			} else if !several {
@@ -212,7 +225,9 @@ func (t *trace) shard(i int) {
 // gives reports whether all values of a group are known.
 func (v *Values) gives(g *Group) bool {
 	return !slices.ContainsFunc(g.columns, func(c []value) bool {
-		return slices.ContainsFunc(c, func(val value) bool { return val.source == fromDraw || val.source == fromParam && v.count == 0 })
+		return slices.ContainsFunc(c, func(val value) bool {
+			return val.some(func(of *value) bool { return of.source == fromDraw || of.source == fromParam && v.count == 0 })
+		})
 	})
 }
 
@@ -243,7 +258,16 @@ func (g *Group) describe(v *Values) RouteTable {
 // describe says where a value comes from and what it is.
 func (v *Values) describe(val *value) RouteValue {
 	out := RouteValue{Array: val.array}
+	if val.within != nil {
+		for i := range val.within.limits[:min(len(val.within.limits), maxRouteValues)] {
+			b := &val.within.limits[i]
+			out.Bounds = append(out.Bounds, RouteBound{b.operator(), v.describe(&b.of)})
+		}
+	}
 	switch val.source {
+	case fromSpan:
+		out.Source = "range"
+		return out
 	case fromNull:
 		out.Source = "null"
 		return out
@@ -310,9 +334,15 @@ func (p *Plan) Explain() *query.ExplainOptions { return p.explain }
 func (p *Plan) ParamType(n int) uint32 {
 	for i := range p.groups {
 		for _, column := range p.groups[i].columns {
-			for _, v := range column {
-				if v.source == fromParam && int(v.index) == n && !v.array {
-					return v.as.OID()
+			for j := range column {
+				var oid uint32
+				column[j].each(func(v *value) {
+					if v.source == fromParam && int(v.index) == n && !v.array {
+						oid = v.as.OID()
+					}
+				})
+				if oid != 0 {
+					return oid
 				}
 			}
 		}

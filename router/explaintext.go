@@ -83,7 +83,7 @@ func (r *Route) head() string {
 // unknown reports whether a table's shard depends on what is not given.
 func (r *Route) unknown() bool {
 	return slices.ContainsFunc(r.Tables, func(t RouteTable) bool {
-		return len(t.Shards) == 0 && t.Error == "" && !slices.ContainsFunc(t.Key, func(k RouteKey) bool { return k.void() })
+		return !t.Known && t.Error == "" && !slices.ContainsFunc(t.Key, func(k RouteKey) bool { return k.void() })
 	})
 }
 
@@ -100,8 +100,10 @@ func (r *Route) origins() string {
 	for _, t := range r.Tables {
 		for _, k := range t.Key {
 			for _, v := range k.Values {
-				if s := v.String(); !slices.Contains(all, s) {
-					all = append(all, s)
+				for _, s := range v.origins() {
+					if !slices.Contains(all, s) {
+						all = append(all, s)
+					}
 				}
 			}
 		}
@@ -119,6 +121,10 @@ func (r *Route) origins() string {
 func (t *RouteTable) line() string {
 	var keys []string
 	for _, k := range t.Key {
+		if len(k.Values) == 1 && k.Values[0].Source == "range" {
+			keys = append(keys, k.Column+" "+k.Values[0].bounds())
+			continue
+		}
 		keys = append(keys, k.Column+" = "+k.list())
 	}
 	s := t.Table
@@ -162,8 +168,39 @@ func (k RouteKey) list() string {
 	return "one of " + strings.Join(all, ", ")
 }
 
+// bounds are those of a range, as one would write them behind the column.
+func (v RouteValue) bounds() string {
+	var all []string
+	for _, b := range v.Bounds {
+		all = append(all, b.Operator+" "+b.String())
+	}
+	return strings.Join(all, " and ")
+}
+
+// origins names what the value is, or the bounds of a range are.
+func (v RouteValue) origins() (all []string) {
+	if v.Source != "range" {
+		all = append(all, v.bare())
+	}
+	for _, b := range v.Bounds {
+		all = append(all, b.bare())
+	}
+	return all
+}
+
 // String is the value as it would be written, or where it comes from.
 func (v RouteValue) String() string {
+	switch {
+	case v.Source == "range":
+		return "(" + v.bounds() + ")"
+	case len(v.Bounds) > 0:
+		return v.bare() + " if " + v.bounds()
+	}
+	return v.bare()
+}
+
+// bare is the value without its bounds.
+func (v RouteValue) bare() string {
 	var s string
 	switch {
 	case v.Source == "null":

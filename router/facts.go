@@ -91,7 +91,9 @@ func (l sublink) tests(b *block, i int) (col, bool) {
 // in comparison with this one.
 func (p *prover) comparable(c col, values []value) bool {
 	k := p.keyOf(c)
-	return k != 0 && !slices.ContainsFunc(values, func(v value) bool { return !v.as.Colocates(k) })
+	return k != 0 && !slices.ContainsFunc(values, func(v value) bool {
+		return v.some(func(of *value) bool { return !of.as.Colocates(k) })
+	})
 }
 
 // facts reads a condition. What it cannot read states nothing.
@@ -127,6 +129,8 @@ func (p *prover) fact(out []fact, b *block, f *query.Fact) []fact {
 			}
 			out = p.member(out, b, f.Op, &f.Columns[i], list)
 		}
+	case query.FactCompare:
+		return p.comparison(out, b, f)
 	case query.FactOr:
 		return p.either(out, b, f)
 	case query.FactNull:
@@ -231,29 +235,41 @@ func (p *prover) anyOf(out []fact, b *block, f *query.Fact) []fact {
 func (p *prover) either(out []fact, b *block, f *query.Fact) []fact {
 	var common []fact
 	for i, branch := range f.Branches {
-		var facts []fact
-		for j := range branch {
-			facts = p.fact(facts, b, &branch[j])
-		}
+		facts := p.branch(b, branch)
 		if i == 0 {
 			common = facts
 			continue
 		}
 		var both []fact
 		for _, c := range common {
-			for _, o := range facts {
-				if c.a == o.a && c.b.leaf == nil && o.b.leaf == nil {
-					both = append(both, fact{a: c.a, values: slices.Concat(c.values, o.values), strict: c.strict && o.strict})
-					break
-				}
+			if at := slices.IndexFunc(facts, func(o fact) bool { return o.a == c.a }); at >= 0 {
+				o := facts[at]
+				both = append(both, fact{a: c.a, values: slices.Concat(c.values, o.values), strict: c.strict && o.strict})
 			}
 		}
 		common = both
 	}
-	for _, c := range common {
-		if c.b.leaf == nil {
-			out = append(out, c)
+	return append(out, common...)
+}
+
+// branch returns what a branch of OR binds columns to, each once.
+func (p *prover) branch(b *block, branch []query.Fact) (out []fact) {
+	var facts []fact
+	for j := range branch {
+		facts = p.fact(facts, b, &branch[j])
+	}
+	for i, f := range facts {
+		if f.b.leaf != nil || slices.ContainsFunc(facts[:i], func(o fact) bool { return o.b.leaf == nil && o.a == f.a }) {
+			continue
 		}
+		var lists [][]value
+		for _, o := range facts[i:] {
+			if o.b.leaf == nil && o.a == f.a {
+				lists, f.strict = append(lists, o.values), f.strict || o.strict
+			}
+		}
+		f.values = narrowest(lists)
+		out = append(out, f)
 	}
 	return out
 }

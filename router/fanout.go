@@ -92,7 +92,7 @@ func moves(shapes []*query.Shape, c *query.Command, prove func(anchors, moving b
 // oneValue reports whether all groups have one value for each column of their keys.
 func oneValue(groups []Group) bool {
 	return !slices.ContainsFunc(groups, func(g Group) bool {
-		return slices.ContainsFunc(g.columns, func(c []value) bool { return len(c) > 1 || len(c) == 1 && c[0].array })
+		return slices.ContainsFunc(g.columns, func(c []value) bool { return len(c) > 1 || len(c) == 1 && (c[0].array || c[0].source == fromSpan) })
 	})
 }
 

@@ -61,6 +61,8 @@ type locator struct {
 	shard  int
 	first  *Group // that was found there
 	combos int
+	// within is the span whose keys values.keys has.
+	within *span
 	// trace takes all that is found, nil to find the one shard; see Plan.Route.
 	trace *trace
 	// all takes all shards that are found, nil to find the one.
@@ -75,33 +77,44 @@ func (l *locator) group(g *Group) error {
 	if len(g.columns) == 0 {
 		return l.found(g, g.placement.fixedShard(l.owners))
 	}
-	l.combos = 0
+	l.combos, l.within = 0, nil
 	return l.column(g, 0, 0)
 }
 
 // column goes through the values of one column of the key, those before it given.
 func (l *locator) column(g *Group, i int, row shardmap.RowHash) error {
 	for j := range g.columns[i] {
-		val := &g.columns[i][j]
-		r, err := l.values.read(val)
-		if err != nil {
-			return err
-		}
-		switch {
-		case r.null && val.assigned:
-			return errNullKey(g)
-		case r.null:
-			continue
-		case val.array:
-			err = l.elements(g, i, row, val, r)
-		default:
-			err = l.value(g, i, row, val, r)
+		err := l.term(g, i, row, &g.columns[i][j])
+		if err != nil && hasSpan(g.columns[i]) && !OnSeveral(err) {
+			return l.anywhere(g)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// term goes through one of the values of a column.
+func (l *locator) term(g *Group, i int, row shardmap.RowHash, val *value) error {
+	if val.source == fromSpan {
+		return l.span(g, val.within)
+	}
+	if val.within != nil {
+		l.bind(g, val.within)
+	}
+	r, err := l.values.read(val)
+	switch {
+	case err != nil:
+		return err
+	case r.null && val.assigned:
+		return errNullKey(g)
+	case r.null:
+		return nil
+	case val.array:
+		return l.elements(g, i, row, val, r)
+	}
+	return l.value(g, i, row, val, r)
 }
 
 func errNullKey(g *Group) *wire.Error {
@@ -141,6 +154,9 @@ func (l *locator) value(g *Group, i int, row shardmap.RowHash, val *value, r rea
 
 // placed looks a value up in a list or in ranges.
 func (l *locator) placed(g *Group, val *value, v shardmap.Value) error {
+	if val.within != nil && l.outside(g.placement.types[0], v) {
+		return nil
+	}
 	var shard string
 	var err error
 	if g.placement.list != nil {

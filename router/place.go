@@ -63,5 +63,5 @@ type Group struct {
 }
 
 func (g *Group) same(o *Group) bool {
-	return g.placement == o.placement && slices.EqualFunc(g.columns, o.columns, slices.Equal[[]value])
+	return g.placement == o.placement && slices.EqualFunc(g.columns, o.columns, func(a, b []value) bool { return slices.EqualFunc(a, b, value.same) })
 }

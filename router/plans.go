@@ -47,7 +47,7 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 	for i := range groups {
 		for _, column := range groups[i].columns {
 			for j := range column {
-				p.literals = p.literals || column[j].source == fromLiteral
+				p.literals = p.literals || column[j].some(func(v *value) bool { return v.source == fromLiteral })
 			}
 		}
 	}

@@ -31,11 +31,15 @@ func (f fakeRelations) keyType(t *query.Type) shardmap.KeyType {
 	}
 	return map[string]shardmap.KeyType{"int2": shardmap.Int2, "int4": shardmap.Int4, "int8": shardmap.Int8, "text": shardmap.Text,
 		"varchar": shardmap.Text, "uuid": shardmap.UUID, "date": shardmap.Date, "bool": shardmap.Bool,
-		"numeric": shardmap.Numeric}[t.Name.Name]
+		"numeric": shardmap.Numeric, "ctext": shardmap.Text, "timestamptz": shardmap.Timestamptz}[t.Name.Name]
 }
 
 func (f fakeRelations) equal(op query.Name, left, right shardmap.KeyType) bool {
 	return op.Name == "=" && (op.Schema == "" || op.Schema == "pg_catalog") && left.Colocates(right)
+}
+
+func (f fakeRelations) orders(op query.Name, k shardmap.KeyType) bool {
+	return slices.Contains([]string{"<", "<=", ">", ">="}, op.Name) && (op.Schema == "" || op.Schema == "pg_catalog")
 }
 
 func (f fakeRelations) returnsSet(n query.Name) bool {
@@ -64,10 +68,12 @@ func (f fakeRelations) reaches(n query.Name) string {
 	return ""
 }
 
-// testSchema reads lines such as "orders sharded id:int8 customer_id:int8*".
+// testSchema reads lines such as "orders sharded id:int8 customer_id:int8*". The rows of a
+// table that is ranged, not sharded, are placed by ranges of its key; ctext is text that is ordered by bytes.
 func testSchema(t *testing.T, text string) fakeRelations {
 	f := fakeRelations{}
 	kinds := map[string]kind{"single": kindSingle, "system": kindSystem, "reference": kindReference, "sharded": kindSharded, "view": kindView}
+	kinds["ranged"] = kindSharded
 	shared := &Placement{types: []shardmap.KeyType{shardmap.Int8}}
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -93,7 +99,7 @@ func testSchema(t *testing.T, text string) fakeRelations {
 				r.key = append(r.key, len(r.columns))
 				typ = strings.TrimSuffix(typ, "*")
 			}
-			col := relationColumn{name: name, typmod: -1}
+			col := relationColumn{name: name, typmod: -1, bytewise: strings.HasPrefix(typ, "ctext")}
 			// id:int8+ is a serial, id:int8! always an identity, id:uuid~ random.
 			if bare := strings.TrimRight(typ, "+!~"); bare != typ {
 				col.draw, col.drawn = &Draw{Schema: "public", Table: r.name, Column: name, always: typ[len(bare)] == '!'}, typ[len(bare)] != '~'
@@ -111,6 +117,9 @@ func testSchema(t *testing.T, text string) fakeRelations {
 			for _, k := range r.key {
 				r.placement.types = append(r.placement.types, r.columns[k].key)
 			}
+		}
+		if word == "ranged" {
+			r.placement = &Placement{types: []shardmap.KeyType{r.columns[r.key[0]].key}, ranges: &shardmap.Ranges{}}
 		}
 		f[name] = r
 	}
@@ -197,23 +206,37 @@ func describeGroup(g *Group, rel relations, sql string, literals []query.Literal
 	for i, column := range g.columns {
 		var values []string
 		for _, v := range column {
-			s := map[source]string{fromNull: "NULL", fromParam: fmt.Sprintf("$%d", v.index), fromPlan: "=" + v.fixed,
-				fromDraw: fmt.Sprintf("draw %d", v.index)}[v.source]
-			if v.source == fromLiteral {
-				s = sql[literals[v.index].Start:literals[v.index].End]
-			}
-			if v.negative {
-				s = "-" + s
-			}
-			if v.array {
-				s = "any(" + s + ")"
-			}
-			if v.source == fromParam && !v.sure {
-				s += "?"
-			}
-			values = append(values, s)
+			values = append(values, describeValue(v, sql, literals))
 		}
 		columns = append(columns, r.columns[r.key[i]].name+": "+strings.Join(values, " "))
 	}
 	return r.name + "(" + strings.Join(columns, ", ") + ")"
+}
+
+func describeValue(v value, sql string, literals []query.Literal) string {
+	s := map[source]string{fromNull: "NULL", fromParam: fmt.Sprintf("$%d", v.index), fromPlan: "=" + v.fixed,
+		fromDraw: fmt.Sprintf("draw %d", v.index), fromSpan: "*"}[v.source]
+	if v.source == fromLiteral {
+		s = sql[literals[v.index].Start:literals[v.index].End]
+	}
+	if v.negative {
+		s = "-" + s
+	}
+	if v.array {
+		s = "any(" + s + ")"
+	}
+	if v.source == fromParam && !v.sure {
+		s += "?"
+	}
+	if v.within != nil {
+		s += "["
+		for i, l := range v.within.limits {
+			if i > 0 {
+				s += " "
+			}
+			s += l.operator() + " " + describeValue(l.of, sql, literals)
+		}
+		s += "]"
+	}
+	return s
 }

@@ -173,6 +173,12 @@ func (p *prover) group(l *leaf, c *classes) (Group, bool) {
 	g := Group{table: l.rel.String(), placement: l.rel.placement}
 	for _, k := range l.rel.key {
 		values := c.values(col{l, k})
+		if l.rel.placement.ranges == nil {
+			if hasSpan(values) {
+				values = nil
+			}
+			values = withoutSpans(values)
+		}
 		if values == nil {
 			return g, false
 		}

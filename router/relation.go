@@ -84,6 +84,9 @@ type relations interface {
 	keyType(t *query.Type) shardmap.KeyType
 	// equal reports whether the operator surely is the equality of both key types.
 	equal(op query.Name, left, right shardmap.KeyType) bool
+	// orders reports whether the operator, one of < <= > >=, surely compares values of a key type
+	// by the order that its default btree has.
+	orders(op query.Name, k shardmap.KeyType) bool
 	// returnsSet reports whether a call may return a set of rows.
 	returnsSet(f query.Name) bool
 	// aggregate reports whether a function may be an aggregate.

@@ -177,7 +177,7 @@ func (b *bound) shard(r *relation, rule *config.Table) {
 		r.placement.list, err = listOf(r.placement.types[0], rule, b.rules)
 	case len(rule.Range) > 0:
 		r.placement.entries = rangeEntries(rule)
-		r.placement.ranges, err = rangesOf(r.placement.types[0], rule, b.rules)
+		r.placement.ranges, err = rangesOf(r.placement.types[0], r.columns[r.key[0]].bytewise, rule, b.rules)
 	}
 	if err != nil {
 		r.unknown("has a placement that its key does not allow: " + err.Error())
@@ -199,12 +199,13 @@ func listOf(k shardmap.KeyType, rule *config.Table, rules *config.Database) (*sh
 	return shardmap.NewList(k, shardNames(rules), entries, rule.Default)
 }
 
-func rangesOf(k shardmap.KeyType, rule *config.Table, rules *config.Database) (*shardmap.Ranges, error) {
+// rangesOf makes the ranges of a key; byBytes is set when its column orders text by bytes.
+func rangesOf(k shardmap.KeyType, byBytes bool, rule *config.Table, rules *config.Database) (*shardmap.Ranges, error) {
 	var entries []shardmap.RangeEntry
 	for _, e := range rule.Range {
 		entries = append(entries, shardmap.RangeEntry{Shard: e.Shard, From: e.From, To: e.To})
 	}
-	return shardmap.NewRanges(k, shardNames(rules), entries, shardmap.RangeOptions{Default: rule.Default})
+	return shardmap.NewRanges(k, shardNames(rules), entries, shardmap.RangeOptions{Default: rule.Default, TextByBytes: byBytes})
 }
 
 // view reads a view's query, which stands in its place.

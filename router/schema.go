@@ -115,6 +115,11 @@ func (s schema) equal(op query.Name, left, right shardmap.KeyType) bool {
 	return left.Colocates(right) && s.catalog.EqualityFor(op.Schema, op.Name, left.OID(), right.OID(), s.path)
 }
 
+// orders implements relations.
+func (s schema) orders(op query.Name, k shardmap.KeyType) bool {
+	return op.Name != "=" && s.catalog.EqualityFor(op.Schema, op.Name, k.OID(), k.OID(), s.path)
+}
+
 // returnsSet implements relations.
 func (s schema) returnsSet(f query.Name) bool {
 	return s.catalog.ReturnsSet(f.Schema, f.Name, f.Args, s.path)

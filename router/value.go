@@ -15,6 +15,7 @@ const (
 	fromPlan                  // the plan itself: a keyword, a literal of a view
 	fromDraw                  // what was drawn for the row
 	fromRow                   // the key of the row at hand: see prover.anchor
+	fromSpan                  // all values that are within
 )
 
 // value is where a key's value comes from. It belongs to a plan, and holds nothing
@@ -43,6 +44,9 @@ type value struct {
 	typmod   int32
 	// fixed is the value's text, fromPlan.
 	fixed string
+	// within is the span outside of which the value does not count, nil for none. Only values
+	// of tables that are placed by ranges have one in a plan.
+	within *span
 }
 
 // value reads a value that is compared with a column of key type k. ok is false when

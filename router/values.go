@@ -38,6 +38,7 @@ type Values struct {
 	drawnFormat shardmap.Format
 	at          []int32 // where each parameter begins, for many
 	scratch     []byte
+	keys        *spanKeys // nil until a span is looked at
 }
 
 // Forget drops all values and what v borrows, and keeps storage of its own of up to
@@ -45,7 +46,11 @@ type Values struct {
 func (v *Values) Forget(keepBytes int) {
 	scratch, at := v.scratch[:0], v.at[:0]
 	types := v.Types[:0]
+	keys := v.keys
 	*v = Values{}
+	if keys != nil && keys.Kept()+16*cap(keys.touched) <= keepBytes {
+		v.keys = keys
+	}
 	if cap(scratch) <= keepBytes {
 		v.scratch = scratch
 	}
