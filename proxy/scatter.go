@@ -130,7 +130,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		c.notices = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
 	}
 	c.promised = r.told
-	if r.limit > 0 && r.opens == nil && !declares(r.plan) && r.plan.Single.Kind != query.KindDML {
+	if r.limit > 0 && r.opens == nil && !declares(r.plan) && r.plan.Single.Kind != query.KindDML && r.plan.Single.Kind != query.KindDDL {
 		return errLimited()
 	}
 	if c.opening != nil && (c.explain != "" || r.plan.Single != nil && r.plan.Single.Kind != query.KindSelect) {
@@ -174,6 +174,12 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 			c.into = &inserting{c: c, of: in, promised: c.promised}
 		}
 	}
+	if m := c.way.Make; m != nil {
+		if c.text = m.Query; c.into == nil {
+			c.into = &inserting{c: c, of: &router.Insertion{Home: !m.Spread}, promised: c.promised}
+			c.into.making = &making{i: c.into, of: m}
+		}
+	}
 	var all []int
 	if m := c.way.Merge; m != nil && len(m.Keys) > 0 {
 		// What the rows are ordered by may turn out to be of a type that is not compared here.
@@ -215,7 +221,7 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 	if (c.way.Home || len(all) == 0 || c.into != nil || c.written != nil) && !slices.Contains(all, 0) {
 		all = append(all, 0)
 	}
-	if c.written != nil {
+	if c.written != nil || c.way.Make != nil {
 		all = c.withTargets(all)
 	}
 	slices.Sort(all)
@@ -393,12 +399,13 @@ func (c *scattering) execute(p *router.Plan) error {
 		c.written.locks = level == readCommitted || level == "read uncommitted"
 	}
 	if c.into != nil {
+		c.into.mayMake()
 		defer c.into.release()
 	}
 	if err := c.on(c.perform); err != nil {
 		return err
 	}
-	if c.err == nil && c.into != nil {
+	if c.err == nil && c.into != nil && !c.into.makes() {
 		if err := c.into.put(p); err != nil {
 			return err
 		}
@@ -407,7 +414,9 @@ func (c *scattering) execute(p *router.Plan) error {
 			return err
 		}
 	}
-	s.noteAll(p)
+	if c.err == nil || c.way.Make == nil { // a table that was not made changes nothing
+		s.noteAll(p)
+	}
 	if c.opening != nil && c.err == nil {
 		s.opens(c.opening)
 	}

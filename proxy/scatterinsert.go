@@ -29,6 +29,8 @@ type inserting struct {
 	columns []rowColumn
 	types   map[uint32]typeOf
 	returns description
+	// making is set for a table that is made for the rows.
+	making *making
 	// keys are the values of the key's columns that are not placed as they are; nil for others.
 	keys   [][][]byte
 	rows   [][]byte // bodies of DataRows
@@ -51,6 +53,9 @@ func (i *inserting) read() {
 	c := i.c
 	i.asks = c.asks
 	defer func() { c.asks, i.reads = i.asks, false }()
+	if i.making != nil && !i.making.make() {
+		return
+	}
 	if c.moment(); c.err != nil || !i.describe() {
 		return
 	}
@@ -87,6 +92,9 @@ func (i *inserting) describe() bool {
 	}
 	if i.columns = q[0].columns; len(i.columns) != len(i.of.Columns) {
 		c.fail(wire.Errorf("0A000", "this statement cannot be run over several shards: its query gives %d columns, and not the %d that were known", len(i.columns), len(i.of.Columns)), nil, -1)
+		return false
+	}
+	if i.making != nil && !i.making.gives(i.columns) {
 		return false
 	}
 	if i.types = c.arrayTypes(q); c.err != nil {

@@ -298,6 +298,6 @@ func (i *inserting) join(answers []pool.Answer, numbers [][]int) *wire.Error {
 		out = append(out, slices.Concat(rows...)...)
 	}
 	i.c.notices = append(i.c.notices, notices...)
-	i.answer = wire.AppendCommandComplete(out, "INSERT 0 "+strconv.Itoa(total))
+	i.answer = wire.AppendCommandComplete(out, i.tag(total))
 	return nil
 }

@@ -48,6 +48,8 @@ type Shape struct {
 	Sublinks []*Sublink
 	// Analyze is set for EXPLAIN ANALYZE: Inner is run.
 	Analyze bool
+	// Materialized is set for CREATE MATERIALIZED VIEW.
+	Materialized bool
 	// Concurrent is set for a command with CONCURRENTLY.
 	Concurrent *Concurrent
 	// Span is the command; of Inner, the part of the text that is the inner command.

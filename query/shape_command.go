@@ -167,7 +167,7 @@ func (t *shapeText) behindWord(r region, word string) region {
 // createAs reads CREATE TABLE AS and CREATE MATERIALIZED VIEW.
 func (sh *shaper) createAs(s *Shape, x *pg.CreateTableAsStmt, r region) {
 	t := sh.text
-	s.Kind = ShapeCreateAs
+	s.Kind, s.Materialized = ShapeCreateAs, x.Objtype == pg.ObjectType_OBJECT_MATVIEW
 	s.Tables = []*Reference{sh.made(x.Into)}
 	body := t.behindWord(r, "as")
 	if body.known() && t.is(body.hi-1, "data") { // WITH [NO] DATA

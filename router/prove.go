@@ -103,6 +103,9 @@ func (p *prover) block(b *block, given []fact, nothing bool) {
 	}
 	if s.Select != nil && s.Select.Into != nil {
 		p.uses[kindSystem] = "the new table " + s.Select.Into.Name
+		if r := p.relations.find(s.Select.Into.Schema, s.Select.Into.Name); r != nil && (r.declared || r.kind == kindSharded || r.kind == kindReference) {
+			p.refuse(reasonCommand, "the new table "+r.String()+" would be on several shards")
+		}
 	}
 	if s.Kind == query.ScopeSet {
 		for _, side := range []*block{b.left, b.right} {

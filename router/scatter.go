@@ -34,6 +34,8 @@ type Scatter struct {
 	Write *Written
 	// Into is set for an INSERT of the query's rows: all else is about Into.Query.
 	Into *Insertion
+	// Make is set for a table that is made of the query's rows: all else is about Make.Query.
+	Make *Making
 	// Why says why the shards' answers are not merged; "" when they are.
 	Why string
 }
@@ -199,12 +201,18 @@ func (c *scatterCache) put(k scatterKey, s *Scatter) {
 // scatter finds out how the text of a miss is answered from several shards, when it is a
 // query that needs them. found is where it would run otherwise.
 func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed) {
-	if len(shapes) != 1 || p.Single == nil || m.ctx.Altered {
+	if len(shapes) != 1 || p.Single == nil || m.ctx.Altered && p.Single.Kind != query.KindDDL {
 		return
 	}
 	sql, held := string(m.sql), false
 	switch sh := shapes[0]; {
 	case sh.Kind == query.ShapeQuery && p.Single.Kind == query.KindSelect:
+	case sh.Kind == query.ShapeRefresh || sh.Kind == query.ShapeCreateAs && sh.Materialized:
+		found.materialised()
+		return
+	case p.Single.Kind == query.KindDDL && (sh.Kind == query.ShapeCreateAs || sh.Kind == query.ShapeQuery):
+		r.scatterMaking(p, m, sql, found)
+		return
 	case sh.Kind == query.ShapeExplain && sh.Inner.Kind == query.ShapeQuery:
 		o, ok := query.ReadExplain(m.sql)
 		if !ok || o.Format != "text" || sh.Inner.Scope.Target != nil {

@@ -20,6 +20,8 @@ type RouteScatter struct {
 	Finish string `json:"finish,omitempty"`
 	// Insert is how the rows are inserted on the shards of their keys; "" for a query of the client's.
 	Insert string `json:"insert,omitempty"`
+	// Make is how the table is made that gets the rows; "" when none is.
+	Make string `json:"make,omitempty"`
 }
 
 // RouteRead is one query for the shards.
@@ -47,6 +49,9 @@ func (s *Scatter) Explain() *RouteScatter {
 	r := &RouteScatter{Way: s.Way(), Why: s.Why}
 	if s.Into != nil {
 		r.Insert = strings.TrimSpace(s.Into.Text("SELECT * FROM {rows}", ""))
+	}
+	if s.Make != nil {
+		r.Make = s.Make.Create
 	}
 	if m := s.Merge; m != nil {
 		text := strings.TrimSpace(m.Before)
@@ -108,6 +113,9 @@ func (r *RouteScatter) lines() []string {
 	}
 	if r.Finish != "" {
 		out = append(out, oneLine("  finish: "+r.Finish))
+	}
+	if r.Make != "" {
+		out = append(out, oneLine("  make: "+r.Make))
 	}
 	if r.Insert != "" {
 		out = append(out, oneLine("  insert: "+r.Insert))

@@ -16,6 +16,9 @@ func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 	if s, refusal, is := g.copyOut(sql); is {
 		return s, refusal
 	}
+	if s, refusal, is := g.makes(sql); is {
+		return s, refusal
+	}
 	whole, ok := g.prove(sql, true)
 	if !ok {
 		return nil, &Refusal{Reason: reasonUnknown, Why: "the text is not understood"}
