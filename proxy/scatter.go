@@ -170,7 +170,7 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 		return err
 	}
 	if in := c.way.Into; in != nil {
-		if c.text = in.Query; c.into == nil {
+		if c.text = in.Query; c.into == nil && c.explain == "" {
 			c.into = &inserting{c: c, of: in, promised: c.promised}
 		}
 	}
@@ -191,7 +191,7 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 		}
 	}
 	c.merging = nil
-	if w := c.way.Write; w != nil && c.written == nil {
+	if w := c.way.Write; w != nil && c.written == nil && c.explain == "" {
 		c.written = &writing{c: c, of: w}
 	}
 	add := func(p *router.Plan, proof string) error {

@@ -14,7 +14,7 @@ import (
 // shard says of each query that it gets. What finishes the query is shown and not planned:
 // there are no rows to plan it for.
 func (c *scattering) explained() {
-	if c.moment(); c.err != nil || !c.describeClient() {
+	if c.moment(); c.err != nil || !c.describeSource() {
 		return
 	}
 	owners := c.s.db.Owners()
@@ -41,9 +41,7 @@ func (c *scattering) explained() {
 		lines = append(lines, spaced(fmt.Sprintf("Read %d: %s", i+1, in.Text)))
 		lines = c.plansOf(lines, shards, in.Text)
 	}
-	if finish := c.way.Explain().Finish; finish != "" {
-		lines = append(lines, spaced("Finish on "+c.s.db.Shards[c.shards[0].index].Name+": "+finish))
-	}
+	lines = append(lines, c.finishes()...)
 	if c.err != nil {
 		return
 	}
@@ -56,6 +54,41 @@ func (c *scattering) explained() {
 	c.s.client.SetOutput(out)
 }
 
+// describeSource is describeClient for the whole of the client's text, of which an INSERT's query is a part.
+func (c *scattering) describeSource() bool {
+	text := c.text
+	c.text = c.source
+	defer func() { c.text = text }()
+	return c.describeClient()
+}
+
+// finishes says what is done with what was read.
+func (c *scattering) finishes() (lines []string) {
+	x := c.way.Explain()
+	all := make([]string, len(c.s.db.Shards))
+	for i := range all {
+		all[i] = c.s.db.Shards[i].Name
+	}
+	switch w := c.way.Write; {
+	case w != nil && w.Home:
+		return []string{spaced("Write on " + all[0] + ": " + x.Finish)}
+	case w != nil:
+		return []string{spaced("Write on " + strings.Join(all, ", ") + ": " + x.Finish)}
+	case x.Finish != "":
+		lines = append(lines, spaced("Finish on "+c.s.db.Shards[c.shards[0].index].Name+": "+x.Finish))
+	}
+	switch i := c.way.Into; {
+	case i == nil:
+	case i.Home:
+		lines = append(lines, spaced("Insert on "+all[0]+": "+x.Insert))
+	case i.Everywhere:
+		lines = append(lines, spaced("Insert all rows on each of "+strings.Join(all, ", ")+": "+x.Insert))
+	default:
+		lines = append(lines, spaced("Insert each row on the shard of its key: "+x.Insert))
+	}
+	return lines
+}
+
 // wayText says how the query is answered.
 func (c *scattering) wayText() string {
 	x := c.way.Explain()
@@ -63,6 +96,9 @@ func (c *scattering) wayText() string {
 		"merge": "the shards' rows are merged", "rank": "the shards' rows are put in order by a server",
 		"groups": "the shards' groups are put together by a server", "gather": "what is read on the shards is finished by a server",
 	}[x.Way]
+	if c.way.Write != nil {
+		text = "what is read on the shards is gathered, and they write with it"
+	}
 	if m := c.way.Merge; m != nil && len(m.Keys) > 0 {
 		text += fmt.Sprintf(", in order of %d keys", len(m.Keys))
 	}

@@ -215,10 +215,13 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 		return
 	case sh.Kind == query.ShapeExplain && sh.Inner.Kind == query.ShapeQuery:
 		o, ok := query.ReadExplain(m.sql)
-		if !ok || o.Format != "text" || sh.Inner.Scope.Target != nil {
+		if !ok || o.Format != "text" {
 			return
 		}
-		sql = sql[o.Start:]
+		if sql = sql[o.Start:]; sh.Inner.Scope.Target != nil {
+			r.scatterExplained(p, m, sh, sql, found)
+			return
+		}
 	case sh.Kind == query.ShapeDeclare && sh.Inner.Kind == query.ShapeQuery && p.Single.Kind == query.KindDeclare:
 		o, ok := query.ReadDeclare(m.sql)
 		if !ok {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"shardproxy/query"
 )
 
 // RouteScatter is how a query over several shards is answered.
@@ -29,6 +31,31 @@ type RouteRead struct {
 	Text string `json:"text"`
 	// Where is "keyed", "fan-out" (every shard), "home" or "any".
 	Where string `json:"where"`
+}
+
+// scatterExplained is scatter for the EXPLAIN of a write, which is sql.
+func (r *Router) scatterExplained(p *Plan, m *miss, sh *query.Shape, sql string, found *routed) {
+	var n query.Normal
+	st, shapes := n.AnalyzeShapes(sql, r.options(m.sql, m.ctx))
+	if st.Opaque || len(shapes) != 1 || shapes[0].Kind != query.ShapeQuery || found.where != Refused {
+		return
+	}
+	var alone Plan
+	of := route(newSchema(r.boundTo(m.catalog), m.ctx), st, shapes, sql, n.Literals)
+	switch shapes[0].Scope.Kind {
+	case query.ScopeInsert:
+		r.scatterInto(&alone, m, sql, &of)
+	case query.ScopeUpdate, query.ScopeDelete:
+		r.scatterWrite(&alone, m, sql, &of)
+	}
+	switch {
+	case of.where != FanOut || !alone.scatters:
+	case sh.Analyze:
+		found.refusal = &Refusal{Reason: reasonCommand, Why: "EXPLAIN ANALYZE would run a write that needs rows of several shards, of which no server runs the whole",
+			Hint: "EXPLAIN it without ANALYZE, or its query with it."}
+	default:
+		found.where, found.refusal, p.scatters = FanOut, nil, true
+	}
 }
 
 // Way returns how the query is answered, in a word: see RouteScatter.Way.

@@ -66,3 +66,56 @@ func TestExplainScatter(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestExplainGatheredWrites has writes explained that need rows of several shards: what they read, and what
+// becomes of it. Nothing is written.
+func TestExplainGatheredWrites(t *testing.T) {
+	for _, driver := range []string{"auto", "goroutine"} {
+		t.Run(driver, func(t *testing.T) {
+			s := startShards(t, 2, "runtime: {driver: "+driver+"}")
+			c := s.connectLoaded()
+			must(t, c, "CREATE TABLE alone (id bigint, note text)")
+			for i := range 8 {
+				must(t, c, "INSERT INTO customers VALUES ($1, 'x')", i)
+				must(t, c, "INSERT INTO orders (id, customer_id) VALUES ($1, $1)", i)
+			}
+			for sql, want := range map[string][]string{
+				"INSERT INTO orders (customer_id, id) SELECT max(id), 9 FROM customers": {"Fan-out: the shards' groups are put together by a server\n", "  Shard s0:\n    Result\n", "  Shard s1:\n    Result\n", "\nFinish on s0: SELECT pg_catalog.max(",
+					"\nInsert each row on the shard of its key: INSERT INTO orders (\"customer_id\", \"id\") SELECT * FROM {rows}"},
+				"INSERT INTO alone SELECT id, name FROM customers WHERE name = 'y' ORDER BY id": {"Fan-out: the shards' rows are merged, in order of 1 keys\n", "Filter: (name = 'y'::text)", "\nInsert on s0: INSERT INTO alone (\"id\", \"note\") SELECT"},
+				"INSERT INTO products SELECT id + 100, name FROM customers":                     {"Fan-out: the shards' rows are merged\n", "\nInsert all rows on each of s0, s1: INSERT INTO products (\"id\", \"name\") SELECT"},
+				"UPDATE orders SET note = 'y' WHERE id IN (SELECT id FROM customers)":           {"Fan-out: what is read on the shards is gathered, and they write with it\nRead 1: SELECT", "  Shard s1:\n    Seq Scan on customers", "\nWrite on s0, s1: UPDATE orders SET note = 'y' WHERE id IN (SELECT"},
+				"DELETE FROM alone USING orders WHERE alone.id = orders.id RETURNING alone.id":  {"Read 1: SELECT", "\nWrite on s0: DELETE FROM alone USING ("},
+			} {
+				got := asked(t, c, "EXPLAIN (COSTS OFF) "+sql)
+				for _, w := range want {
+					if !strings.Contains(got, w) {
+						t.Errorf("EXPLAIN %s has no %q:\n%s", sql, w, got)
+					}
+				}
+				for _, analyze := range []string{"EXPLAIN ANALYZE ", "EXPLAIN (ANALYZE, COSTS OFF) "} {
+					fails(t, c, analyze+sql, "0A000")
+				}
+			}
+			if got := askedWith(t, c, "EXPLAIN (COSTS OFF) INSERT INTO orders (customer_id, id, note) SELECT max(id), $1, $2 FROM customers WHERE id < $3", 3, "n", 5); !strings.Contains(got, "(id < '5'::bigint)") {
+				t.Error(got)
+			}
+			must(t, c, "BEGIN READ ONLY")
+			asked(t, c, "EXPLAIN UPDATE orders SET note = 'y' WHERE id IN (SELECT id FROM customers)")
+			must(t, c, "COMMIT")
+			for sql, code := range map[string]string{
+				"EXPLAIN UPDATE orders SET nosuch = 1 WHERE id IN (SELECT id FROM customers)": "42703", "EXPLAIN INSERT INTO orders (id, customer_id) SELECT 'x', max(id) FROM customers": "22P02",
+				"EXPLAIN (FORMAT json) UPDATE orders SET note = 'y' WHERE id IN (SELECT id FROM customers)": "0A000",
+				"EXPLAIN UPDATE orders SET customer_id = 1 WHERE id IN (SELECT id FROM customers)":          "0A000",
+			} {
+				fails(t, c, sql, code)
+			}
+			if got := one(t, c, "SELECT count(note) || ' ' || count(*) FROM orders") + s.countOn("alone"); !strings.HasPrefix(got, "0 80 ERROR") {
+				t.Error("something was written:", got)
+			}
+			if got := s.countOn("products"); got != "10 10" {
+				t.Error("something was written:", got)
+			}
+		})
+	}
+}
