@@ -90,6 +90,7 @@ func families() []family {
 		"database_received_bytes_total", "Bytes received from clients.",
 		"database_sent_bytes_total", "Bytes sent to clients.",
 		"deadlocks_total", "Deadlocks over several shards that this process has ended.",
+		"partial_answers_total", "Answers that lacked shards which could not be reached, as shardproxy.partial_results allows.",
 		"gathered_bytes_total", "Bytes of rows that were gathered from several shards.",
 		"gather_held_bytes", "Bytes of gathered rows that are held now.",
 		"pool_leases_total", "Times a server connection was lent.",
@@ -209,6 +210,7 @@ func (e emitter) database(d *Database, now time.Time) {
 		e.counter("scatters_total", d.Scatters[way], d.Name, way)
 	}
 	e.counter("deadlocks_total", t.Deadlocks, d.Name)
+	e.counter("partial_answers_total", t.Partials, d.Name)
 	e.counter("gathered_bytes_total", t.Gathered, d.Name)
 	e.gauge("gather_held_bytes", float64(t.GatherHeld), d.Name)
 	p := &d.PoolTotals

@@ -36,6 +36,9 @@ type Database struct {
 	// CrossShardQueries is how many such queries run at once outside of transactions; 0 is half
 	// of pool.size, at least one. Default: 0.
 	CrossShardQueries int `yaml:"cross_shard_queries" default:"0" min:"0" max:"100000"`
+	// PartialResults has queries over several shards answered from those that can be reached, with a
+	// warning, unless a session says otherwise. Default: false.
+	PartialResults bool `yaml:"partial_results" default:"false"`
 	// Reads says which reads go to replicas.
 	Reads Reads `yaml:"reads"`
 	// Pool sizes the pools of server connections.

@@ -118,6 +118,16 @@ func New(opts Options) *Gate {
 // meets the failure that the gate was closed for and comes back.
 func (g *Gate) Closed() bool { return g.shut.Load() }
 
+// Overdue reports whether the gate has been closed for longer than a ticket waits.
+func (g *Gate) Overdue() bool {
+	if !g.shut.Load() {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.phase == phaseClosed && g.opts.Clock.Now().Sub(g.closedSince) >= g.opts.HoldTimeout
+}
+
 // Close makes whoever comes wait. reason is for operators and for the error of
 // those who wait in vain. Closing a closed gate changes the reason only.
 func (g *Gate) Close(reason string) {

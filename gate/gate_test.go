@@ -324,3 +324,32 @@ func TestLastOneOfADrainLeaves(t *testing.T) {
 		t.Fatal("the gate must open for good when nobody waits any more")
 	}
 }
+
+// TestOverdue: a gate is overdue when whoever came as it closed would wait no longer.
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New(Options{HoldTimeout: time.Second, DrainInterval: time.Hour, DrainBatch: 1})
+		defer g.Shutdown()
+		is := func(want bool) {
+			t.Helper()
+			if g.Overdue() != want {
+				t.Errorf("overdue: %v", !want)
+			}
+		}
+		is(false)
+		g.Close("a test")
+		time.Sleep(999 * time.Millisecond)
+		is(false)
+		a, b := enter(t, g), enter(t, g)
+		time.Sleep(time.Millisecond)
+		is(true)
+		g.Open() // a goes, b waits for its turn
+		wantState(t, a, Released)
+		wantState(t, b, Waiting)
+		is(false)
+		g.Close("again")
+		is(false)
+		time.Sleep(time.Second)
+		is(true)
+	})
+}

@@ -54,11 +54,11 @@ func (s *session) runAll(kind byte, size int) error {
 		}
 	}
 	if e == nil && s.tx != 'E' {
-		level := ""
 		if req.scatter != nil {
-			level = req.scatter.level()
+			e = s.enlistScatter(req.scatter, own, req.enlisted())
+		} else {
+			e = s.enlistAt(own, "", req.enlisted())
 		}
-		e = s.enlistAt(own, level, req.enlisted())
 	}
 	if e != nil {
 		return s.refuseWhole(kind, size, e)
@@ -192,7 +192,7 @@ func (s *session) endOwnTx(own bool, e *wire.Error) *wire.Error {
 			return wire.AsError(err)
 		}
 	}
-	s.tx, s.lost = 'I', false
+	s.tx, s.lost, s.lostErr = 'I', false, nil
 	return e
 }
 
@@ -206,7 +206,7 @@ func (s *session) awaitReplies() *wire.Error {
 			err = s.flush()
 		}
 		if err == nil && s.lease != nil && s.lease.Abandoned() {
-			err = errNodeDown
+			err = s.serverLost(errNodeDown)
 		}
 		if err == nil && s.lease != nil && !s.owed.empty() && s.steps == before {
 			if err = s.obeyWaiting(); err != nil && !wire.AsError(err).IsFatal() {

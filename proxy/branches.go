@@ -40,6 +40,8 @@ type spreadTx struct {
 	// crossShard is what SET LOCAL says of queries over several shards, "" for nothing; snapshots
 	// what it says of what they see.
 	crossShard, snapshots string
+	// partial is what it says of answers that lack shards.
+	partial string
 	// isolation is the isolation level, "" while it is not known.
 	isolation string
 	began     time.Time

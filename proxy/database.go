@@ -71,6 +71,9 @@ type DatabasePolicy struct {
 	MessageMax   int
 	// ScatterMax bounds the queries over several shards that run at once outside of transactions.
 	ScatterMax int
+	// PartialResults has queries over several shards lack those that cannot be reached; a session may
+	// say otherwise.
+	PartialResults bool
 	// GatherMax bounds the rows that one statement gathers from several shards, in bytes.
 	GatherMax int64
 	// SessionStatements bounds the named prepared statements one client may hold.
@@ -150,6 +153,7 @@ type databaseStats struct {
 	scatters             [4]atomic.Int64
 	gathered, gatherHeld atomic.Int64
 	deadlocks            atomic.Int64
+	partials             atomic.Int64
 }
 
 // DatabaseTotals are counters since start.
@@ -162,6 +166,7 @@ type DatabaseTotals struct {
 	Gathered                 int64 // bytes of rows that were gathered from several shards
 	GatherHeld               int64 // of those, what is held now
 	Deadlocks                int64 // over several shards, whose victims were statements of this process
+	Partials                 int64 // answers that lacked shards
 }
 
 // Totals returns the database's counters.
@@ -172,6 +177,7 @@ func (d *Database) Totals() DatabaseTotals {
 		ReplicaReads: s.replicaReads.Load(), Errors: s.errors.Load(), Retries: s.retries.Load(),
 		Pins: s.pins.Load(), Audits: s.audits.Load(), Received: s.received.Load(), Sent: s.sent.Load(),
 		Gathered: s.gathered.Load(), GatherHeld: s.gatherHeld.Load(), Deadlocks: s.deadlocks.Load(),
+		Partials: s.partials.Load(),
 	}
 }
 
@@ -285,9 +291,14 @@ func refusedSetting(name, value string) *wire.Error {
 			return wire.Errorf("22023", "invalid value for parameter \"%s\": \"%s\"", name, value).WithHint("Available values: transaction, statement, off.")
 		}
 		return nil
+	case name == partialSetting:
+		if _, ok := partialNamed(value); !ok {
+			return wire.Errorf("22023", "parameter \"%s\" requires a Boolean value", name)
+		}
+		return nil
 	case name != routeSetting:
 		return wire.Errorf("42704", "unrecognized configuration parameter \"%s\"", name).
-			WithHint("The proxy's settings are shardproxy.route, shardproxy.cross_shard and shardproxy.snapshot.")
+			WithHint("The proxy's settings are shardproxy.route, shardproxy.cross_shard, shardproxy.snapshot and shardproxy.partial_results.")
 	case routeNamed(value) == query.RouteInvalid:
 		return wire.Errorf("22023", "invalid value for parameter \"%s\": \"%s\"", name, value).WithHint(routeWords)
 	}

@@ -119,7 +119,7 @@ func (s *session) hold() error {
 	t, err := s.shard.Gate.Enter(s.wake)
 	if err != nil {
 		return wire.Errorf("57P03", "no primary, and too many statements wait for one").
-			WithDetail("Shard %s.", s.shard.Name).WithCause(err)
+			WithDetail("Shard %s.", s.shard.Name).WithCause(errors.Join(errNoPrimary, err))
 	}
 	if t == nil {
 		// Open, but the new primary is not published yet.
@@ -134,7 +134,7 @@ func (s *session) hold() error {
 	if t.State() == gate.Released {
 		return nil
 	}
-	e := wire.Errorf("57P03", "no primary within the hold timeout").WithDetail("Shard %s has no primary.", s.shard.Name)
+	e := wire.Errorf("57P03", "no primary within the hold timeout").WithDetail("Shard %s has no primary.", s.shard.Name).WithCause(errNoPrimary)
 	if s.greeted == nil {
 		return e.WithHint("A login asks a server for its parameters; it may be tried again.")
 	}

@@ -52,7 +52,8 @@ type scattering struct {
 	raw                  []byte      // the same as a server said it, nil when none did
 	failed               int         // the shard that it failed on, -1 for none
 	notices              []byte
-	lost                 bool // a connection
+	warning              []byte // what the client is told besides
+	lost                 bool   // a connection
 	unwanted             atomic.Bool
 	wanted               context.Context // ends when it is not wanted any more
 	cancelWanted         context.CancelCauseFunc
@@ -62,6 +63,7 @@ type scattering struct {
 	started              []int // the shards of the streams
 	// opening is set for a query that is read in pieces.
 	opening *openQuery
+	partial
 }
 
 // clientAsks is what the client's request asks for.
@@ -127,7 +129,8 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		}
 	}
 	if warn {
-		c.notices = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
+		c.warning = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
+		c.notices = slices.Clone(c.warning)
 	}
 	c.promised = r.told
 	if r.limit > 0 && r.opens == nil && !declares(r.plan) && r.plan.Single.Kind != query.KindDML && r.plan.Single.Kind != query.KindDDL {
@@ -150,6 +153,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		c.opening.c = c
 	}
 	r.scatter = c
+	c.mayLack(r.plan)
 	if err := c.plan(owners); err != nil {
 		return wire.AsError(err)
 	}
@@ -225,12 +229,9 @@ func (c *scattering) plan(owners *router.Owners) (err error) {
 		all = c.withTargets(all)
 	}
 	slices.Sort(all)
-	if len(c.merging) == 0 {
-		c.merging = all[:1] // any will do
-	}
-	c.shards = nil
-	for _, i := range all {
-		c.shards = append(c.shards, &scatterShard{index: i})
+	c.all, c.partial.merging = all, c.merging
+	if !c.places() {
+		return c.missing[0].why
 	}
 	return nil
 }
@@ -290,7 +291,7 @@ func (s *session) runScatter(r *allRequest, own bool, end func(*wire.Error) (*wi
 		c.written.own = own
 	}
 	err := c.execute(r.plan)
-	for tries := 0; own && (c.again(err) || err == nil && c.written != nil && c.conflicts()) && tries < scatterTries; tries++ {
+	for tries := 0; own && (c.again(err) || err == nil && c.hindered() || err == nil && c.written != nil && c.conflicts()) && tries < scatterTries; tries++ {
 		if e := c.anew(); e != nil {
 			if e.IsFatal() {
 				return e
@@ -301,6 +302,9 @@ func (s *session) runScatter(r *allRequest, own bool, end func(*wire.Error) (*wi
 	}
 	if err != nil {
 		return err
+	}
+	if c.dropped && c.err == nil {
+		end = func(*wire.Error) (*wire.Error, error) { return nil, s.finish(false) } // it has only read
 	}
 	e, err := end(c.err)
 	if err != nil {
@@ -326,6 +330,7 @@ func (c *scattering) again(err error) bool {
 func (c *scattering) anew() *wire.Error {
 	s := c.s
 	s.db.stats.retries.Add(1)
+	lost := c.lostShards()
 	if c.conflicts() {
 		c.written.waits = true
 		if err := s.finish(false); err != nil {
@@ -338,16 +343,17 @@ func (c *scattering) anew() *wire.Error {
 		c.leaveAll()
 	}
 	s.spread, s.begun, s.tx = nil, nil, 'I'
+	c.leavesLost(lost)
 	shards := make([]int, len(c.shards))
 	for i, shard := range c.shards {
 		shards[i] = shard.index
 		c.shards[i] = &scatterShard{index: shard.index}
 	}
-	c.err, c.raw, c.failed, c.notices, c.rows, c.lost = nil, nil, -1, nil, 0, false
+	c.err, c.raw, c.failed, c.notices, c.rows, c.lost = nil, nil, -1, slices.Clone(c.warning), 0, false
 	if c.into != nil {
 		c.into.drop()
 	}
-	return s.enlistAt(true, c.level(), c.withTargets(shards))
+	return s.enlistScatter(c, true, c.withTargets(shards))
 }
 
 // leaveAll gives up the connections to all shards, of which one is lost.
@@ -437,7 +443,12 @@ func (c *scattering) on(f func()) error {
 		return s.clientError(c.gone)
 	}
 	for _, shard := range c.shards {
-		if isLost(shard.err) {
+		switch {
+		case !isLost(shard.err):
+		case c.isMissing(shard.index):
+			c.dropped = true
+			s.db.Shards[shard.index].Nodes.Suspect(shard.lease.Node, shard.err)
+		default:
 			c.lost = true
 			s.db.Shards[shard.index].Nodes.Suspect(shard.lease.Node, shard.err)
 			return wire.Fatal("08006", "the connection to a server was lost").
@@ -491,6 +502,7 @@ func (c *scattering) ending(out []byte, e *wire.Error) []byte {
 	out = append(out, c.notices...)
 	switch {
 	case e == nil:
+		out = c.warns(out)
 		c.s.recall.confirm()
 		switch q := c.opening; {
 		case c.into != nil:

@@ -228,6 +228,12 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 			c.fail(wire.AsError(err), nil, -1)
 			return nil, false
 		}
+		if of := g.shards; len(of) > 0 {
+			if g.shards = c.present(of); len(g.shards) == 0 {
+				c.fail(c.missing[0].why, nil, -1)
+				return nil, false
+			}
+		}
 		if len(g.shards) == 0 { // none has rows of it, or all have the same
 			g.shards = []int{c.shards[0].index}
 		}

@@ -205,7 +205,7 @@ func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns 
 		c.s.client.SetOutput(c.head(c.s.client.Output(), columns))
 	}
 	agree := true
-	rows, err := exec.Merge(sources, o, func(frames []byte) error {
+	rows, err := exec.Merge(c.lacking(sources), o, func(frames []byte) error {
 		if !agree {
 			return errStale
 		}

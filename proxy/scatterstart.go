@@ -76,6 +76,7 @@ func (c *scattering) startAtOnce(frames [][]byte, rest []byte) (sources []exec.S
 func (c *scattering) startTogether(frames [][]byte, rest []byte, with []int) (sources []exec.Source, again bool) {
 	w, err := c.s.db.Fence.Enter(c.wanted, with)
 	if err != nil {
+		c.notReached(err)
 		c.fail(wire.AsError(err), nil, -1)
 		return nil, false
 	}
@@ -117,6 +118,7 @@ func (c *scattering) startTogether(frames [][]byte, rest []byte, with []int) (so
 	if c.endStreams(nil); c.err != nil {
 		return nil, false
 	}
+	c.notReached(err)
 	c.fail(wire.AsError(err), nil, -1)
 	return nil, true
 }

@@ -82,6 +82,7 @@ func (c *scattering) endStreams(err error) {
 		switch {
 		case shard.err == nil:
 			c.notices = append(c.notices, newNotices(shard.answer.Frames, c.notices)...)
+		case c.isMissing(shard.index):
 		case i == first:
 			failed = append([]int{i}, failed...)
 		default:

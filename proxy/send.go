@@ -122,6 +122,9 @@ func (s *session) sendQuery(size int) (bool, error) {
 			if set.Name == snapshotSetting {
 				s.spread.snapshots = set.Literal
 			}
+			if set.Name == partialSetting {
+				s.spread.partial = set.Literal
+			}
 		}
 	}
 	if s.spread != nil && s.setsModes(p) {

@@ -46,6 +46,17 @@ func (s *session) moveTo(shard int) {
 	s.place = s.places[shard]
 }
 
+// moveToOpen makes a shard the one that the next lease is of where nothing has to wait for a primary. It stays
+// where it is when there is none.
+func (s *session) moveToOpen() {
+	for i := range s.places {
+		if !s.db.Shards[i].Gate.Closed() {
+			s.moveTo(i)
+			return
+		}
+	}
+}
+
 // locate finds the shard of one statement of the request at hand. rest is the text
 // with the types behind it, as in Parse; bind what stands in Bind behind the names.
 func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"shardproxy/pool"
+	"shardproxy/router"
 	"shardproxy/wire"
 )
 
@@ -38,6 +39,9 @@ func (s *session) acquire(n need) error {
 // seeks begins the search.
 func (s *session) seeks(n need) {
 	s.moveTo(n.shard)
+	if n.shard == router.AnyShard && s.places != nil && s.shard.Gate.Closed() {
+		s.moveToOpen()
+	}
 	if b := s.begun; b != nil {
 		n.read, n.readOnly, n.replica, n.primary = false, b.readOnly, b.replica, n.primary || b.primary
 	}

@@ -196,7 +196,7 @@ func (w *Window) Unseen(ctx context.Context, shard int, snapshot string) (bool, 
 	defer cancel()
 	var unseen bool
 	if err := w.shared.sessions[shard].conn.QueryRow(ctx, unseenSQL, snapshot).Scan(&unseen); err != nil {
-		return false, unreachable(w.fence.opts.Shards[shard].Name, err)
+		return false, w.fence.unreachable(shard, err)
 	}
 	return unseen, nil
 }
@@ -335,9 +335,22 @@ func errInDoubt(shard string) *wire.Error {
 		WithDetail("Shard %s.", shard).WithHint("Try it again, or SET shardproxy.snapshot = off.")
 }
 
-func unreachable(shard string, err error) *wire.Error {
+// Unreached is the cause of an error that says that a shard could not be asked. Of those who wait for a
+// window together all are told, also those whose window is not on the shard.
+type Unreached struct {
+	Shard int
+	Err   error
+}
+
+// Error says what was met.
+func (u *Unreached) Error() string { return u.Err.Error() }
+
+// Unwrap returns what was met.
+func (u *Unreached) Unwrap() error { return u.Err }
+
+func (f *Fence) unreachable(shard int, err error) *wire.Error {
 	return wire.Errorf("08006", "the shards could not be read at one moment: a shard cannot be asked").
-		WithDetail("Shard %s.", shard).WithHint("Try it again.").WithCause(err)
+		WithDetail("Shard %s.", f.opts.Shards[shard].Name).WithHint("Try it again.").WithCause(&Unreached{shard, err})
 }
 
 // drop ends a shard's connection.

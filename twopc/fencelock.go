@@ -78,7 +78,7 @@ func (f *Fence) tryAll(ctx context.Context, shards []int) (held int, err error) 
 	}
 	for n, e := range errs {
 		if e != nil {
-			return held, unreachable(f.opts.Shards[shards[n]].Name, e)
+			return held, f.unreachable(shards[n], e)
 		}
 	}
 	return held, nil
@@ -139,7 +139,7 @@ func (f *Fence) awaitRest(ctx context.Context, shards []int, held int, wait time
 		case errors.As(err, &said) && said.Code == codeLock:
 			if err := f.sessions[shard].forgetLock(ctx); err != nil {
 				f.drop(shard)
-				return held, unreachable(f.opts.Shards[shard].Name, err)
+				return held, f.unreachable(shard, err)
 			}
 			return held, nil
 		case ctx.Err() != nil:
@@ -147,7 +147,7 @@ func (f *Fence) awaitRest(ctx context.Context, shards []int, held int, wait time
 			return held, errInDoubt(f.opts.Shards[shard].Name)
 		default:
 			f.drop(shard)
-			return held, unreachable(f.opts.Shards[shard].Name, err)
+			return held, f.unreachable(shard, err)
 		}
 	}
 	return held, nil
@@ -167,7 +167,7 @@ func (f *Fence) releaseAll(shards []int) error {
 	f.together(shards, func(n, shard int) {
 		s := f.sessions[shard]
 		if s == nil {
-			errs[n] = unreachable(f.opts.Shards[shard].Name, errOther)
+			errs[n] = f.unreachable(shard, errOther)
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
@@ -178,7 +178,7 @@ func (f *Fence) releaseAll(shards []int) error {
 		}
 		if err != nil {
 			f.drop(shard)
-			errs[n] = unreachable(f.opts.Shards[shard].Name, err)
+			errs[n] = f.unreachable(shard, err)
 		}
 	})
 	for _, err := range errs {
