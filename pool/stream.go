@@ -118,6 +118,10 @@ func (t *Stream) Next() ([]byte, error) { return t.ring.take() }
 // when the answer is at its end or has failed.
 func (t *Stream) Ready() <-chan struct{} { return t.ring.ready }
 
+// Ended returns a channel that is closed when the answer has been read up to its end, or as far as it
+// comes: End would not wait then.
+func (t *Stream) Ended() <-chan struct{} { return t.ended }
+
 // Begun returns a channel that is closed when the server has begun to run the statement, whose
 // snapshot is fixed then: it has bound a portal, or begun a COPY. It is closed, too, when the
 // answer is at its end or has failed, or the connection is lost.

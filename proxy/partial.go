@@ -58,7 +58,7 @@ type partial struct {
 	losses map[int]int
 	// unreached is the shard that a window could not be opened on, -1 for none.
 	unreached int
-	// dropped is set when a connection was lost that belongs to the query's transaction.
+	// dropped is set when a part of the query's transaction was lost, or has failed, which is of no concern.
 	dropped bool
 }
 

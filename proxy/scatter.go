@@ -80,6 +80,7 @@ type scatterShard struct {
 	stream *pool.Stream
 	answer pool.Answer
 	err    error
+	spent  bool // what became of its part is of no concern any more
 }
 
 // scatter makes the request one that is answered from several shards.
@@ -445,7 +446,7 @@ func (c *scattering) on(f func()) error {
 	for _, shard := range c.shards {
 		switch {
 		case !isLost(shard.err):
-		case c.isMissing(shard.index):
+		case c.isMissing(shard.index), shard.spent:
 			c.dropped = true
 			s.db.Shards[shard.index].Nodes.Suspect(shard.lease.Node, shard.err)
 		default:

@@ -231,6 +231,9 @@ func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns 
 	case !c.sentHead:
 		begin()
 	}
+	if agree && err == nil && c.hasEnough(&o, rows) {
+		c.enough()
+	}
 }
 
 // otherwise finds another way, on the same shards.
