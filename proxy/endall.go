@@ -35,7 +35,7 @@ func (s *session) forAll(kind byte, size int, n *need) (done bool, err error) {
 	}
 	p := s.executes[i]
 	text, alone := s.onlyText(kind, size)
-	if kind == wire.MsgQuery && s.travels(p) {
+	if s.travels(p) && (kind == wire.MsgQuery || alone && len(s.executes) == 1) {
 		return s.onBranches(kind, size, string(text))
 	}
 	if !alone || len(s.executes) > 1 {

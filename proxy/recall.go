@@ -126,6 +126,9 @@ func (s *session) notesDrawing(p *router.Plan) {
 		// one shard may fill them with values that are drawn.
 		s.lastThere = s.lastThere || p.Where != router.All
 		s.recall.loseAll()
+	case p.DrawsThere():
+		// No other server knows what it drew last, and which one that was is not kept.
+		s.recalls().lastLost = true
 	case p.Single.Kind == query.KindDML && p.Where == router.Home:
 		// The sequences of tables there are others, but the last value may be theirs.
 		if s.lastThere = true; s.recall != nil {
@@ -163,7 +166,7 @@ func (s *session) recalled(read *suppliedRead) (v int64, here bool, e *wire.Erro
 // unrecalled returns why a statement that asks a server for values must not run: what
 // was drawn for the session no server knows.
 func (s *session) unrecalled(p *router.Plan, text []byte) *wire.Error {
-	if !s.recall.any() || !readsSequences(p) || s.readsOthers(text) {
+	if !s.recall.any() && (s.recall == nil || !s.recall.lastLost) || !readsSequences(p) || s.readsOthers(text) {
 		return nil
 	}
 	return wire.Errorf("0A000", "currval and lastval cannot be answered here: values were drawn for the session that no server knows").

@@ -113,19 +113,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 		return true, nil
 	}
 	if s.spread != nil && p.Effects&query.EffectSetting != 0 && s.travels(p) && p.Single.Settings[0].Local {
-		s.spread.locals = append(s.spread.locals, string(text[p.Single.Start:p.Single.End]))
-		s.spread.travelling = p
-		for _, set := range p.Single.Settings {
-			if set.Name == crossShardSetting {
-				s.spread.crossShard = set.Literal
-			}
-			if set.Name == snapshotSetting {
-				s.spread.snapshots = set.Literal
-			}
-			if set.Name == partialSetting {
-				s.spread.partial = set.Literal
-			}
-		}
+		s.goesLocal(p, string(text[p.Single.Start:p.Single.End]))
 	}
 	if s.spread != nil && s.setsModes(p) {
 		s.spread.begin += "; " + string(text[p.Single.Start:p.Single.End])
@@ -503,6 +491,11 @@ func (s *session) sendExecute(size int) (bool, error) {
 	p := s.portal
 	if name := cut(body); len(name) > 0 {
 		p = s.portals[string(name)]
+	}
+	if s.spread != nil && p != nil && p.Effects&query.EffectSetting != 0 && s.travels(p) {
+		if sql, ok := localSQL(p); ok {
+			s.goesLocal(p, sql)
+		}
 	}
 	s.note(p)
 	s.notesDrawing(p)

@@ -161,7 +161,7 @@ type session struct {
 	hasTemp        bool           // the last audit found temporary objects
 	route          query.Route
 	searchPath     string
-	role           string            // in force, "" when it is not known; of a database of several shards
+	role, setPath  string            // in force, "" when it is not known, with several shards; setPath: by SET LOCAL for all of the transaction
 	identityGoes   bool              // the request takes away the role that is set: it is not applied first
 	dateStyle      string            // as the client was told
 	toldOfRole     map[string]string // parameters that a change of role changed

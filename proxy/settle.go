@@ -217,7 +217,7 @@ func (s *session) replacesIdentity() bool {
 // which what was SET LOCAL ends.
 func (s *session) endLocal(st *pool.Settings) {
 	if s.localMeaning {
-		s.localMeaning, s.localConstants = false, false
+		s.localMeaning, s.localConstants, s.setPath = false, false, ""
 		s.adoptSettings(st)
 		return
 	}
@@ -255,6 +255,9 @@ func (s *session) adoptSettings(st *pool.Settings) {
 	s.unsafeEncoding = isUnsafeEncoding(strings.Trim(it.Text, "' "))
 	if s.localMeaning {
 		s.searchPath, s.nonStandard, s.unsafeEncoding = router.UnknownPath, true, true
+		if s.setPath != "" {
+			s.searchPath = s.setPath
+		}
 	}
 	if it, ok := st.Get("application_name"); ok {
 		name := strings.Trim(it.Text, "'")
@@ -333,7 +336,7 @@ func (s *session) completed(e *expect, tag []byte) {
 	switch c.Kind {
 	case query.KindSet, query.KindReset, query.KindSelect:
 		for _, st := range c.Settings {
-			s.applySetting(st, e.replacedBy(e.done-1) != "")
+			s.applySetting(st, c.Kind == query.KindSet, e.replacedBy(e.done-1) != "")
 			s.travelled(e.plan, st)
 		}
 	case query.KindRollback:
@@ -461,7 +464,11 @@ func (s *session) savepoint(name string) int {
 
 // applySetting notes a SET or RESET that the server has executed; with
 // restored, what the start-up packet asked for was set again in the same breath.
-func (s *session) applySetting(st query.Setting, restored bool) {
+// command is set for a command that does nothing else.
+func (s *session) applySetting(st query.Setting, command, restored bool) {
+	if !st.Local {
+		s.setPath = ""
+	}
 	switch {
 	case st.Local:
 		// Gone with the transaction, which the lease outlives; until then what
@@ -469,7 +476,15 @@ func (s *session) applySetting(st query.Setting, restored bool) {
 		s.localConstants = s.localConstants || slices.Contains(scoped[1:], st.Name)
 		switch st.Name {
 		case "search_path":
-			s.searchPath = router.UnknownPath
+			s.searchPath, s.setPath = router.UnknownPath, ""
+			if command && st.IsFlat && !st.Default && len(s.savepoints) == 0 && s.tx == 'T' {
+				// No ROLLBACK TO takes it back before the transaction ends.
+				s.setPath = literal(st.Name, st.Flat, s.encoding()).Text
+				if s.setPath == "" {
+					s.setPath = `""`
+				}
+				s.searchPath = s.setPath
+			}
 		case "standard_conforming_strings":
 			s.nonStandard = true
 		case "client_encoding":

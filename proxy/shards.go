@@ -207,8 +207,8 @@ func (s *session) parsed(n *need, p *router.Plan, name, rest []byte) {
 	if len(name) == 0 {
 		s.ahead.unnamed = rest
 	}
-	if n.err == nil && p.Where == router.Home && n.shard == router.AnyShard {
-		n.shard = 0 // only there can it be described
+	if n.err == nil && (p.Where == router.Home || p.Where == router.FanOut && p.Scatters()) && n.shard == router.AnyShard {
+		n.shard = 0 // only there can it be described; of what scatters a part may be there alone
 	}
 	if n.err == nil {
 		n.err = s.unrecalled(p, cut(rest)) // or the session would be tied to what it asks

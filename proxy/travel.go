@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"strings"
 
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -10,7 +11,7 @@ import (
 
 // A SET in a transaction holds on all of its shards: those where it is get it too, and
 // those that it comes to get a SET LOCAL behind their BEGIN. That is so for a SET that is
-// one simple query, before any savepoint, and of a setting which is like any other.
+// sent alone, before any savepoint, and of a setting which is like any other.
 
 // travels reports whether the plan is such a SET.
 func (s *session) travels(p *router.Plan) bool {
@@ -24,6 +25,36 @@ func (s *session) travels(p *router.Plan) bool {
 		}
 	}
 	return true
+}
+
+// goesLocal notes a SET LOCAL, which the shards get that the transaction comes to.
+func (s *session) goesLocal(p *router.Plan, sql string) {
+	m := s.spread
+	m.locals, m.travelling = append(m.locals, sql), p
+	for _, set := range p.Single.Settings {
+		switch set.Name {
+		case crossShardSetting:
+			m.crossShard = set.Literal
+		case snapshotSetting:
+			m.snapshots = set.Literal
+		case partialSetting:
+			m.partial = set.Literal
+		}
+	}
+}
+
+// localSQL writes a SET LOCAL anew whose text is not at hand; ok is false where the words of the
+// client may not stand behind TO, or are more than one command.
+func localSQL(p *router.Plan) (sql string, ok bool) {
+	st := p.Single.Settings
+	if len(st) != 1 || !st[0].Local || !st[0].IsFlat {
+		return "", false
+	}
+	parts := strings.Split(st[0].Name, ".")
+	for i := range parts {
+		parts[i] = query.QuoteName(parts[i])
+	}
+	return "SET LOCAL " + strings.Join(parts, ".") + " TO " + st[0].Value, true
 }
 
 // setsModes reports whether a command sets modes of the transaction that every shard to which

@@ -52,6 +52,8 @@ type Shape struct {
 	Materialized bool
 	// Concurrent is set for a command with CONCURRENTLY.
 	Concurrent *Concurrent
+	// Definition is set for a command that makes or alters a table, or renames a schema.
+	Definition *Definition
 	// Span is the command; of Inner, the part of the text that is the inner command.
 	Span Span
 	// Unknown holds the reasons, in words, why the shape does not say all.

@@ -71,7 +71,7 @@ func (sh *shaper) other(s *Shape, n *pg.Node) {
 			return
 		}
 		s.Unknown = append(s.Unknown, "the command "+string(m.ProtoReflect().Descriptor().Name()))
-		s.Concurrent = concurrent(n)
+		s.Concurrent, s.Definition = concurrent(n), sh.define(n)
 		tables, indexes := objects(n)
 		s.Tables, s.Indexes = append(sh.tables(m), tables...), indexes
 	}

@@ -51,7 +51,7 @@ func (p *prover) commands(st *query.Statement, shapes []*query.Shape, literals [
 
 // routed is where the commands run.
 func (p *prover) routed(shapes []*query.Shape) routed {
-	var out routed
+	out := routed{exact: p.exact, drawsThere: p.drawsThere}
 	out.where, out.refusal = p.decide()
 	if out.where == All {
 		out.newViews = p.newViews
@@ -103,6 +103,8 @@ type routed struct {
 	move       *move
 	kept       string
 	journalled bool
+	// exact is set when the plan is for the very text, drawsThere when a server draws for rows of a schema.
+	exact, drawsThere bool
 }
 
 // splits reports whether the rows of an INSERT are all that the command needs of
@@ -132,6 +134,9 @@ func (p *prover) shape(sh *query.Shape, t *text, c *query.Command) {
 		}
 		if p.uses[kindSharded] != "" {
 			p.refuse(reasonCommand, "PREPARE of a statement on the sharded table "+p.uses[kindSharded])
+			if p.refusal.Hint == "" && p.refusal.Reason == reasonCommand {
+				p.refusal.Hint = "Prepare it by the extended protocol, as drivers do: each shard gets what it lacks."
+			}
 		}
 	case query.ShapeExecute:
 		p.uses[kindSystem] = "a prepared statement" // see ShapePrepare
@@ -158,6 +163,13 @@ func (p *prover) copy(sh *query.Shape, t *text) {
 	l := p.mentioned(c.Table)
 	switch k := l.rel.kind; {
 	case k == kindSharded && len(l.rel.key) == 0:
+		if c.From {
+			p.drawsThere = true
+			given := func(_ int, name string) bool { return !c.HasColumns || slices.Contains(c.Columns, name) }
+			if why := drawsElsewhere(l.rel, given); why != "" {
+				p.refuse(reasonSequence, why)
+			}
+		}
 		p.add(Group{table: l.rel.String(), placement: l.rel.placement})
 	case (k == kindSharded || k == kindReference) && c.From && !c.File:
 		p.copyIn(c, l.rel)
@@ -203,6 +215,9 @@ func (p *prover) functions(c *query.Command) {
 		p.ofStatement = p.ofStatement || f.Name == "statement_timestamp"
 		if f.Name == "unnest" && (f.Schema == "" || f.Schema == "pg_catalog") && f.Args > 1 {
 			f.Args = 1 // PostgreSQL takes it for several calls with one each
+		}
+		if p.sequenceCall(c, f) {
+			continue
 		}
 		if ofOneServer(f.Name) {
 			p.uses[kindSystem] = "what " + f.Name + " is about"

@@ -103,7 +103,7 @@ func (b *bound) follows(fk *catalog.ForeignKey, from, to *relation) string {
 	case from.kind != kindSharded || to.kind != kindSharded:
 		return name + " refers to rows of " + to.String() + ", which are elsewhere"
 	case len(to.key) == 0 || len(from.key) == 0:
-		if from.placement != nil && to.placement != nil && len(to.key) == len(from.key) && from.schema == to.schema {
+		if len(to.key) == len(from.key) && from.colocates(to) {
 			return ""
 		}
 		return name + " refers to rows of " + to.String() + ", which may be elsewhere"

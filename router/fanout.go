@@ -198,7 +198,10 @@ func (p *Placement) colocated(o *Placement) bool {
 	if p == o {
 		return true
 	}
-	return p.list == nil && o.list == nil && p.ranges == nil && o.ranges == nil && len(p.types) > 0 &&
+	if len(p.types) == 0 || len(o.types) == 0 { // all rows of a schema are in one place
+		return len(p.types) == len(o.types) && p.fixed == o.fixed && (p.fixed != "" || p.schema == o.schema)
+	}
+	return p.list == nil && o.list == nil && p.ranges == nil && o.ranges == nil &&
 		slices.EqualFunc(p.types, o.types, shardmap.KeyType.Colocates)
 }
 

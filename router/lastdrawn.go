@@ -120,8 +120,8 @@ func (b *bound) drawsFrom(sequence *catalog.Table) (proxies, ok bool) {
 		if !slices.ContainsFunc(t.Columns, func(c catalog.Column) bool { return c.Default.Sequence == sequence }) {
 			continue
 		}
-		k := b.relation(t).kind
-		several := k == kindSharded || k == kindReference
+		rel := b.relation(t)
+		several := rel.kind == kindSharded && len(rel.key) > 0 || rel.kind == kindReference
 		proxies, servers = proxies || several, servers || !several
 	}
 	return proxies, sequence.Sequence != nil && !(proxies && servers)

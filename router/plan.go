@@ -62,6 +62,8 @@ type Plan struct {
 	groups []Group
 	// scatters is set for a query that is answered from several shards if it needs them.
 	scatters bool
+	// drawsThere is set when the server may draw for rows of a table that its schema places.
+	drawsThere bool
 	// literals is set when one of them has a value from a literal of the text.
 	literals bool
 	// explain is set for an EXPLAIN.

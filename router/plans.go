@@ -39,7 +39,7 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 	}
 	p.Where, p.Refusal, p.groups, p.NewViews = found.where, found.refusal, found.groups, found.newViews
 	p.split, p.CopyIn, p.Each, p.fansOut, p.moment, p.move, p.kept = found.split, found.copies, found.each, found.fansOut, found.moment, found.move, found.kept
-	p.Journalled = found.journalled
+	p.Journalled, p.drawsThere, p.Exact = found.journalled, found.drawsThere, p.Exact || found.exact
 	groups := p.groups
 	if p.move != nil {
 		groups = append(groups[:len(groups):len(groups)], p.move.to)

@@ -54,6 +54,10 @@ func (f fakeRelations) immutable(n query.Name) bool { return n.Name == "lower" |
 
 func (f fakeRelations) builtin(name string) bool { return name == "now" }
 
+func (f fakeRelations) placesSchemas() bool                             { return false }
+func (f fakeRelations) sequence(*query.SequenceRead) (*Placement, bool) { return nil, false }
+func (f fakeRelations) keyed(*query.Definition) bool                    { return false }
+func (f fakeRelations) displaced(*query.Definition) string              { return "" }
 func (f fakeRelations) placed(n query.Name) *config.Function {
 	if n.Name == "f_placed" {
 		return &config.Function{Name: "f_placed", Arguments: []int{2}, Table: "orders"}

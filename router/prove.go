@@ -56,6 +56,8 @@ type prover struct {
 	moment       bool
 	ofStatement  bool // it has the time of the statement
 	unsteadyView string
+	// exact is set when the proof looked at literals; drawsThere when rows go into a table that its schema places.
+	exact, drawsThere bool
 	// picks is the reference table of which a query inside takes some rows.
 	picks string
 	// locks is set when rows are locked against other lockers.
@@ -143,6 +145,10 @@ func (p *prover) leaf(b *block, l *leaf, given []fact, nothing bool) {
 func (p *prover) table(b *block, l *leaf, given []fact, nothing bool) {
 	p.note(l)
 	if l.rel.kind != kindSharded || nothing {
+		return
+	}
+	if len(l.rel.key) == 0 { // its schema says where it is
+		p.add(Group{table: l.rel.String(), placement: l.rel.placement})
 		return
 	}
 	g, ok := p.group(l, newClasses(p.holding(b, l, given)))

@@ -98,6 +98,15 @@ type relations interface {
 	builtin(name string) bool
 	// placed returns the rule that says where a function runs, nil for most.
 	placed(f query.Name) *config.Function
+	// placesSchemas reports whether there are rules for schemas.
+	placesSchemas() bool
+	// sequence returns the placement of the sequence that a call names, nil for the home shard.
+	sequence(read *query.SequenceRead) (p *Placement, known bool)
+	// keyed reports whether a table would have a key for the columns that it is made with.
+	keyed(d *query.Definition) bool
+	// displaced says why the rows of a table would not be found any more behind a definition; ""
+	// when they would.
+	displaced(d *query.Definition) string
 	// reaches says why a function cannot be called in a database of several shards;
 	// "" when it can.
 	reaches(f query.Name) string

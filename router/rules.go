@@ -52,6 +52,8 @@ func (b *bound) bind(t *catalog.Table) *relation {
 		r.kind = kindSystem
 	case t.Kind == catalog.KindView:
 		b.view(r, t)
+	case t.Kind == catalog.KindSequence && b.rules.SchemaRule(t.Schema) != nil:
+		b.placeOnly(r, t)
 	case t.Kind == catalog.KindSequence, t.Kind == catalog.KindForeign, t.Kind == catalog.KindOther:
 		r.kind = kindSingle
 	default:
@@ -98,6 +100,8 @@ func (b *bound) place(r *relation, t *catalog.Table) {
 	case r.kind == kindSingle && b.familyRuled(t),
 		r.kind != kindSingle && t.Root == nil && t.Kind == catalog.KindTable && len(t.Parents)+len(t.Children) > 0:
 		r.unknown("inherits from, or is inherited by, other tables, of which one is on several shards")
+	case b.apart(t):
+		r.unknown("is a partition, or has one, with a rule that places rows elsewhere than the table's")
 	}
 	if r.kind == kindSharded || r.kind == kindReference {
 		r.writes, r.moves = b.unwritable(r, t, rule), b.unmovable(t)
@@ -111,16 +115,17 @@ func (b *bound) place(r *relation, t *catalog.Table) {
 func (b *bound) placeOnly(r *relation, t *catalog.Table) *config.Table {
 	ruled := t
 	if t.Root != nil {
-		ruled = t.Root
+		ruled = t.Root // whoever names it reads and writes rows of its partitions
 	}
 	rule := b.rules.TableRule(t.Schema, t.Name)
 	if rule == nil {
 		rule = b.rules.TableRule(ruled.Schema, ruled.Name)
 		r.borrowed = rule != nil && b.rules.SchemaRule(t.Schema) == nil
 	}
-	switch schema := b.rules.SchemaRule(t.Schema); {
+	switch schema := b.rules.SchemaRule(ruled.Schema); {
 	case schema != nil:
-		r.kind, r.placement = kindSharded, &Placement{schema: shardmap.SchemaHash(t.Schema)}
+		r.borrowed = r.borrowed || t.Schema != ruled.Schema
+		r.kind, r.placement = kindSharded, &Placement{schema: shardmap.SchemaHash(ruled.Schema)}
 		if schema.Shard != config.SchemaByHash {
 			r.placement.fixed = schema.Shard
 		}
@@ -148,10 +153,7 @@ func (b *bound) familyRuled(t *catalog.Table) bool {
 	return slices.ContainsFunc(slices.Concat(t.Parents, t.Children), b.ruled)
 }
 
-func (b *bound) ruled(t *catalog.Table) bool {
-	rule := b.rules.TableRule(t.Schema, t.Name)
-	return rule != nil && !rule.Single
-}
+func (b *bound) ruled(t *catalog.Table) bool { return b.kindOnly(t).kind != kindSingle }
 
 // shard places a table by its key.
 func (b *bound) shard(r *relation, rule *config.Table) {

@@ -33,7 +33,17 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 			names = append(names[:len(names):len(names)], query.Name{Schema: l.ref.Schema, Name: l.ref.Name})
 		})
 	}
-	named := false
+	named, keyed := false, false
+	if d := sh.Definition; d != nil {
+		keyed = d.Creates && c.Effects&(query.EffectTemp|query.EffectCatalog) != query.EffectTemp && p.relations.keyed(d)
+		if why := p.relations.displaced(d); why != "" {
+			p.refuse(reasonCommand, why)
+			if p.refusal.Why == why {
+				p.refusal.Hint = "Make a new table, or schema, with that name and those columns, and copy the rows into it."
+			}
+			return
+		}
+	}
 	for _, n := range names {
 		r := p.relations.find(n.Schema, n.Name)
 		if sh.What() == "the command ReindexStmt" && slices.Contains(strings.Fields(strings.ToLower(p.sql[c.Start:c.End])), "index") {
@@ -51,6 +61,8 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 			r = &relation{kind: kindSingle, schema: n.Schema, name: n.Name}
 		}
 		switch {
+		case keyed && r.kind == kindSingle && n == sh.Definition.Table:
+			p.all = n.Name
 		case r.declared, r.kind == kindSharded, r.kind == kindReference, r.kind == kindView && p.viewSpread(r):
 			p.all, p.allReference = r.String(), p.allReference || r.kind == kindReference
 		case r.kind == kindUnknown:

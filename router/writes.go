@@ -113,6 +113,13 @@ func (p *prover) merge(b *block) {
 func (p *prover) mergeRow(b *block, r *relation, w *query.MergeWhen) {
 	in := &query.Insert{Columns: w.Columns, HasColumns: w.HasColumns, Overriding: w.Overriding}
 	in.Source = &query.Scope{Kind: query.ScopeValues, Rows: []query.Row{{Values: w.Values}}}
+	if len(r.key) == 0 {
+		p.drawsThere = true
+		if why := drawsElsewhere(r, p.givenIn(in)); why != "" {
+			p.refuse(reasonSequence, why)
+		}
+		return // it is where its target is
+	}
 	for i, c := range r.columns {
 		if c.drawn && !given(in, i, c.name) {
 			p.refuse(reasonSequence, drawsOwn(r, c.name))
@@ -134,6 +141,12 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 		l.rel = &relation{kind: kindSingle, schema: s.Target.Schema, name: s.Target.Name}
 	}
 	p.note(l)
+	if l.rel.kind == kindSharded && len(l.rel.key) == 0 {
+		p.drawsThere = true
+		if why := drawsElsewhere(l.rel, p.givenIn(s.Insert)); why != "" {
+			p.refuse(reasonSequence, why)
+		}
+	}
 	if b.right != nil {
 		p.block(b.right, given, nothing)
 	}
@@ -242,6 +255,10 @@ func given(in *query.Insert, at int, name string) bool {
 	return in.Source.Kind != query.ScopeValues || !slices.ContainsFunc(in.Source.Rows, func(row query.Row) bool {
 		return at >= len(row.Values) || row.Values[at].Kind == query.ValueDefault
 	})
+}
+
+func (p *prover) givenIn(in *query.Insert) func(int, string) bool {
+	return func(i int, name string) bool { return given(in, i, name) }
 }
 
 // keyPlaces returns where in a list of columns the key's columns are, nil when one is

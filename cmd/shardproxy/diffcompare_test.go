@@ -176,6 +176,7 @@ var refusals = []string{
 	"what runs on all shards must be sent alone",
 	"a value that stands for the time of the moment may differ",
 	"this command cannot be run in a transaction over several shards",
+	"the value that was drawn last is not known",
 	"rows were left out, and the order of the others in RETURNING is not known",
 }
 
