@@ -122,13 +122,23 @@ func startBoth(t testing.TB) *both {
 	t.Helper()
 	// Generated statements may take long.
 	b := &both{tables: slices.Concat(diffTables, valuesTables), limit: 4 * time.Second}
-	b.start(t, shardCount(t), diffSchema+valuesSchema, diffPlaces+valuesPlaces)
+	b.start(t, shardCount(t), diffSchema+valuesSchema, diffPlacesFor(shardCount(t)))
 	eventually(t, "the catalog is there", func() bool {
 		_, err := b.proxy.Exec(within(t, 10*time.Second), "SELECT * FROM customers WHERE id = 0")
 		return err == nil
 	})
 	b.load()
 	return b
+}
+
+// diffPlacesFor are the places for as many shards: with one there is no other to name.
+func diffPlacesFor(shards int) (places string) {
+	for line := range strings.Lines(diffPlaces + valuesPlaces) {
+		if shards > 1 || !strings.Contains(line, "s1") {
+			places += line
+		}
+	}
+	return places
 }
 
 // start starts the servers, with the schema, and the program with the places of its
