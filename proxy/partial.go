@@ -36,8 +36,8 @@ func partialNamed(value string) (on, ok bool) {
 // wantsPartial reports whether the session takes answers that lack shards.
 func (s *session) wantsPartial() bool {
 	on := s.db.Policy().PartialResults
-	if it, ok := s.settings.Get(partialSetting); ok && it.Text != "" { // which RESET leaves
-		on, _ = partialNamed(it.Text)
+	if text := s.ownSetting(partialSetting); text != "" {
+		on, _ = partialNamed(text)
 	}
 	if s.spread != nil && s.spread.partial != "" {
 		on, _ = partialNamed(s.spread.partial)

@@ -40,8 +40,8 @@ func crossShardNamed(value string) (mode CrossShard, ok bool) {
 // told of it.
 func (s *session) mayScatter() (warn bool, e *wire.Error) {
 	mode := s.crossShard
-	if it, ok := s.settings.Get(crossShardSetting); ok {
-		mode, _ = crossShardNamed(it.Text)
+	if text := s.ownSetting(crossShardSetting); text != "" {
+		mode, _ = crossShardNamed(text)
 	}
 	if s.spread != nil && s.spread.crossShard != "" {
 		mode, _ = crossShardNamed(s.spread.crossShard)

@@ -44,11 +44,18 @@ func snapshotNamed(value string) (mode Snapshots, ok bool) {
 	return SnapshotStatement, false // set where nobody could check it, as in a function
 }
 
+// ownSetting is what the session has set one of the program's own settings to, "" for nothing, which
+// RESET leaves: the configuration counts then.
+func (s *session) ownSetting(name string) string {
+	it, _ := s.settings.Get(name)
+	return strings.Trim(it.Text, "' ")
+}
+
 // whole reports whether transactions over several shards are to be seen whole.
 func (s *session) whole() bool {
 	mode := s.snapshots
-	if it, ok := s.settings.Get(snapshotSetting); ok {
-		mode, _ = snapshotNamed(it.Text)
+	if text := s.ownSetting(snapshotSetting); text != "" {
+		mode, _ = snapshotNamed(text)
 	}
 	if s.spread != nil && s.spread.snapshots != "" {
 		mode, _ = snapshotNamed(s.spread.snapshots)

@@ -271,14 +271,16 @@ func (b *bound) spread(t *catalog.Table, seen map[*catalog.Table]bool) bool {
 	return slices.ContainsFunc(b.catalog.ReadReaches(t).Tables, func(o *catalog.Table) bool { return b.spread(o, seen) })
 }
 
-// policiesKnown reports whether the policies of a table read nothing but its own rows.
+// policiesKnown reports whether the policies of a table read nothing but its own rows, and those of
+// reference tables, which every shard has.
 func (b *bound) policiesKnown(t *catalog.Table) bool {
 	if !t.RowSecurity {
 		return true
 	}
 	reached := b.catalog.ReadReaches(t)
 	return reached.Known && !slices.ContainsFunc(reached.Tables, func(o *catalog.Table) bool {
-		return o != t && o.Root != t && t.Root != o && b.rules.TableRule(o.Schema, o.Name) == nil
+		rule := b.rules.TableRule(o.Schema, o.Name)
+		return o != t && o.Root != t && t.Root != o && (rule == nil || !rule.Reference)
 	})
 }
 

@@ -84,3 +84,31 @@ func TestScatterShape(t *testing.T) {
 		t.Errorf("%d columns, error %q; described with 3", n, code)
 	}
 }
+
+// TestPolicyOfOtherTables: a policy may read tables whose rows every shard has, and no others: each shard would
+// look at its own rows only.
+func TestPolicyOfOtherTables(t *testing.T) {
+	t.Parallel()
+	s, c := someOrders(t)
+	policy := func(using string) {
+		t.Helper()
+		for _, cl := range s.shards {
+			must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), "DROP POLICY IF EXISTS p ON orders; CREATE POLICY p ON orders USING ("+using+")")
+		}
+	}
+	for _, cl := range s.shards {
+		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), "ALTER TABLE orders ENABLE ROW LEVEL SECURITY; ALTER TABLE orders FORCE ROW LEVEL SECURITY")
+	}
+	answers := func() string {
+		_, err := c.Exec(within(t, txBound), "SELECT count(*) FROM orders")
+		return sqlState(err)
+	}
+	policy("EXISTS (SELECT 1 FROM customers k WHERE k.name = orders.note)")
+	eventually(t, "a policy that reads a sharded table is refused", func() bool { return answers() == "0A000" })
+	policy("EXISTS (SELECT 1 FROM products k WHERE k.id <> orders.id)")
+	eventually(t, "one that reads a reference table is not", func() bool { return answers() == "" })
+	must(t, c, "SET shardproxy.cross_shard = refuse")
+	fails(t, c, "SELECT count(*) FROM orders", "0A000")
+	must(t, c, "RESET shardproxy.cross_shard")
+	must(t, c, "SELECT count(*) FROM orders")
+}
