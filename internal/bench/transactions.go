@@ -300,14 +300,14 @@ func (m *measurement) transferTable() table {
 
 func (m *measurement) tpcbTable() table {
 	var t table
-	t.row("mode", "clients", "side", "tps", "tps / PgB", "tps / one shard (range)", "p99 / one shard", "CPU ms a transaction", "CPU / one shard (range)")
+	t.row("mode", "clients", "side", "tps", "tps / PgB", "tps / one shard (range)", "p99 / one shard", "CPU ms per 1,000", "CPU / one shard (range)")
 	for _, row := range m.stage.options.tpcbRows() {
 		mode, clients, _ := strings.Cut(row, " ")
 		for _, side := range keyedSides() {
 			get := func(figure string) series { return m.tpcb.get(row, side, figure) }
 			ratio := func(other, figure string) series { return m.tpcb.against(row, side, other, figure) }
 			t.row(mode, clients, side, get("tps").text(0), ratio(pgbouncerName, "tps").text(2), ratio(proxyName, "tps").span(2),
-				ratio(proxyName, "p99").text(2), get("cpu").text(3), ratio(proxyName, "cpu").span(2))
+				ratio(proxyName, "p99").text(2), get("cpu").text(0), ratio(proxyName, "cpu").span(2))
 		}
 	}
 	return t
