@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"strings"
 
 	"shardproxy/pool"
@@ -196,9 +197,18 @@ func (s *session) endOwnTx(own bool, e *wire.Error) *wire.Error {
 	return e
 }
 
+// errLost is the cause when a connection is lost on which a transaction was to begin.
+var errLost = errors.New("the connection was lost")
+
+func (s *session) lostOn(shard int) *wire.Error {
+	return wire.Errorf("08006", "the connection to a server was lost").WithDetail("Shard %s.", s.db.Shards[shard].Name).
+		WithCause(&twopc.Unreached{Shard: shard, Err: errLost})
+}
+
 // awaitReplies waits until nothing is owed to the lease.
 func (s *session) awaitReplies() *wire.Error {
 	var cancelled *wire.Error // what is under way ends first
+	at := s.index
 	for s.lease != nil && !s.owed.empty() {
 		before := s.steps
 		err := s.pumpServer()
@@ -221,7 +231,7 @@ func (s *session) awaitReplies() *wire.Error {
 		}
 	}
 	if s.lease == nil {
-		return wire.Errorf("08006", "the connection to a server was lost")
+		return s.lostOn(at)
 	}
 	s.fresh = false
 	return cancelled

@@ -165,10 +165,12 @@ func (s *session) enlistScatter(c *scattering, own bool, shards []int) *wire.Err
 	for tries := 0; ; tries++ {
 		e := s.enlistAt(own, c.level(), c.indexes())
 		at := s.unreached(e)
-		if at < 0 || tries == scatterTries || s.isPart(at) || s.tx == 'E' {
+		if at < 0 || tries == 4*scatterTries || s.isPart(at) || s.tx == 'E' {
 			return e
 		}
-		if slices.Contains(c.indexes(), at) && !c.leaveOut(at, e) {
+		// A connection that is lost may have been so for long, in the pool: others are tried, until there is no way to the server.
+		again := errors.Is(e, errLost) && own && c.lose(at) < scatterTries
+		if !again && slices.Contains(c.indexes(), at) && !c.leaveOut(at, e) {
 			return e
 		}
 		if own && s.lease != nil {
@@ -191,7 +193,7 @@ func (s *session) unreached(e *wire.Error) int {
 		return -1
 	case errors.As(e, &of):
 		return of.Shard
-	case errors.Is(e, errNoPrimary) || e.Code == "08001" || e.Code == "08006":
+	case errors.Is(e, errNoPrimary) || e.Code == "08001":
 		return s.waiting.need.shard // the last that was sought
 	}
 	return -1
@@ -218,14 +220,20 @@ func (c *scattering) lostShards() (lost []int) {
 	return lost
 }
 
+// lose counts how often the connection to a shard was lost.
+func (c *scattering) lose(shard int) int {
+	if c.losses == nil {
+		c.losses = map[int]int{}
+	}
+	c.losses[shard]++
+	return c.losses[shard]
+}
+
 // leavesLost leaves out shards whose connections were lost, if it was not for the first time: it may have been a
 // change of primary.
 func (c *scattering) leavesLost(lost []int) {
 	for _, i := range lost {
-		if c.losses == nil {
-			c.losses = map[int]int{}
-		}
-		if c.losses[i]++; c.losses[i] > 1 {
+		if c.lose(i) > 1 {
 			c.leaveOut(i, wire.Errorf("08006", "the connection to a server was lost").WithDetail("Shard %s.", c.s.db.Shards[i].Name))
 		}
 	}

@@ -188,9 +188,7 @@ func (s *session) beginOnAll(shards []int) *wire.Error {
 			refused = s.awaitReplies()
 		}
 		if refused == nil {
-			if err := s.flush(); err != nil {
-				refused = wire.AsError(err)
-			}
+			refused = s.sends()
 		}
 		if refused == nil {
 			refused = s.beginOn(i)
@@ -199,7 +197,7 @@ func (s *session) beginOnAll(shards []int) *wire.Error {
 			break
 		}
 	}
-	if refused != nil && refused.IsFatal() {
+	if refused != nil && (refused.IsFatal() || s.spread == nil) { // a connection was lost, and the transaction with it
 		return refused
 	}
 	e := s.awaitBegun()
@@ -212,14 +210,26 @@ func (s *session) beginOnAll(shards []int) *wire.Error {
 	return refused
 }
 
+// sends flushes what both sides are to have, by which the lease may turn out to be lost.
+func (s *session) sends() *wire.Error {
+	at := s.index
+	if err := s.flush(); err != nil {
+		return wire.AsError(err)
+	}
+	if s.lease == nil {
+		return s.lostOn(at)
+	}
+	return nil
+}
+
 // awaitBegun waits until the transaction is begun on its parked connections.
 func (s *session) awaitBegun() (first *wire.Error) {
 	for i := range s.spread.branches {
 		if s.spread.branches[i].owed.empty() {
 			continue
 		}
-		if err := s.flush(); err != nil {
-			return wire.AsError(err)
+		if e := s.sends(); e != nil {
+			return e
 		}
 		s.swap(i)
 		if e := s.awaitReplies(); first == nil {
@@ -227,8 +237,8 @@ func (s *session) awaitBegun() (first *wire.Error) {
 		} else if e != nil && e.IsFatal() {
 			first = e
 		}
-		if first != nil && first.IsFatal() {
-			return first
+		if first != nil && first.IsFatal() || s.lease == nil {
+			return first // with a connection the transaction is lost
 		}
 		s.swap(i)
 	}

@@ -128,6 +128,9 @@ func TestPartial(t *testing.T) {
 		must(t, c.Conn, "CREATE TABLE single (n int)")
 		must(t, c.Conn, "INSERT INTO single VALUES (1)")
 		s.answersWithout(t, c)
+		// Connections that were lost while they were idle are no reason to leave a shard out.
+		must(t, s.direct[1], "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+		s.answersWithout(t, c)
 		s.shards[1].Primary().Kill9()
 		s.answersWithout(t, c, 1)
 		partialErrors(t, s, c)
@@ -358,4 +361,59 @@ func (s *scattered) paused(t *testing.T, c *partialClient) {
 			s.whole(t, c)
 		}
 	}
+}
+
+// TestPartialLosses ends server connections of one shard all the time, also those on which a transaction is beginning: answers
+// are whole or lack that shard, as they say, and the session goes on.
+func TestPartialLosses(t *testing.T) {
+	t.Parallel()
+	eitherDriver(t, func(t *testing.T, runtime string) {
+		s := startScattered(t, 3, 100, quickFailover, runtime)
+		stop := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(50 * time.Millisecond):
+				}
+				must(t, s.direct[1], "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+			}
+		})
+		whole, part, failed := 0, 0, 0
+		c := s.connectPartial(t)
+		for begin := time.Now(); time.Since(begin) < 5*time.Second && !c.IsClosed(); {
+			q := partialQueries[(whole+part+failed)%len(partialQueries)]
+			rows, err := c.Query(within(t, 30*time.Second), q.sql, pgx.QueryExecModeSimpleProtocol)
+			var got []int64
+			if err == nil {
+				got, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			}
+			slices.Sort(got)
+			switch {
+			case err != nil:
+				failed++
+				if sqlState(err) != "08006" && sqlState(err) != "57P01" {
+					t.Errorf("%s: %v", q.name, err)
+				}
+				c.warned = nil
+			case slices.Equal(got, s.rowsWithout()):
+				whole++
+				c.lacks(t, q.name)
+			default:
+				part++
+				if !slices.Equal(got, s.rowsWithout(1)) {
+					t.Errorf("%s: %v", q.name, got)
+				}
+				c.lacks(t, q.name, "s1")
+			}
+		}
+		close(stop)
+		all.Wait()
+		t.Logf("%d answers are whole, %d lack the shard, %d failed", whole, part, failed)
+		if c.IsClosed() || whole+part == 0 {
+			t.Errorf("%d answers are whole, %d lack the shard, %d failed; the session is closed: %v", whole, part, failed, c.IsClosed())
+		}
+	})
 }
