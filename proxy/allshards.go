@@ -130,8 +130,7 @@ func (s *session) enlistAll(own, reads bool, shards []int) *wire.Error {
 // enlistAt is enlistAll at an isolation level, "" for that of the session.
 func (s *session) enlistAt(own bool, level string, shards []int) *wire.Error {
 	if own && s.serializable && len(shards) > 1 {
-		return wire.Errorf("0A000", "this statement runs on several shards, and SERIALIZABLE holds on one server only").
-			WithHint("SET default_transaction_isolation to 'repeatable read', or begin a transaction of another isolation level.")
+		return errSerializable()
 	}
 	if own {
 		s.begun, s.tx = &begunTx{text: "BEGIN", primary: true}, 'T'
@@ -145,6 +144,11 @@ func (s *session) enlistAt(own bool, level string, shards []int) *wire.Error {
 	if s.lease == nil {
 		if err := s.acquire(need{shard: shards[0], primary: true}); err != nil {
 			return s.endOwnTx(own, wire.AsError(err))
+		}
+	}
+	if own && level != "" && len(shards) > 1 {
+		if e := s.mayBeOne(); e != nil {
+			return s.endOwnTx(own, e)
 		}
 	}
 	if e := s.extendAll(shards); e != nil {

@@ -116,7 +116,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 		s.goesLocal(p, string(text[p.Single.Start:p.Single.End]))
 	}
 	if s.spread != nil && s.setsModes(p) {
-		s.spread.begin += "; " + string(text[p.Single.Start:p.Single.End])
+		s.spread.begin += "\n; " + string(text[p.Single.Start:p.Single.End])
 		s.spread.travelling = p
 		if level := p.Single.Tx.Isolation; level != "" {
 			s.spread.isolation = level

@@ -82,6 +82,7 @@ type Window interface {
 const (
 	readCommitted  = "read committed"
 	repeatableRead = "repeatable read"
+	serializable   = "serializable"
 )
 
 // level returns the isolation level of the open transaction, which its server is asked for when
@@ -94,10 +95,20 @@ func (s *session) level() (string, *wire.Error) {
 	if m.isolation != "" {
 		return m.isolation, nil
 	}
+	var e *wire.Error
+	if s.isolation, e = s.shown("transaction_isolation"); e != nil {
+		return "", e
+	}
+	m.isolation = s.isolation
+	return m.isolation, nil
+}
+
+// shown asks the lease for a setting.
+func (s *session) shown(setting string) (string, *wire.Error) {
 	if e := s.awaitReplies(); e != nil {
 		return "", e
 	}
-	a, err := s.runOn(s.lease, wire.AppendQuery(nil, "SHOW transaction_isolation"), answerMax)
+	a, err := s.runOn(s.lease, wire.AppendQuery(nil, "SHOW "+setting), answerMax)
 	if err != nil {
 		return "", s.allFailed(s.lease, a, err)
 	}
@@ -105,19 +116,37 @@ func (s *session) level() (string, *wire.Error) {
 	if len(rows) != 1 || len(rowFields(rows[0][5:])) != 1 {
 		return "", wire.Errorf("XX000", "a server does not tell the isolation level").WithDetail("Node %s.", s.lease.Address())
 	}
-	s.isolation = string(rowFields(rows[0][5:])[0])
-	m.isolation = s.isolation
-	return m.isolation, nil
+	return string(rowFields(rows[0][5:])[0]), nil
 }
 
 // fixed reports whether the transaction has one snapshot on each shard, all of which are to see
-// transactions over several shards whole.
+// transactions over several shards whole. It is refused where it is SERIALIZABLE.
 func (s *session) fixed() (bool, *wire.Error) {
-	if !s.whole() {
-		return false, nil
-	}
 	level, e := s.level()
-	return level != readCommitted && level != "read uncommitted", e
+	if e == nil && level == serializable {
+		e = errSerializable()
+	}
+	return s.whole() && level != readCommitted && level != "read uncommitted", e
+}
+
+// mayBeOne refuses a statement of several shards that is a transaction of its own where these are
+// SERIALIZABLE by default, as a role or a database may say.
+func (s *session) mayBeOne() *wire.Error {
+	if s.isolation == "" {
+		var e *wire.Error
+		if s.isolation, e = s.shown("default_transaction_isolation"); e != nil {
+			return e
+		}
+	}
+	if s.isolation == serializable {
+		return errSerializable()
+	}
+	return nil
+}
+
+func errSerializable() *wire.Error {
+	return wire.Errorf("0A000", "this statement runs on several shards, and SERIALIZABLE holds on one server only").
+		WithHint("SET default_transaction_isolation to 'repeatable read', or begin a transaction of another isolation level.")
 }
 
 // join begins the transaction on more shards. Under REPEATABLE READ their snapshots see the

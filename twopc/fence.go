@@ -180,8 +180,8 @@ func (w *Window) Moved(shard int) {
 	w.shared.moved = append(w.shared.moved, shard)
 }
 
-const unseenSQL = `SELECT EXISTS (SELECT FROM shardproxy.parts WHERE NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot))
-	OR EXISTS (SELECT FROM shardproxy.commits WHERE committed AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot))`
+const unseenSQL = `SELECT EXISTS (SELECT FROM shardproxy.parts WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot))
+	OR EXISTS (SELECT FROM shardproxy.commits WHERE committed AND xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot))`
 
 // Unseen reports whether a transaction over several shards has been committed on a shard of the
 // window that a snapshot of its, as pg_current_snapshot gives it, does not see. The snapshot must be

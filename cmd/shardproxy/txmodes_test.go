@@ -128,3 +128,47 @@ func TestCommitLeft(t *testing.T) {
 		return len(pgtest.Lines(s.shards[1].Primary().Rows("app", "SELECT 1 FROM lists WHERE vals <> '{}'"))) == 1
 	})
 }
+
+// TestIsolationOfAll: every shard of a transaction has the isolation level that the client asked for, whatever stands
+// behind its BEGIN; SERIALIZABLE, also as the default of a role, is refused over several.
+func TestIsolationOfAll(t *testing.T) {
+	t.Parallel()
+	s, c := startBank(t, 2)
+	a, b := s.accountsApart()
+	must(t, c, "BEGIN -- here")
+	must(t, c, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+	for _, id := range []int{a, b, a} {
+		if got := one(t, c, fmt.Sprintf("SELECT current_setting('transaction_isolation') FROM accounts WHERE id = %d", id)); got != "repeatable read" {
+			t.Errorf("account %d is read in a transaction that is %s", id, got)
+		}
+	}
+	must(t, c, "ROLLBACK")
+	for _, cl := range s.shards {
+		cl.Primary().Exec("app", "ALTER ROLE app SET default_transaction_isolation = 'serializable'")
+	}
+	// Connections from before have the old default.
+	must(t, s.connectTo(strings.Replace(s.dsn(), "/app?", "/shardproxy?", 1)), "RECONNECT")
+	c = s.connect()
+	update := func(id int) string {
+		return fmt.Sprintf("UPDATE accounts SET balance = balance + 1 WHERE id = %d", id)
+	}
+	eventually(t, "the default is that of the role", func() bool {
+		return one(t, c, fmt.Sprintf("SELECT current_setting('transaction_isolation') FROM accounts WHERE id = %d", a)) == "serializable" &&
+			one(t, c, fmt.Sprintf("SELECT current_setting('transaction_isolation') FROM accounts WHERE id = %d", b)) == "serializable"
+	})
+	fails(t, c, "SELECT count(*) FROM accounts", "0A000")
+	fails(t, c, "UPDATE accounts SET balance = balance", "0A000")
+	for _, snapshot := range []string{"statement", "off"} {
+		must(t, c, "SET shardproxy.snapshot = "+snapshot)
+		must(t, c, "BEGIN")
+		must(t, c, update(a))
+		fails(t, c, update(b), "0A000")
+		must(t, c, "ROLLBACK")
+	}
+	must(t, c, "SET default_transaction_isolation = 'read committed'")
+	must(t, c, "SELECT count(*) FROM accounts")
+	must(t, c, "BEGIN")
+	must(t, c, update(a))
+	must(t, c, update(b))
+	must(t, c, "COMMIT")
+}
