@@ -119,6 +119,7 @@ func (p *prover) splits() bool {
 
 // shape proves one command.
 func (p *prover) shape(sh *query.Shape, t *text, c *query.Command) {
+	p.temporary = c.Effects&query.EffectTemp != 0
 	switch sh.Kind {
 	case query.ShapeQuery:
 		p.command(sh.Scope, t)

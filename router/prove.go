@@ -60,6 +60,8 @@ type prover struct {
 	exact, drawsThere bool
 	// picks is the reference table of which a query inside takes some rows.
 	picks string
+	// temporary is set when the command makes a temporary table.
+	temporary bool
 	// locks is set when rows are locked against other lockers.
 	locks bool
 }
@@ -105,7 +107,7 @@ func (p *prover) block(b *block, given []fact, nothing bool) {
 	}
 	if s.Select != nil && s.Select.Into != nil {
 		p.uses[kindSystem] = "the new table " + s.Select.Into.Name
-		if r := p.relations.find(s.Select.Into.Schema, s.Select.Into.Name); r != nil && (r.declared || r.kind == kindSharded || r.kind == kindReference) {
+		if r := p.relations.find(s.Select.Into.Schema, s.Select.Into.Name); r != nil && !p.temporary && (r.declared || r.kind == kindSharded || r.kind == kindReference) {
 			p.refuse(reasonCommand, "the new table "+r.String()+" would be on several shards")
 		}
 	}
