@@ -90,11 +90,11 @@ func objects(n *pg.Node) (tables []*Reference, indexes []Name) {
 		tables, indexes = object(nil, nil, x.CommentStmt.Objtype, x.CommentStmt.Object)
 	case *pg.Node_RenameStmt:
 		if x.RenameStmt.RenameType == pg.ObjectType_OBJECT_INDEX {
-			indexes = []Name{{Schema: x.RenameStmt.GetRelation().GetSchemaname(), Name: x.RenameStmt.GetRelation().GetRelname()}}
+			indexes = []Name{rangeName(x.RenameStmt.Relation)}
 		}
 	case *pg.Node_AlterTableStmt:
 		if x.AlterTableStmt.Objtype == pg.ObjectType_OBJECT_INDEX {
-			indexes = []Name{{Schema: x.AlterTableStmt.GetRelation().GetSchemaname(), Name: x.AlterTableStmt.GetRelation().GetRelname()}}
+			indexes = []Name{rangeName(x.AlterTableStmt.Relation)}
 		}
 	}
 	return tables, indexes

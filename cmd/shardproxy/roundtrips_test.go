@@ -171,7 +171,7 @@ type farStep struct {
 	want   int
 }
 
-// farSteps are the rows of the table in docs/design/twopc.md. a, b and c are accounts on three
+// steps are the rows of the table in docs/design/twopc.md. a, b and c are accounts on three
 // shards.
 func (f *farStage) steps() []farStep {
 	update := func(shard int) string {
