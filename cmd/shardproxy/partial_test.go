@@ -295,7 +295,7 @@ func TestPartialUnderRows(t *testing.T) {
 // lostInTheMiddle loses a shard of which rows have been given out.
 func (s *scattered) lostInTheMiddle(t *testing.T, c *partialClient) {
 	t.Helper()
-	for _, sql := range []string{"SELECT id, name FROM wide", "SELECT id, name FROM wide ORDER BY id"} {
+	for _, sql := range []string{wideRows, wideRows + " ORDER BY id"} {
 		d := s.connectPartial(t)
 		rows := d.streaming(t, sql)
 		eventually(t, "the shard waits for the client to read", func() bool { return s.waitOn(2, "wait_event = 'ClientWrite'") == 1 })

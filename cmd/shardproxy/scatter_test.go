@@ -23,6 +23,10 @@ CREATE TABLE few (k bigint, id bigint, n int, PRIMARY KEY (k, id));
 CREATE FUNCTION nap(bigint, float8) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep($2); RETURN true; END';
 `
 
+// wideRows reads more of each shard than all buffers on its way hold, whose reader has stopped: the kernel's take up
+// to 32 MiB a socket.
+const wideRows = "SELECT id, repeat(name, 12) FROM wide"
+
 // scattered is the program in front of several shards that have rows: of each table those
 // of one key on each shard, whose ids are those that leave the shard's number when divided by
 // the number of shards.

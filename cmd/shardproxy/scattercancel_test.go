@@ -64,7 +64,7 @@ func scatterCancel(t *testing.T, s *scattered) {
 			})
 		}
 	}
-	for _, sql := range []string{"SELECT id, name FROM wide", "SELECT id, name FROM wide ORDER BY id"} {
+	for _, sql := range []string{wideRows, wideRows + " ORDER BY id"} {
 		for _, in := range []string{"", "in a transaction"} {
 			t.Run(strings.TrimSpace(sql+" "+in), func(t *testing.T) { s.cancelsStream(t, sql, in != "") })
 		}

@@ -160,7 +160,7 @@ func TestScatterFaults(t *testing.T) {
 // loses kills a shard, or the connections to it, while queries run.
 func (s *scattered) loses(t *testing.T, victim int, kill bool) {
 	type stage struct{ name, text, works string }
-	stages := []stage{{"streaming", "SELECT id, name FROM wide", "wait_event = 'ClientWrite'"}, {"merging", "SELECT id, name FROM wide ORDER BY id", "wait_event = 'ClientWrite'"}}
+	stages := []stage{{"streaming", wideRows, "wait_event = 'ClientWrite'"}, {"merging", wideRows + " ORDER BY id", "wait_event = 'ClientWrite'"}}
 	for _, long := range scatterLong {
 		if long.shards == 2 {
 			stages = append(stages, stage{long.name, strings.ReplaceAll(long.text, "1)", "0.05)"), long.works})

@@ -148,9 +148,10 @@ func TestScatterMemory(t *testing.T) {
 		name, sql string
 		run       func(*testing.T, *scatterProcess, *rowReader)
 	}{
-		{"as they come", "SELECT id, name FROM narrow", func(t *testing.T, s *scatterProcess, r *rowReader) { streamsAll(t, s, r, 2*rows, false) }},
-		{"in order", "SELECT id, name FROM narrow ORDER BY id", func(t *testing.T, s *scatterProcess, r *rowReader) { streamsAll(t, s, r, 2*rows, true) }},
-		{"in order, downwards, behind an offset", "SELECT 1000000 - id, name FROM narrow ORDER BY id DESC OFFSET 1000", func(t *testing.T, s *scatterProcess, r *rowReader) {
+		// 100 MB of each shard: far more than the kernel's buffers take (32 MiB a socket are usual) while nobody reads.
+		{"as they come", "SELECT id, repeat(name, 6) FROM narrow", func(t *testing.T, s *scatterProcess, r *rowReader) { streamsAll(t, s, r, 2*rows, false) }},
+		{"in order", "SELECT id, repeat(name, 6) FROM narrow ORDER BY id", func(t *testing.T, s *scatterProcess, r *rowReader) { streamsAll(t, s, r, 2*rows, true) }},
+		{"in order, downwards, behind an offset", "SELECT 1000000 - id, repeat(name, 6) FROM narrow ORDER BY id DESC OFFSET 1000", func(t *testing.T, s *scatterProcess, r *rowReader) {
 			streamsAll(t, s, r, 2*rows-1000, true)
 		}},
 		{"in order of text", "SELECT name FROM narrow ORDER BY name LIMIT 100000", streamsTexts},
@@ -272,7 +273,7 @@ func streamsTexts(t *testing.T, s *scatterProcess, r *rowReader) {
 
 // scatterLeaves has clients go while rows stream, and while shards work.
 func scatterLeaves(t *testing.T, s *scattered) {
-	for _, sql := range []string{"SELECT id, name FROM wide", "SELECT id, name FROM wide ORDER BY id", "BEGIN; SELECT id, name FROM wide ORDER BY id DESC"} {
+	for _, sql := range []string{wideRows, wideRows + " ORDER BY id", "BEGIN; " + wideRows + " ORDER BY id DESC"} {
 		c := speak(t, s.dsn())
 		r := (&talker{t, c.conn.Conn}).query(sql)
 		if _, ok := r.next(); !ok {
