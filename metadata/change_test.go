@@ -337,3 +337,27 @@ func TestSpreadEpoch(t *testing.T) {
 	shards[1].Connect = to(fresh.DSN("app"))
 	wantProblem(t, SpreadEpoch(t.Context(), c, shards, 3), "s1", ErrNotInitialised, "no shardproxy cluster")
 }
+
+// TestGuarded stores that shards may hold rows that are not theirs, and that they do not any more.
+func TestGuarded(t *testing.T) {
+	f := madeFleet(t, 2)
+	conn := f.dbs[0].Connect("app")
+	for i := range f.dbs {
+		if got := f.value(i, "SELECT length(slots) || ' ' || bit_count(slots) FROM shardproxy.hidden"); got != "64 0" {
+			t.Errorf("shard %d hides %s", i, got)
+		}
+		if _, err := f.dbs[i].Connect("app").Exec(t.Context(), "INSERT INTO shardproxy.hidden VALUES (false, B'1')"); err == nil {
+			t.Error("a second row of hidden slots")
+		}
+	}
+	for n, guarded := range []bool{true, true, false} {
+		m, _ := mustLoad(t, conn)
+		next := give(t, m, "s1", n).Guard(m.Epoch()+1, guarded)
+		if err := Change(t.Context(), conn, m.Epoch(), next); err != nil {
+			t.Fatal(err)
+		}
+		if m, _ = mustLoad(t, conn); m.Guarded() != guarded || m.Owner(shardmap.Slot(n)) != "s1" || !m.Equal(next) {
+			t.Errorf("stored as guarded: %v, want %v", m.Guarded(), guarded)
+		}
+	}
+}

@@ -202,6 +202,12 @@ func bringUp(ctx context.Context, tx pgx.Tx, is, want *Cluster, way []step) (did
 	if _, err := exec(ctx, tx, commentSchema); err != nil {
 		return "", err
 	}
+	if to >= hiddenVersion {
+		_, err := exec(ctx, tx, "INSERT INTO shardproxy.hidden (slots) VALUES (repeat('0', $1)::bit varying) ON CONFLICT (one) DO NOTHING", int32(want.Slots))
+		if err != nil {
+			return "", err
+		}
+	}
 	if is != nil {
 		_, err := exec(ctx, tx, "UPDATE shardproxy.cluster SET schema_version = $1", int32(to))
 		return upgraded(from, to), err

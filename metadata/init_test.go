@@ -74,14 +74,14 @@ func TestRights(t *testing.T) {
 			UNION ALL SELECT n.nspname, a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'shardproxy' AND a.grantee = 0
 			UNION ALL SELECT p.proname, a.privilege_type FROM pg_proc p, aclexplode(p.proacl) a WHERE p.pronamespace = 'shardproxy'::regnamespace AND a.grantee = 0
 			ORDER BY 1, 2`)
-		if got := pgtest.Lines(public); !slices.Equal(got, []string{"decide|EXECUTE", "shardproxy|USAGE", "take_part|EXECUTE", "unique_id|EXECUTE"}) {
+		if got := pgtest.Lines(public); !slices.Equal(got, []string{"decide|EXECUTE", "hidden|SELECT", "shardproxy|USAGE", "take_part|EXECUTE", "unique_id|EXECUTE"}) {
 			t.Errorf("PUBLIC has the rights %q", got)
 		}
 		tables := db.Rows(`SELECT c.relname, pg_get_userbyid(c.relowner), obj_description(c.oid) IS NOT NULL FROM pg_class c
 			WHERE c.relnamespace = 'shardproxy'::regnamespace AND c.relkind = 'r' ORDER BY 1`)
-		want := []string{"cluster|app|t", "commits|app|t", "ddl|app|t", "ddl_shard|app|t", "epoch|app|t", "maker|app|t", "parts|app|t", "proxies|app|t", "restore_points|app|t", "shards|app|t", "slots|app|t"}
+		want := []string{"cluster|app|t", "commits|app|t", "ddl|app|t", "ddl_shard|app|t", "epoch|app|t", "hidden|app|t", "maker|app|t", "parts|app|t", "proxies|app|t", "restore_points|app|t", "shards|app|t", "slots|app|t"}
 		if i > 0 {
-			want = []string{want[0], want[1], want[4], want[5], want[6]}
+			want = []string{want[0], want[1], want[4], want[5], want[6], want[7]}
 		}
 		if got := pgtest.Lines(tables); !slices.Equal(got, want) {
 			t.Errorf("tables %q, want %q", got, want)

@@ -65,7 +65,14 @@ func loadIn(ctx context.Context, tx pgx.Tx, known int) (*shardmap.Map, *Cluster,
 		return nil, nil, notInitialised(c.Shard, "the cluster's making was not finished: there is no slot map")
 	}
 	m, err := makeMap(c, epoch, names, rows, states)
-	return m, c, err
+	if err != nil || known < hiddenVersion {
+		return m, c, err
+	}
+	var guarded bool
+	if err := row(ctx, tx, "SELECT guarded FROM shardproxy.epoch").Scan(&guarded); err != nil {
+		return nil, nil, err
+	}
+	return m.Guard(epoch, guarded), c, nil
 }
 
 func notInitialised(shard, reason string) *Problem {

@@ -3,7 +3,7 @@ package metadata
 import "strings"
 
 // Version is the version of the schema that this program makes and knows.
-const Version = 5
+const Version = 6
 
 // Channel is where a new epoch is announced on the home shard, with the
 // payload "<cluster> <epoch>", and that definitions have changed: see News.
@@ -38,6 +38,7 @@ func steps() []step {
 		{version: 3, home: ddlTables},
 		{version: 4, shard: partTable, home: restorePointTable},
 		{version: uniqueVersion, shard: uniqueShard, home: uniqueHome},
+		{version: hiddenVersion, shard: hiddenTable},
 	}
 }
 
@@ -150,6 +151,23 @@ $$;
 COMMENT ON FUNCTION shardproxy.take_part() IS 'Called by the proxy before it prepares a part of a transaction over several shards.';
 REVOKE ALL ON FUNCTION shardproxy.take_part() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION shardproxy.take_part() TO PUBLIC;
+`
+
+// hiddenVersion is the version of the schema since which there is the table hidden.
+const hiddenVersion = 6
+
+// Which rows on a shard are not its own. Everybody may read it: statements over several shards do, as whoever sends them.
+const hiddenTable = `
+ALTER TABLE shardproxy.epoch ADD COLUMN guarded boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN shardproxy.epoch.guarded IS 'On the home shard: statements over several shards leave out the rows of slots that are hidden';
+
+CREATE TABLE shardproxy.hidden (
+	one   boolean PRIMARY KEY DEFAULT true CHECK (one),
+	slots bit varying NOT NULL
+);
+REVOKE ALL ON shardproxy.hidden FROM PUBLIC;
+GRANT SELECT ON shardproxy.hidden TO PUBLIC;
+COMMENT ON TABLE shardproxy.hidden IS 'One row: a bit for each slot, set when this shard may hold rows of it that are not its own: they come, or are to be deleted.';
 `
 
 // The journal of statements that PostgreSQL runs in several transactions of its own;

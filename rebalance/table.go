@@ -100,13 +100,13 @@ func (t *Table) ColumnList(places []int, prefix string) string {
 	return strings.Join(names, ", ")
 }
 
-// SlotSQL returns an SQL expression for the slot of a row, whose columns stand behind prefix. version is the server's.
-func (t *Table) SlotSQL(prefix string, version int) string {
+// SlotSQL returns an SQL expression for the slot of a row, whose columns stand behind prefix.
+func (t *Table) SlotSQL(prefix string) string {
 	names := make([]string, len(t.Key))
 	for i, at := range t.Key {
 		names[i] = prefix + pgx.Identifier{t.Columns[at].Name}.Sanitize()
 	}
-	return shardmap.SlotSQL(t.Types, names, t.Slots, version)
+	return shardmap.SlotSQL(t.Types, names, t.Slots)
 }
 
 // Slot returns the slot of a row from the texts of its key's columns, nil for NULL, as a server prints them with DateStyle ISO.

@@ -9,9 +9,10 @@ import (
 // Map says which shard owns each slot under one epoch. It never changes: a new
 // placement is a new Map with a higher epoch.
 type Map struct {
-	epoch  int64
-	shards []string // distinct, in the order given
-	owner  []uint16 // by slot: index into shards
+	epoch   int64
+	shards  []string // distinct, in the order given
+	owner   []uint16 // by slot: index into shards
+	guarded bool
 }
 
 // Row is one row of the stored table of slots.
@@ -155,6 +156,17 @@ func slotList(list []int64) string {
 
 // Epoch returns the map's version.
 func (m *Map) Epoch() int64 { return m.epoch }
+
+// Guarded reports whether shards may hold rows that they do not own: a statement that runs on several
+// shards must leave these out. Moves make a map so, and make it not so again.
+func (m *Map) Guarded() bool { return m.guarded }
+
+// Guard returns the map with the same owners that has this epoch, guarded or not.
+func (m *Map) Guard(epoch int64, guarded bool) *Map {
+	next := *m // what it points to never changes
+	next.epoch, next.guarded = epoch, guarded
+	return &next
+}
 
 // Slots returns the number of slots.
 func (m *Map) Slots() int { return len(m.owner) }
