@@ -74,6 +74,9 @@ nightly: need build lint ## the long way: all tests five times with the race det
 	@# The corpus of statements over one shard, where nothing is refused, and over four; three million keys of each type.
 	for shards in 1 4; do \
 		SHARDPROXY_TEST_SHARDS=$$shards go test -count 1 -timeout 1h -run 'TestDiff$$/corpus' ./cmd/shardproxy || exit 1; done
+	@# All of it while every shard hides the rows of all others.
+	for shards in 2 4; do \
+		SHARDPROXY_TEST_SEQUENCES=1 SHARDPROXY_TEST_SHARDS=$$shards go test -count 1 -timeout 1h -run 'TestDiffHidden$$/corpus' ./cmd/shardproxy || exit 1; done
 	SHARDPROXY_TEST_HASH=3000000 go test -count 1 -timeout 1h -run TestHashesAgainstPostgreSQL ./shardmap
 	@# Transactions over several shards: long histories, a crash at each message, 100,000 totals of a bank.
 	SHARDPROXY_TEST_HISTORY=200000 go test -count 1 -timeout 1h -run TestSpeed ./internal/listappend

@@ -164,9 +164,17 @@ func (s *session) fanOut(r *allRequest, bind, tail []byte) *wire.Error {
 	if err != nil {
 		return wire.AsError(err)
 	}
-	if r.plan.Moment() && len(shards) > 1 {
-		s.markMoment(r)
-		r.frames = s.withMoment(bind, tail)
+	if len(shards) > 1 || r.plan.Moves() {
+		text, e := s.guarded(r.plan)
+		if e != nil {
+			return e
+		}
+		if r.plan.Moment() && len(shards) > 1 {
+			s.markMoment(r)
+		}
+		if r.moment || text != nil {
+			r.frames = s.rewritten(text, bind, tail)
+		}
 	}
 	r.shards, r.adds = shards, true
 	for range shards {
@@ -178,6 +186,22 @@ func (s *session) fanOut(r *allRequest, bind, tail []byte) *wire.Error {
 		}
 	}
 	return s.unsteady()
+}
+
+// guarded is the text of a write over several shards that leaves out the rows which these hide; nil when there are none.
+func (s *session) guarded(p *router.Plan) ([]byte, *wire.Error) {
+	ctx := s.planContext()
+	if ctx.HiddenSlots == 0 {
+		return nil, nil
+	}
+	if p.Moves() {
+		return nil, router.KeyMoves()
+	}
+	text, err := s.db.Planner.Guard(string(s.values.Text), ctx)
+	if err != nil {
+		return nil, wire.AsError(err)
+	}
+	return []byte(text), nil
 }
 
 // partFrames is a part as a simple query, or by the extended protocol with tail behind
@@ -206,7 +230,7 @@ func (s *session) everywhere(r *allRequest, bind, tail []byte) *wire.Error {
 		}
 		r.frames = partFrames(&part, bind != nil, tail)
 	} else if r.moment {
-		r.frames = s.withMoment(bind, tail)
+		r.frames = s.rewritten(nil, bind, tail)
 	}
 	return s.unsteady()
 }

@@ -46,6 +46,8 @@ type Planner interface {
 	SequenceUse(read *query.SequenceRead, ctx router.Context) (use router.SequenceUse, ok bool)
 	// Scatter says how a query is answered that needs rows of several shards.
 	Scatter(sql string, ctx router.Context, o router.ScatterOptions) (*router.Scatter, error)
+	// Guard returns a text as one that leaves out rows which a shard hides.
+	Guard(sql string, ctx router.Context) (string, error)
 }
 
 // Mode says for how long a client keeps a server connection.

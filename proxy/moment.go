@@ -34,10 +34,15 @@ func (s *session) markMoment(r *allRequest) {
 	r.moment = true
 }
 
-// withMoment is the request with the mark in its text; bind and tail as for spreadOver.
-func (s *session) withMoment(bind, tail []byte) []byte {
-	part := router.Part{Types: s.values.Types, Bind: bind}
-	part.Text, _ = query.ReplaceMoment(nil, s.values.Text, s.values.Moment)
+// rewritten is the request with another text, nil for its own, and the mark in that if it has one; bind and tail as for spreadOver.
+func (s *session) rewritten(text, bind, tail []byte) []byte {
+	if text == nil {
+		text = s.values.Text
+	}
+	part := router.Part{Types: s.values.Types, Bind: bind, Text: text}
+	if s.values.Moment != "" {
+		part.Text, _ = query.ReplaceMoment(nil, text, s.values.Moment)
+	}
 	return partFrames(&part, bind != nil, tail)
 }
 

@@ -80,6 +80,10 @@ type fixture struct {
 // anyPlanner is a planner that a test can replace.
 type anyPlanner struct{ atomic.Pointer[router.Router] }
 
+func (p *anyPlanner) Guard(sql string, ctx router.Context) (string, error) {
+	return p.Load().Guard(sql, ctx)
+}
+
 func (p *anyPlanner) Plan(sql []byte, ctx router.Context) *router.Plan {
 	return p.Load().Plan(sql, ctx)
 }

@@ -630,7 +630,7 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 func (s *session) plan(text []byte) *router.Plan {
 	ctx := s.planContext()
 	if s.alteredAhead || s.owed.altering > 0 {
-		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true}
+		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true, HiddenSlots: ctx.HiddenSlots}
 	}
 	if len(text) < router.LongText {
 		return s.db.Planner.Plan(text, ctx)

@@ -17,7 +17,7 @@ import (
 func (c *scattering) merge() {
 	m := c.way.Merge
 	limit, offset, ok := c.bounds(m)
-	if !ok {
+	if !ok || !c.ownsViews() {
 		return
 	}
 	if c.moment(); c.err != nil {

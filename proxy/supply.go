@@ -355,6 +355,7 @@ func (s *session) planContext() router.Context {
 			ctx.NewViews = s.spread.newViews
 		}
 		ctx.Altered = s.catalogChanged
+		ctx.HiddenSlots = s.db.Owners().HiddenSlots()
 	}
 	return ctx
 }

@@ -22,7 +22,7 @@ func (m marks) find(word string) (r region, at int) {
 // behind returns the clause without its keyword, and without BY.
 func (m marks) behind(t *shapeText, word string) region {
 	r, _ := m.find(word)
-	if r.known() && t.is(r.lo, "by") {
+	if r.known() && (word == "group" || word == "order") && t.is(r.lo, "by") { // elsewhere it may be a column
 		r.lo++
 	}
 	return r

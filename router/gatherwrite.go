@@ -76,7 +76,10 @@ func (g *gatherer) written(a *alone) (*Scatter, *Refusal) {
 	if refusal != nil || out.Write != w {
 		return out, refusal // a view was written out, and the text begun anew
 	}
-	return out, g.writes(out)
+	if refusal = g.writes(out); refusal == nil && g.ctx.HiddenSlots > 0 {
+		refusal = g.guardTarget(b, b.nodes[target])
+	}
+	return out, refusal
 }
 
 // insideForbidden is forbidden for what is inside a command that writes.

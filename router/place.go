@@ -48,6 +48,14 @@ func NewOwners(m *shardmap.Map, shards []string) (o *Owners, ok bool) {
 // Epoch is the slot map's.
 func (o *Owners) Epoch() int64 { return o.slots.Epoch() }
 
+// HiddenSlots is what a Context has of it: the number of slots while shards may hold rows that are not theirs, else 0.
+func (o *Owners) HiddenSlots() int {
+	if o == nil || !o.slots.Guarded() {
+		return 0
+	}
+	return o.slots.Slots()
+}
+
 // Of returns the place in the configuration of the shard that owns a hash.
 func (o *Owners) Of(hash uint64) int { return o.index[o.slots.OwnerIndex(o.slots.SlotOf(hash))] }
 

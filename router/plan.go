@@ -87,6 +87,9 @@ type Context struct {
 	// NewViews names the views that may be there and that the catalog does not know yet,
 	// as AddViews writes them: "" for none, AnyView when their names are not known.
 	NewViews string
+	// HiddenSlots is the number of slots while shards may hold rows that are not theirs, and 0 at all
+	// other times: see shardmap.Map.Guarded.
+	HiddenSlots int
 	// Altered is set in a transaction that has changed definitions, which the catalog does
 	// not know of yet.
 	Altered bool

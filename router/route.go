@@ -56,6 +56,7 @@ const (
 	reasonCommand    Reason = "command"        // a command that is not built for shards
 	reasonUnknown    Reason = "not_understood" // a part of the text, or a name
 	reasonLoading    Reason = "loading"        // the catalog is not known yet
+	reasonMoving     Reason = "moving"         // rows of slots that move cannot be left out
 )
 
 // Refusal is why a statement is not run.

@@ -265,6 +265,9 @@ func (r *Router) hash(key []byte, ctx *Context, exact bool) uint64 {
 	if ctx.Altered {
 		h ^= 0xc3c3c3c3c3c3c3c3
 	}
+	if ctx.HiddenSlots > 0 {
+		h ^= 0x5a5a5a5a5a5a5a5a
+	}
 	if ctx.NonStandardStrings {
 		h ^= 0x3c3c3c3c3c3c3c3c
 	}

@@ -141,6 +141,10 @@ func (r *Router) Scatter(sql string, ctx Context, o ScatterOptions) (*Scatter, e
 	}
 	g := &gatherer{r: r, ctx: ctx, rel: newSchema(r.boundTo(c), ctx), o: o}
 	s, refusal := g.scatter(sql)
+	if refusal == nil && ctx.HiddenSlots > 0 {
+		s.Views = g.inlined
+		refusal = g.guardAll(s)
+	}
 	if refusal != nil {
 		return nil, refusal.Error()
 	}

@@ -43,21 +43,29 @@ func (g *gatherer) takenApart(a *alone, b *block) (*Scatter, *Refusal) {
 	if refusal := g.parts(b); refusal != nil {
 		return nil, refusal
 	}
-	slices.SortFunc(g.edits, func(x, y edit) int { return x.at.Start - y.at.Start })
-	at := 0
-	for _, e := range g.edits {
-		if e.at.Start < at || !e.at.There() {
-			return nil, &Refusal{Reason: reasonUnknown, Why: "where its tables stand in the text is not certain"}
-		}
-		g.out.Final = append(append(g.out.Final, Piece{Text: g.sql[at:e.at.Start]}), e.pieces...)
-		at = e.at.End
+	if refusal := g.final(); refusal != nil {
+		return nil, refusal
 	}
-	g.out.Final = append(g.out.Final, Piece{Text: g.sql[at:]})
 	g.out.Views = g.inlined
 	for i := range g.out.Inputs {
 		g.out.Home = g.out.Home || g.out.Inputs[i].Plan.Where == Home
 	}
 	return g.out, nil
+}
+
+// final makes the text that is left of its edits.
+func (g *gatherer) final() *Refusal {
+	g.out.Final = nil
+	at := 0
+	for _, e := range sortedEdits(g.edits) {
+		if e.at.Start < at || !e.at.There() {
+			return &Refusal{Reason: reasonUnknown, Why: "where its tables stand in the text is not certain"}
+		}
+		g.out.Final = append(append(g.out.Final, Piece{Text: g.sql[at:e.at.Start]}), e.pieces...)
+		at = e.at.End
+	}
+	g.out.Final = append(g.out.Final, Piece{Text: g.sql[at:]})
+	return nil
 }
 
 // mention notes the names of columns in a scope and inside it.
@@ -123,9 +131,9 @@ func (g *gatherer) withoutView(b *block) (sql, view string, ok bool) {
 }
 
 // givesParts reports whether the shards' rows of a view are parts of it: it is read as a table
-// is, with its owner's rights.
+// is, with its owner's rights. A view cannot be told to leave out what a shard hides.
 func (g *gatherer) givesParts(l *leaf) bool {
-	if l.rel.columns == nil || !l.ref.NameSpan.Located() || int(l.ref.NameSpan.End) > len(g.sql) {
+	if g.ctx.HiddenSlots > 0 || l.rel.columns == nil || !l.ref.NameSpan.Located() || int(l.ref.NameSpan.End) > len(g.sql) {
 		return false
 	}
 	a, ok := g.prove("SELECT * FROM "+g.sql[l.ref.NameSpan.Start:l.ref.NameSpan.End], false)

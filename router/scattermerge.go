@@ -38,6 +38,15 @@ func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 		return g.out, nil
 	}
 	block, outline := g.outlined(&whole, sql)
+	if g.ctx.HiddenSlots > 0 {
+		if text, view, ok := g.withoutView(block); view != "" {
+			if g.views++; !ok || g.views > maxViews {
+				return nil, unguarded("the query of the view " + view + " cannot be put in its place")
+			}
+			g.out, g.edits = nil, nil
+			return g.scatter(text)
+		}
+	}
 	why := "rows of different keys meet in it"
 	if whole.divides() {
 		if why = "it has an order or a LIMIT that cannot be followed in its text"; outline != nil && !g.o.NoMerge && g.merge(&whole, block, outline) {

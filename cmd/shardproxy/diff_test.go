@@ -85,6 +85,8 @@ type both struct {
 	tables   []comparedTable
 	limit    time.Duration // of a statement; nought: none
 	copies   [][]byte      // of all tables of all servers, see save
+	control  []string      // how the control user connects to each shard
+	strays   *strays       // nil unless shards hold rows that are not theirs
 }
 
 // TestDiff compares statements of a corpus, and generated ones. SHARDPROXY_TEST_SEQUENCES is
@@ -156,7 +158,7 @@ func (b *both) start(t testing.TB, shards int, schema, places string) {
 			b.owner, b.dsnOfAll = c, dsn
 			break
 		}
-		b.shards = append(b.shards, c)
+		b.shards, b.control = append(b.shards, c), append(b.control, cl.Primary().DSN("app", "postgres"))
 		fmt.Fprintf(&list, "      - {name: s%d, nodes: [%q]}\n", i, cl.Primary().Addr())
 	}
 	b.write(strings.NewReplacer("%SHARDS%", list.String(), "%TABLES%", places, "%LISTEN%", b.addr, "%ADMIN%", freeAddr(t)).Replace(bothText))
@@ -232,10 +234,10 @@ func (b *both) load() {
 
 // fingerprintSQL gives for each table its rows' number and a sum of their hashes,
 // which are sums over the shards too.
-func fingerprintSQL(tables []comparedTable) string {
+func fingerprintSQL(tables []comparedTable, where func(comparedTable) string) string {
 	var parts []string
 	for i, t := range tables {
-		parts = append(parts, fmt.Sprintf("SELECT %d AS i, count(*), coalesce(sum(hashtextextended(t::text, 1)), 0)::text FROM %s t", i, t.name))
+		parts = append(parts, fmt.Sprintf("SELECT %d AS i, count(*), coalesce(sum(hashtextextended(t::text, 1)), 0)::text FROM %s t%s", i, t.name, where(t)))
 	}
 	return strings.Join(parts, " UNION ALL ") + " ORDER BY 1"
 }
@@ -243,10 +245,13 @@ func fingerprintSQL(tables []comparedTable) string {
 // alike compares what is stored, and reports whether it is the same.
 func (b *both) alike(after string) bool {
 	b.t.Helper()
-	want, same := b.fingerprints(b.owner), true
+	want, same := b.fingerprints(b.owner, everyRow), true
+	if b.strays != nil && !b.strays.left(after) {
+		same = false
+	}
 	sums := make([]fingerprint, len(want))
 	for i, c := range b.shards {
-		for j, f := range b.fingerprints(c) {
+		for j, f := range b.fingerprints(c, b.strays.owned) {
 			switch b.tables[j].kind {
 			case 'k':
 				sums[j].add(f)

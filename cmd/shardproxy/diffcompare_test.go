@@ -272,12 +272,15 @@ func (f *fingerprint) add(o fingerprint) {
 	f.sum = a.Add(a, b).String()
 }
 
-func (b *both) fingerprints(c *pgx.Conn) []fingerprint {
+// everyRow is the condition of all rows of a table.
+func everyRow(comparedTable) string { return "" }
+
+func (b *both) fingerprints(c *pgx.Conn, where func(comparedTable) string) []fingerprint {
 	t := b.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	rows, err := c.Query(ctx, fingerprintSQL(b.tables))
+	rows, err := c.Query(ctx, fingerprintSQL(b.tables, where))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,5 +329,8 @@ func (b *both) restore() {
 			}
 			i++
 		}
+	}
+	if b.strays != nil {
+		b.strays.put()
 	}
 }
