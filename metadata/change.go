@@ -105,12 +105,30 @@ func writeChange(ctx context.Context, tx pgx.Tx, current, next *shardmap.Map) er
 			return err
 		}
 	}
+	if !current.SameStates(next) {
+		if err := writeStates(ctx, tx, next); err != nil {
+			return err
+		}
+	}
 	if len(d.Removed) > 0 {
 		if _, err := exec(ctx, tx, "DELETE FROM shardproxy.shards WHERE name = ANY ($1::text[])", d.Removed); err != nil {
 			return err
 		}
 	}
 	_, err := exec(ctx, tx, "UPDATE shardproxy.epoch SET epoch = $1, changed_at = now(), guarded = $2", next.Epoch(), next.Guarded())
+	return err
+}
+
+// writeStates writes which slots are held.
+func writeStates(ctx context.Context, tx pgx.Tx, next *shardmap.Map) error {
+	list := []int32{}
+	for s := range next.Slots() {
+		if next.Held(shardmap.Slot(s)) {
+			list = append(list, int32(s))
+		}
+	}
+	_, err := exec(ctx, tx, `UPDATE shardproxy.slots SET state = CASE WHEN slot = ANY ($1::int[]) THEN $2 ELSE $3 END
+		WHERE (state = $2) <> (slot = ANY ($1::int[]))`, list, held, steady)
 	return err
 }
 

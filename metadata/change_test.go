@@ -361,3 +361,26 @@ func TestGuarded(t *testing.T) {
 		}
 	}
 }
+
+// TestHeld stores which slots are held.
+func TestHeld(t *testing.T) {
+	f := madeFleet(t, 2)
+	conn := f.dbs[0].Connect("app")
+	for _, slots := range [][]int{{3, 5}, {5, 63}, nil} {
+		m, _ := mustLoad(t, conn)
+		rows := m.Rows()
+		for s := range rows {
+			rows[s].Held = slices.Contains(slots, s)
+		}
+		next, err := shardmap.NewMap(m.Epoch()+1, m.Slots(), m.Shards(), rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Change(t.Context(), conn, m.Epoch(), next); err != nil {
+			t.Fatal(err)
+		}
+		if m, _ = mustLoad(t, conn); !m.SameStates(next) || m.Holding() != (slots != nil) || m.Held(5) != slices.Contains(slots, 5) || m.Held(4) {
+			t.Errorf("%v are not held", slots)
+		}
+	}
+}

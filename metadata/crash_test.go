@@ -142,7 +142,7 @@ func TestUpgrade(t *testing.T) {
 	before := f.state()
 	_, err := initialise(t.Context(), f.opts, failing)
 	wantProblem(t, err, "s0", ErrServer, "schema version 8: ERROR: division by zero")
-	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "12" {
+	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "16" {
 		t.Errorf("a failed upgrade left\n%s\nbefore\n%s", after, before)
 	}
 	r, err := initialise(t.Context(), f.opts, next)

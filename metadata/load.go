@@ -89,7 +89,7 @@ func makeMap(c *Cluster, epoch int64, names []string, rows []shardmap.Row, state
 		problems = append(problems, fmt.Sprintf("the first shard is %q, the home shard %q", names[0], c.Home))
 	}
 	for _, s := range states {
-		if s != steady {
+		if s != steady && s != held {
 			problems = append(problems, fmt.Sprintf("state %q of a slot is not known", s))
 		}
 	}
@@ -129,6 +129,7 @@ func readSlots(ctx context.Context, tx pgx.Tx) (all []shardmap.Row, states []str
 	var r shardmap.Row
 	var state string
 	_, err = pgx.ForEachRow(rows, []any{&r.Slot, &r.Shard, &state}, func() error {
+		r.Held = state == held
 		all = append(all, r)
 		if !slices.Contains(states, state) {
 			states = append(states, state)

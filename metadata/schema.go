@@ -18,8 +18,11 @@ func News(cluster, from string) string {
 
 func newsOf(cluster string) string { return cluster + " catalog " }
 
-// steady is the state of a slot that does not move.
-const steady = "steady"
+// The states of a slot: held is that of one whose writes wait.
+const (
+	steady = "steady"
+	held   = "held"
+)
 
 // step brings the schema to a version from the one before. Steps are never
 // changed once released.
@@ -38,7 +41,7 @@ func steps() []step {
 		{version: 3, home: ddlTables},
 		{version: 4, shard: partTable, home: restorePointTable},
 		{version: uniqueVersion, shard: uniqueShard, home: uniqueHome},
-		{version: hiddenVersion, shard: hiddenTable},
+		{version: hiddenVersion, shard: hiddenTable, home: moveTables},
 	}
 }
 
@@ -151,23 +154,6 @@ $$;
 COMMENT ON FUNCTION shardproxy.take_part() IS 'Called by the proxy before it prepares a part of a transaction over several shards.';
 REVOKE ALL ON FUNCTION shardproxy.take_part() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION shardproxy.take_part() TO PUBLIC;
-`
-
-// hiddenVersion is the version of the schema since which there is the table hidden.
-const hiddenVersion = 6
-
-// Which rows on a shard are not its own. Everybody may read it: statements over several shards do, as whoever sends them.
-const hiddenTable = `
-ALTER TABLE shardproxy.epoch ADD COLUMN guarded boolean NOT NULL DEFAULT false;
-COMMENT ON COLUMN shardproxy.epoch.guarded IS 'On the home shard: statements over several shards leave out the rows of slots that are hidden';
-
-CREATE TABLE shardproxy.hidden (
-	one   boolean PRIMARY KEY DEFAULT true CHECK (one),
-	slots bit varying NOT NULL
-);
-REVOKE ALL ON shardproxy.hidden FROM PUBLIC;
-GRANT SELECT ON shardproxy.hidden TO PUBLIC;
-COMMENT ON TABLE shardproxy.hidden IS 'One row: a bit for each slot, set when this shard may hold rows of it that are not its own: they come, or are to be deleted.';
 `
 
 // The journal of statements that PostgreSQL runs in several transactions of its own;

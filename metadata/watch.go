@@ -175,7 +175,7 @@ func (w *Watcher) believe(c *Cluster, current, m *shardmap.Map) error {
 		return nil
 	case m.Epoch() < current.Epoch():
 		return ahead(c.Shard, fmt.Sprintf("epoch %d was read before, now there is only %d", current.Epoch(), m.Epoch()))
-	case !m.Equal(current) || m.Guarded() != current.Guarded():
+	case !m.Equal(current) || !m.SameStates(current):
 		return ahead(c.Shard, fmt.Sprintf("another map of epoch %d was read before (%s)", m.Epoch(), current.Diff(m)))
 	}
 	return nil

@@ -102,6 +102,8 @@ type Database struct {
 	// Owners returns who owns which slot now, nil while that is not known. It is
 	// nil in a database of one shard.
 	Owners func() *router.Owners
+	// Slots holds writes of slots that are held. It is nil in a database of one shard.
+	Slots *gate.Gate
 	// Unlike reports whether the shards may order text otherwise than each other. It is nil in
 	// a database of one shard.
 	Unlike func() bool

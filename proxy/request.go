@@ -320,6 +320,12 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 			return false, err
 		}
 	}
+	if need.err == errHeld {
+		if err := s.awaitSlots(&need); err != nil {
+			return false, err
+		}
+		size = frameSize(s.client.Buffered())
+	}
 	if s.answersHere(&need) || s.peelsBegin(&need) {
 		return true, nil
 	}
@@ -425,23 +431,6 @@ type need struct {
 	pieces   bool        // it reads a piece of a query over several shards
 	script   bool        // a text whose commands run one by one
 	err      *wire.Error // why it is not sent anywhere
-}
-
-// scan looks ahead over the whole request, up to its Sync, and plans its
-// texts. ok is false while too little has arrived, or replies must come first.
-func (s *session) scan() (n need, ok bool) {
-	s.forgetPlans()
-	if s.places == nil {
-		return s.scanned()
-	}
-	wait, e := s.supply()
-	if wait {
-		return need{}, false
-	}
-	if n, ok = s.scanned(); ok && e != nil && s.tx != 'E' {
-		n.err, n.batch, n.all = e, false, false
-	}
-	return n, ok
 }
 
 // scanned is scan when the texts are as they are to be.

@@ -87,14 +87,13 @@ type session struct {
 	again   bool // the turn ended only to let others have theirs
 	more    bool // pumpClient did
 	// timer wakes the session when a wait has an end; nil before the first such wait.
-	timer *time.Timer
-	// watchAll is set by the sweeper when the session has waited for long: it then
-	// watches both sides. Progress takes it back.
-	watchAll  atomic.Bool
+	timer     *time.Timer
+	watchAll  atomic.Bool // set by the sweeper when the session has waited for long: both sides are watched until there is progress
 	control   atomic.Uint32
 	abandoned atomic.Uint64 // ID of the lease whose node is down
 	phase     atomic.Uint32
 	waitEnd   atomic.Int64                 // when a wait in the queue is too long, Unix nanoseconds; 0: none runs
+	epochs    epochs                       // of the slot map that it works by
 	txMark    atomic.Uint32                // of the transaction that runs on several shards; 0: none does
 	doomed    atomic.Pointer[twopc.Victim] // what may be cancelled to end a deadlock
 	victim    atomic.Pointer[victim]       // what is, until it has ended
@@ -682,6 +681,7 @@ func (s *session) end() {
 
 // setPhase publishes what the session does, from when on.
 func (s *session) setPhase(p phase) {
+	s.noteRest(p)
 	if phase(s.phase.Load()) != p {
 		s.phase.Store(uint32(p))
 		s.since.Store(s.server.clock.Load())

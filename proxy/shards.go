@@ -67,6 +67,10 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 	if n.err = s.unrecalled(p, text); n.err != nil {
 		return
 	}
+	if p.Where == router.All && s.holdsBack(p, nil) {
+		n.err = errHeld
+		return
+	}
 	if p.Where == router.All || p.MustDraw() {
 		n.batch, n.all = n.bound > 1, true
 		return
@@ -87,8 +91,18 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 	}
 }
 
-// shardOf returns the shard on which a statement runs with its values.
+// shardOf returns the shard on which a statement runs with its values; errHeld when it has to wait.
 func (s *session) shardOf(p *router.Plan, text, rest, bind []byte) (int, error) {
+	s.values.Held = false
+	shard, err := s.placeOf(p, text, rest, bind)
+	if s.holdsBack(p, err) {
+		return shard, errHeld
+	}
+	return shard, err
+}
+
+// placeOf is shardOf whether it has to wait or not.
+func (s *session) placeOf(p *router.Plan, text, rest, bind []byte) (int, error) {
 	switch p.Where {
 	case router.Keyed:
 	case router.FanOut:
@@ -299,6 +313,15 @@ func (s *session) staysHere(kind byte) (verdict, error) {
 	n, ok := s.scan()
 	if !ok {
 		return waits, nil
+	}
+	if n.err == errHeld && s.tx != 'E' {
+		if !s.owed.empty() {
+			s.forgetPlans()
+			return waits, nil
+		}
+		if err := s.awaitSlots(&n); err != nil {
+			return goesOn, err
+		}
 	}
 	size := frameSize(s.client.Buffered()) // see supply
 	if n.script {

@@ -40,7 +40,9 @@ func unguarded(why string) *Refusal {
 
 // KeyMoves is the refusal of an UPDATE that would take rows to another shard by their key while shards hold rows that are not
 // theirs: which of those of the new key came by it could not be told.
-func KeyMoves() *wire.Error { return unguarded("rows would change their shard by an UPDATE of the key").Error() }
+func KeyMoves() *wire.Error {
+	return unguarded("rows would change their shard by an UPDATE of the key").Error()
+}
 
 // guards are the places of one text where conditions go.
 type guards struct {

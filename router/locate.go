@@ -149,6 +149,9 @@ func (l *locator) value(g *Group, i int, row shardmap.RowHash, val *value, r rea
 	if l.trace != nil {
 		l.trace.slot(l.owners, h)
 	}
+	if l.owners.slots.Holding() && l.owners.slots.Held(l.owners.slots.SlotOf(h)) {
+		l.values.Held = true
+	}
 	return l.found(g, l.owners.Of(h))
 }
 

@@ -45,8 +45,16 @@ func NewOwners(m *shardmap.Map, shards []string) (o *Owners, ok bool) {
 	return o, true
 }
 
-// Epoch is the slot map's.
-func (o *Owners) Epoch() int64 { return o.slots.Epoch() }
+// Epoch is the slot map's, 0 without one.
+func (o *Owners) Epoch() int64 {
+	if o == nil {
+		return 0
+	}
+	return o.slots.Epoch()
+}
+
+// Holding reports whether any slot is held.
+func (o *Owners) Holding() bool { return o != nil && o.slots.Holding() }
 
 // HiddenSlots is what a Context has of it: the number of slots while shards may hold rows that are not theirs, else 0.
 func (o *Owners) HiddenSlots() int {

@@ -12,6 +12,7 @@ type Map struct {
 	epoch   int64
 	shards  []string // distinct, in the order given
 	owner   []uint16 // by slot: index into shards
+	held    []bool   // by slot; nil when none is
 	guarded bool
 }
 
@@ -19,6 +20,8 @@ type Map struct {
 type Row struct {
 	Slot  int64  // as stored, perhaps out of bounds
 	Shard string // the owner's name
+	// Held is set when writes of the slot wait.
+	Held bool
 }
 
 // MapError says everything that is wrong with rows that should make a map.
@@ -45,6 +48,7 @@ func NewMap(epoch int64, n int, shards []string, rows []Row) (*Map, error) {
 	}
 	owner := make([]uint16, n)
 	seen := make([]int, n)
+	var held []bool
 	var outside []int64
 	for _, row := range rows {
 		if row.Slot < 0 || row.Slot >= int64(n) {
@@ -52,6 +56,12 @@ func NewMap(epoch int64, n int, shards []string, rows []Row) (*Map, error) {
 			continue
 		}
 		seen[row.Slot]++
+		if row.Held {
+			if held == nil {
+				held = make([]bool, n)
+			}
+			held[row.Slot] = true
+		}
 		if i, ok := index[row.Shard]; ok {
 			owner[row.Slot] = uint16(i)
 		} else {
@@ -62,7 +72,7 @@ func NewMap(epoch int64, n int, shards []string, rows []Row) (*Map, error) {
 	if len(b.problems) > 0 {
 		return nil, &MapError{b.problems}
 	}
-	return &Map{epoch: epoch, shards: slices.Clone(shards), owner: owner}, nil
+	return &Map{epoch: epoch, shards: slices.Clone(shards), owner: owner, held: held}, nil
 }
 
 // builder collects what is wrong.
@@ -168,6 +178,20 @@ func (m *Map) Guard(epoch int64, guarded bool) *Map {
 	return &next
 }
 
+// Holding reports whether any slot is held.
+func (m *Map) Holding() bool { return m.held != nil }
+
+// Held reports whether writes of a slot wait. It panics when the map has no such slot.
+func (m *Map) Held(s Slot) bool { return m.held != nil && m.held[s] }
+
+// SameStates reports whether two maps of as many slots hold the same ones, and are both guarded or not.
+func (m *Map) SameStates(other *Map) bool {
+	if m.guarded != other.guarded || m.Holding() != other.Holding() {
+		return false
+	}
+	return slices.Equal(m.held, other.held)
+}
+
 // Slots returns the number of slots.
 func (m *Map) Slots() int { return len(m.owner) }
 
@@ -212,7 +236,7 @@ func (m *Map) Counts() []int {
 func (m *Map) Rows() []Row {
 	rows := make([]Row, len(m.owner))
 	for s := range m.owner {
-		rows[s] = Row{Slot: int64(s), Shard: m.Owner(Slot(s))}
+		rows[s] = Row{Slot: int64(s), Shard: m.Owner(Slot(s)), Held: m.Held(Slot(s))}
 	}
 	return rows
 }

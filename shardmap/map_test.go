@@ -35,7 +35,7 @@ func TestSlots(t *testing.T) {
 func rowsOf(owners ...string) []Row {
 	var rows []Row
 	for s, o := range owners {
-		rows = append(rows, Row{int64(s), o})
+		rows = append(rows, Row{Slot: int64(s), Shard: o})
 	}
 	return rows
 }
@@ -91,10 +91,10 @@ func TestMapProblems(t *testing.T) {
 		{4, shards, rowsOf("a", "b", "a", "b"), nil},
 		{4, shards, rowsOf("a", "b", "a"), []string{"slot 3 without an owner"}},
 		{8, shards, rowsOf("a", "b"), []string{"slots 2-7 (6 slots) without an owner"}},
-		{2, shards, append(rowsOf("a", "b"), Row{1, "b"}), []string{"slot 1 stored more than once"}},
+		{2, shards, append(rowsOf("a", "b"), Row{Slot: 1, Shard: "b"}), []string{"slot 1 stored more than once"}},
 		{2, shards, rowsOf("a", "c"), []string{`slot 1 owned by "c", which is no shard`}},
-		{2, shards, append(rowsOf("a", "b"), Row{2, "a"}, Row{-1, "a"}), []string{"slots -1, 2 (2 slots) out of bounds: the slots are 0 to 1"}},
-		{4, []string{"a", "a", ""}, append(rowsOf("z", "a", "", "y"), Row{0, "z"}, Row{9, "a"}), []string{
+		{2, shards, append(rowsOf("a", "b"), Row{Slot: 2, Shard: "a"}, Row{Slot: -1, Shard: "a"}), []string{"slots -1, 2 (2 slots) out of bounds: the slots are 0 to 1"}},
+		{4, []string{"a", "a", ""}, append(rowsOf("z", "a", "", "y"), Row{Slot: 0, Shard: "z"}, Row{Slot: 9, Shard: "a"}), []string{
 			`shard "a" is named twice`, "a shard has no name", "slot 0 stored more than once", "slot 9 out of bounds: the slots are 0 to 3",
 			`slot 3 owned by "y", which is no shard`, `slot 0 owned by "z", which is no shard`}},
 		{4, nil, nil, []string{"no shards", "slots 0-3 (4 slots) without an owner"}},
@@ -111,7 +111,7 @@ func TestMapProblems(t *testing.T) {
 	}
 	var many []Row
 	for s := range 4096 {
-		many = append(many, Row{int64(s), []string{"a", "lost"}[s%2]})
+		many = append(many, Row{Slot: int64(s), Shard: []string{"a", "lost"}[s%2]})
 	}
 	_, err := NewMap(1, 4096, shards, many)
 	if err == nil || len(err.Error()) > 200 || !strings.Contains(err.Error(), "1, 3, 5") || !strings.Contains(err.Error(), "... (2048 slots)") {

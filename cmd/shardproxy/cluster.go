@@ -13,6 +13,7 @@ import (
 
 	"shardproxy/config"
 	"shardproxy/ddl"
+	"shardproxy/gate"
 	"shardproxy/metadata"
 	"shardproxy/proxy"
 	"shardproxy/router"
@@ -27,6 +28,8 @@ type cluster struct {
 	db      *database
 	log     *slog.Logger
 	current atomic.Pointer[router.Owners]
+	slots   *gate.Gate // closed while the map holds any
+	acks    *acknowledger
 	id      atomic.Pointer[string] // of the cluster
 	tasks   sync.WaitGroup
 	stop    context.CancelFunc
@@ -49,7 +52,9 @@ type cluster struct {
 }
 
 func newCluster(db *database) *cluster {
-	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name), said: make(chan struct{}, 1), self: rand.Text()}
+	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name), said: make(chan struct{}, 1), self: rand.Text(),
+		slots: gate.New(gateOptions(&db.conf.Failover))}
+	c.acks = newAcknowledger(c)
 	o := sequence.Options{Logger: c.log}
 	for i := range db.conf.Shards {
 		o.Shards = append(o.Shards, sequence.Shard{
@@ -119,9 +124,16 @@ func (c *cluster) open(ctx context.Context) error {
 func (c *cluster) check(ctx context.Context) (*metadata.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	return metadata.Check(ctx, clusterOptions(&c.db.conf, func(i int) metadata.Connect {
+	// Before the map is read: who moves slots waits for this proxy from now on.
+	untold := c.acks.tell(ctx, c.acks.told)
+	st, err := metadata.Check(ctx, clusterOptions(&c.db.conf, func(i int) metadata.Connect {
 		return func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[i].connect(ctx) }
 	}))
+	if err == nil && untold != nil {
+		return nil, &metadata.Problem{Shard: c.db.conf.Shards[0].Name, Kind: metadata.ErrUnreachable, Cause: untold,
+			Reason: "cannot tell that this proxy serves the cluster: " + untold.Error(), Hint: "see that the home shard's primary is up"}
+	}
+	return st, err
 }
 
 // checkLater checks again until there is an answer.
@@ -155,6 +167,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	}
 	c.id.Store(&st.Cluster.ID)
 	c.adopt(st.Map)
+	c.tasks.Go(func() { c.acks.run(ctx) })
 	w := metadata.NewWatcher(metadata.WatcherOptions{
 		Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[0].connect(ctx) },
 		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Changed: c.adopt, News: c.db.catalog.Poke, Self: c.self,
@@ -267,6 +280,15 @@ func (c *cluster) adopt(m *shardmap.Map) {
 		c.log.Error("the new slot map has a shard that the configuration lacks: keyed statements are refused", "epoch", m.Epoch())
 	}
 	c.current.Store(o)
+	if o.Holding() {
+		c.slots.Close("slots are moving")
+	} else {
+		c.slots.Open()
+	}
+	select {
+	case c.acks.poke <- struct{}{}:
+	default:
+	}
 }
 
 // Commit implements proxy.TwoPhase.

@@ -45,6 +45,8 @@ type databaseDeps struct {
 	abandon func(db *proxy.Database, shard *proxy.Shard, node int)
 	// endDeadlock cancels a statement that is a deadlock's victim.
 	endDeadlock func(db *proxy.Database, v twopc.Victim) bool
+	// kept is proxy.Server.Kept.
+	kept func(db *proxy.Database, now int64) (writes, statements int64)
 	// succeeded says that there is another primary than before.
 	succeeded func()
 	// serverIDs numbers the server connections of the process.
@@ -85,6 +87,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		db.proxy.Fence = db.cluster
 		db.proxy.Owners, db.proxy.TwoPhase, db.proxy.Draws, db.proxy.Journal = db.cluster.owners, db.cluster, db.cluster.draws, db.cluster
 		db.proxy.News, db.proxy.Announce = db.cluster.news, db.cluster.announce
+		db.proxy.Slots = db.cluster.slots
 		db.proxy.Unlike = db.cluster.unlike.Load
 		db.proxy.Deadlocks = db.cluster
 		opts.Rules = &db.conf

@@ -161,6 +161,8 @@ func (p *program) deps() databaseDeps {
 		p.server.Abandon(db, shard, node)
 	}, endDeadlock: func(db *proxy.Database, v twopc.Victim) bool {
 		return p.server.EndDeadlock(db, v)
+	}, kept: func(db *proxy.Database, now int64) (writes, statements int64) {
+		return p.server.Kept(db, now)
 	}, succeeded: func() {
 		// It takes leave of the old primary, which may not answer.
 		p.resets.Go(p.querier.Reset)

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardproxy/metadata"
+)
+
+// A proxy tells the home shard by which version of the slot map it works: what moves slots waits for that. It does so before
+// it reads the map for the first time, whenever there is a new one, until nothing of it works by an older one, and every
+// ackBeat besides, for a home shard that has failed over may have lost it.
+const (
+	ackBeat    = 5 * time.Second
+	ackPoll    = 5 * time.Millisecond
+	ackTimeout = 5 * time.Second
+	ackRetry   = 100 * time.Millisecond
+)
+
+// acknowledger tells it for one database.
+type acknowledger struct {
+	c    *cluster
+	poke chan struct{}
+	conn *pgx.Conn
+	told metadata.Acknowledgement
+}
+
+func newAcknowledger(c *cluster) *acknowledger {
+	host, _ := os.Hostname() // a name for people
+	a := &acknowledger{c: c, poke: make(chan struct{}, 1)}
+	a.told = metadata.Acknowledgement{Proxy: c.self, Host: fmt.Sprintf("%s, process %d", host, os.Getpid())}
+	return a
+}
+
+// tell stores what is given. The connection is kept for the next time.
+func (a *acknowledger) tell(ctx context.Context, what metadata.Acknowledgement) error {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	if a.conn == nil || a.conn.IsClosed() {
+		conn, err := a.c.db.shards[0].connect(ctx)
+		if err != nil {
+			return err
+		}
+		a.conn = conn
+	}
+	err := metadata.Acknowledge(ctx, a.conn, what)
+	if err != nil {
+		a.drop()
+		return err
+	}
+	a.told = what
+	return nil
+}
+
+func (a *acknowledger) drop() {
+	if a.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = a.conn.Close(ctx) // there is nobody left to tell
+	a.conn = nil
+}
+
+// run tells what changes until ctx ends; then the proxy serves the cluster no more.
+func (a *acknowledger) run(ctx context.Context) {
+	defer a.drop()
+	defer a.leave()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for beat := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.poke:
+		case <-timer.C:
+		}
+		now := a.now()
+		wait := time.Until(beat.Add(ackBeat))
+		if now != a.told || wait <= 0 {
+			if err := a.tell(ctx, now); err != nil {
+				a.c.log.Warn("the home shard was not told by which slot map this proxy works", "epoch", now.Epoch, "error", err)
+				timer.Reset(ackRetry)
+				continue
+			}
+			beat, wait = time.Now(), ackBeat
+		}
+		if now.Writes < now.Epoch || now.Statements < now.Epoch {
+			wait = ackPoll
+		}
+		timer.Reset(wait)
+	}
+}
+
+// now is what is to be told.
+func (a *acknowledger) now() metadata.Acknowledgement {
+	is := a.told
+	is.Epoch = a.c.owners().Epoch()
+	is.Writes, is.Statements = is.Epoch, is.Epoch
+	is.Writes, is.Statements = a.c.db.deps.kept(a.c.db.proxy, is.Epoch)
+	return is
+}
+
+// leave takes the proxy away from those that are waited for: no session is left.
+func (a *acknowledger) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	conn := a.conn
+	if conn == nil || conn.IsClosed() {
+		var err error
+		if conn, err = a.c.db.shards[0].connect(ctx); err != nil {
+			return // an operator may take it away
+		}
+		a.conn = conn
+	}
+	if _, err := metadata.Forget(ctx, conn, a.told.Proxy); err != nil {
+		a.c.log.Warn("this proxy is still among those that moves of slots wait for", "proxy", a.told.Proxy, "error", err)
+	}
+}

@@ -1,0 +1,86 @@
+package metadata
+
+// hiddenVersion is the version of the schema since which there is the table hidden.
+const hiddenVersion = 6
+
+// Which rows on a shard are not its own. Everybody may read it: statements over several shards do, as whoever sends them.
+const hiddenTable = `
+ALTER TABLE shardproxy.epoch ADD COLUMN guarded boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN shardproxy.epoch.guarded IS 'On the home shard: statements over several shards leave out the rows of slots that are hidden';
+
+CREATE TABLE shardproxy.hidden (
+	one   boolean PRIMARY KEY DEFAULT true CHECK (one),
+	slots bit varying NOT NULL
+);
+REVOKE ALL ON shardproxy.hidden FROM PUBLIC;
+GRANT SELECT ON shardproxy.hidden TO PUBLIC;
+COMMENT ON TABLE shardproxy.hidden IS 'One row: a bit for each slot, set when this shard may hold rows of it that are not its own: they come, or are to be deleted.';
+
+CREATE TABLE shardproxy.fences (
+	move   text PRIMARY KEY,
+	closed boolean NOT NULL DEFAULT false
+);
+REVOKE ALL ON shardproxy.fences FROM PUBLIC;
+COMMENT ON TABLE shardproxy.fences IS 'Moves of slots away from this shard. Whoever writes a row of their slots holds a share lock on theirs; a closed one refuses.';
+
+CREATE FUNCTION shardproxy.fence() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	is_closed boolean;
+BEGIN
+	SELECT f.closed INTO is_closed FROM shardproxy.fences f WHERE f.move = TG_ARGV[0] FOR SHARE;
+	IF is_closed IS DISTINCT FROM false THEN
+		RAISE EXCEPTION 'the slot of this row moves to another shard'
+			USING ERRCODE = '40001', HINT = 'Try the transaction again.', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
+	END IF;
+	RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION shardproxy.fence() FROM PUBLIC;
+COMMENT ON FUNCTION shardproxy.fence() IS 'Trigger of tables of which slots move away: waits for nobody, and is waited for.';
+
+CREATE TABLE shardproxy.move_progress (
+	move text PRIMARY KEY,
+	lsn  pg_lsn NOT NULL
+);
+REVOKE ALL ON shardproxy.move_progress FROM PUBLIC;
+COMMENT ON TABLE shardproxy.move_progress IS 'Moves of slots to this shard: up to where the source''s changes are applied.';
+`
+
+// What the home shard knows of moves, and which proxies keep to which epoch of the slot map.
+const moveTables = `
+ALTER TABLE shardproxy.slots DROP CONSTRAINT slots_state_check, ADD CONSTRAINT slots_state_check CHECK (state IN ('steady', 'held'));
+COMMENT ON COLUMN shardproxy.slots.state IS 'steady; held: writes of the slot''s rows wait in the proxies';
+
+CREATE TABLE shardproxy.acknowledged (
+	proxy   text PRIMARY KEY,
+	host    text NOT NULL,
+	epoch   bigint NOT NULL,
+	writes  bigint NOT NULL,
+	statements  bigint NOT NULL,
+	seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+REVOKE ALL ON shardproxy.acknowledged FROM PUBLIC;
+COMMENT ON TABLE shardproxy.acknowledged IS 'The proxies that serve the cluster, and the versions of the slot map that they work by.';
+COMMENT ON COLUMN shardproxy.acknowledged.epoch IS 'The newest map that the proxy knows';
+COMMENT ON COLUMN shardproxy.acknowledged.writes IS 'No statement or transaction that may have written works by an older one';
+COMMENT ON COLUMN shardproxy.acknowledged.statements IS 'No statement does';
+
+CREATE TABLE shardproxy.moves (
+	id         bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+	slots      integer[] NOT NULL CHECK (cardinality(slots) > 0),
+	source     text NOT NULL,
+	target     text NOT NULL CHECK (target <> source),
+	phase      text NOT NULL CHECK (phase IN ('planned', 'hiding', 'copying', 'following', 'holding', 'flipped', 'released', 'purging', 'done', 'aborting', 'aborted')),
+	paused     boolean NOT NULL DEFAULT false,
+	abort      boolean NOT NULL DEFAULT false,
+	copied     bigint NOT NULL DEFAULT 0,
+	purged     bigint NOT NULL DEFAULT 0,
+	held_ms    integer NOT NULL DEFAULT 0,
+	said       text NOT NULL DEFAULT '',
+	planned_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+REVOKE ALL ON shardproxy.moves FROM PUBLIC;
+COMMENT ON TABLE shardproxy.moves IS 'Moves of slots, in the order in which they are made. Those that are neither done nor aborted are under way or to come.';
+COMMENT ON COLUMN shardproxy.moves.said IS 'What it waits for, or why it failed';
+`

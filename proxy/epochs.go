@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"shardproxy/gate"
+	"shardproxy/query"
+	"shardproxy/router"
+	"shardproxy/wire"
+)
+
+// While slots move, the slot map changes step by step, and a step is taken when no proxy works by an older map any more. So
+// every session of a database of several shards notes by which epoch it works where others can see it, and looks again,
+// once it has, whether that is still the newest: who has found nothing noted knows that what comes later sees the new map.
+
+// epochs are what one session has noted. The session writes, everybody may read.
+type epochs struct {
+	// request is the epoch of the request under way, twice, and one more unless it surely leaves all rows alone; 0: none is.
+	request atomic.Int64
+	// wrote is the epoch at which the open transaction may first have written or locked rows; 0: it has not.
+	wrote atomic.Int64
+}
+
+// oldest is the oldest epoch that anything noted keeps to; 0 for none.
+func (e *epochs) oldest() int64 {
+	r, w := e.request.Load()>>1, e.wrote.Load()
+	if w == 0 || r != 0 && r < w {
+		return r
+	}
+	return w
+}
+
+// noteRequest notes the epoch of a request that begins, and returns it.
+func (s *session) noteRequest() int64 {
+	now := s.db.Owners().Epoch()
+	if s.owed.empty() && !s.open {
+		s.endRequest()
+	}
+	if r := s.epochs.request.Load(); r == 0 {
+		s.epochs.request.Store(now<<1 | 1)
+	} else {
+		s.epochs.request.Store(r | 1)
+	}
+	return now
+}
+
+// noteRest notes that no request is under way once the session rests.
+func (s *session) noteRest(p phase) {
+	if s.places != nil && (p == phaseIdle || p == phaseIdleInTx) {
+		s.endRequest()
+	}
+}
+
+// endRequest notes that no request is under way.
+func (s *session) endRequest() {
+	r := s.epochs.request.Load()
+	switch {
+	case s.tx == 'I' && s.begun == nil:
+		if s.epochs.wrote.Load() != 0 {
+			s.epochs.wrote.Store(0)
+		}
+	case r&1 != 0 && s.epochs.wrote.Load() == 0:
+		s.epochs.wrote.Store(r >> 1)
+	}
+	if r != 0 {
+		s.epochs.request.Store(0)
+	}
+}
+
+// scan looks ahead over the whole request, up to its Sync, and plans its
+// texts. ok is false while too little has arrived, or replies must come first.
+func (s *session) scan() (n need, ok bool) {
+	if s.places == nil {
+		s.forgetPlans()
+		return s.scanned()
+	}
+	for {
+		s.forgetPlans()
+		under := s.epochs.request.Load()
+		epoch := s.noteRequest()
+		if n, ok = s.scanPlaced(); !ok {
+			if under == 0 || s.owed.empty() && !s.open {
+				s.epochs.request.Store(0) // nothing is under way until the rest has come
+			}
+			return n, ok
+		}
+		if !n.opaque && !slices.ContainsFunc(s.executes, touchesRows) && s.epochs.request.Load() == epoch<<1|1 && under&1 == 0 {
+			s.epochs.request.Store(epoch << 1)
+		}
+		if s.db.Owners().Epoch() == epoch {
+			return n, ok
+		}
+	}
+}
+
+// scanPlaced is scan with what the proxy adds to texts for several shards.
+func (s *session) scanPlaced() (n need, ok bool) {
+	wait, e := s.supply()
+	if wait {
+		return need{}, false
+	}
+	if n, ok = s.scanned(); ok && e != nil && s.tx != 'E' {
+		n.err, n.batch, n.all = e, false, false
+	}
+	if ok && n.err == nil && n.batch && s.tx != 'E' && s.mustHold() && (n.opaque || slices.ContainsFunc(s.executes, touchesRows)) {
+		n.err = errHeld // which slots it is about is seen when it runs
+	}
+	return n, ok
+}
+
+// touchesRows reports whether a statement may write rows, or lock some.
+func touchesRows(p *router.Plan) bool {
+	return p.MayWrite || p.Intent == router.Write && (p.Where == router.Keyed || p.Where == router.FanOut || p.Scatters())
+}
+
+// errHeld says that a statement waits for its slots.
+var errHeld = wire.Errorf("57P03", "rows of this statement are moving to another shard").
+	WithHint("The statement was not executed and may be tried again.")
+
+// mustHold reports whether statements that write wait for the slots that are held. One of a transaction that has written before
+// they were does not: who holds the slots waits for its end.
+func (s *session) mustHold() bool {
+	owners := s.db.Owners()
+	if !owners.Holding() {
+		return false
+	}
+	oldest := s.epochs.oldest()
+	return oldest == 0 || oldest >= owners.Epoch()
+}
+
+// holdsBack reports whether a statement that was placed, with this error, waits for slots.
+func (s *session) holdsBack(p *router.Plan, err error) bool {
+	if !touchesRows(p) || !s.mustHold() {
+		return false
+	}
+	if p.Where == router.All {
+		return p.Single == nil || p.Single.Kind != query.KindDML // a write of a reference table is on no slot
+	}
+	return s.values.Held || p.Where == router.FanOut || p.CopyIn != nil || err == errSplit || router.OnSeveral(err)
+}
+
+// awaitSlots waits until the slots that the request at the head of the buffer writes are free, and looks at it anew. An error
+// ends the session.
+func (s *session) awaitSlots(n *need) error {
+	for n.err == errHeld {
+		t, err := s.db.Slots.Enter(s.wake)
+		if err != nil {
+			return nil // too many wait: it is told so
+		}
+		s.epochs.request.Store(0)
+		for t != nil && t.State() == gate.Waiting {
+			if err := s.waitTurn(phaseHeld); err != nil {
+				t.Cancel()
+				return err
+			}
+		}
+		if t != nil && t.State() != gate.Released {
+			return nil
+		}
+		*n, _ = s.scan()
+	}
+	return nil
+}
+
+// Kept returns the oldest epochs of the slot map that sessions of a database work by: those of statements and transactions that
+// may have written or locked rows, and those of any statement. Both are now, at most.
+func (srv *Server) Kept(db *Database, now int64) (writes, statements int64) {
+	writes, statements = now, now
+	srv.each(func(s *session) {
+		if s.db != db {
+			return
+		}
+		r := s.epochs.request.Load()
+		if r != 0 {
+			statements = min(statements, r>>1)
+		}
+		if r&1 != 0 {
+			writes = min(writes, r>>1)
+		}
+		// Looked at behind the request, which leaves it behind when it ends.
+		if w := s.epochs.wrote.Load(); w != 0 {
+			writes = min(writes, w)
+		}
+	})
+	return writes, statements
+}
