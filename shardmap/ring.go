@@ -67,6 +67,26 @@ func ProposeChange(current *Map, members []Member) (*Map, error) {
 	return l.result(current.epoch + 1), nil
 }
 
+// Shares returns how many slots each of these members owns in the map that ProposeChange gives, by their names.
+func Shares(current *Map, members []Member) (map[string]int, error) {
+	members, err := checkMembers(members, current.Slots())
+	if err != nil {
+		return nil, err
+	}
+	counts, owned := make([]int, len(members)), current.Counts()
+	for i := range members {
+		if at := slices.Index(current.shards, members[i].Name); at >= 0 {
+			counts[i] = owned[at]
+		}
+	}
+	l := leveller{members: members, owner: make([]int, current.Slots())}
+	shares := make(map[string]int, len(members))
+	for i, n := range l.shares(counts) {
+		shares[members[i].Name] = n
+	}
+	return shares, nil
+}
+
 // checkMembers returns the members sorted by name with their weights.
 func checkMembers(members []Member, slots int) ([]Member, error) {
 	if err := CheckSlots(slots); err != nil {

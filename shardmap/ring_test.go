@@ -59,6 +59,15 @@ func change(t *testing.T, m *Map, list []Member) *Map {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shares, err := Shares(m, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, member := range list {
+		if n := len(to.SlotsOf(member.Name)); shares[member.Name] != n {
+			t.Errorf("%s owns %d slots, its share is %d", member.Name, n, shares[member.Name])
+		}
+	}
 	return to
 }
 
