@@ -106,6 +106,9 @@ var (
 	errTooBig   = errors.New("is too big")
 )
 
+// ParseSize reads a size as the file writes it: 64MB, 1GiB, 0.
+func ParseSize(s string) (Size, error) { return parseSize(s) }
+
 // parseSize reads a whole number with a unit; 0 needs none.
 func parseSize(s string) (Size, error) {
 	i := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })

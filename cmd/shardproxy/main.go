@@ -1,5 +1,6 @@
 // Command shardproxy is the proxy and its tools: run, init, check, version,
-// hash-password, demo, catalog, route, ddl, restore-point, dump.
+// hash-password, demo, catalog, route, ddl, restore-point, dump,
+// rebalance.
 package main
 
 import (
@@ -30,7 +31,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(), initCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand(),
-		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand(), dumpCommand())
+		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand(), dumpCommand(), rebalanceCommand())
 	err := root.Execute()
 	var ee *exitError
 	switch {
