@@ -152,6 +152,9 @@ func (c *Catalog) describeTable(t *Table) *thing {
 		add(2, "index", x.Name, x.Definition, fact{"constraint", x.ConstraintDefinition}, fact{"valid", yes(x.Valid)})
 	}
 	for _, g := range t.Triggers {
+		if g.Fence() {
+			continue // the other shard has none
+		}
 		add(3, "trigger", g.Name, g.Definition, fact{"enabled", string(rune(g.Enabled))})
 	}
 	for _, u := range t.Rules {

@@ -1,5 +1,7 @@
 package catalog
 
+import "strings"
+
 // TableKind says what a relation is.
 type TableKind uint8
 
@@ -263,6 +265,11 @@ type Trigger struct {
 	// Inherited is set for the copy on a partition.
 	Inherited  bool
 	Definition string
+}
+
+// Fence reports whether the trigger is one that a move of slots has made on its source, for the time of the move.
+func (t *Trigger) Fence() bool {
+	return strings.HasPrefix(t.Name, "shardproxy_fence_") && strings.Contains(t.Definition, " EXECUTE FUNCTION shardproxy.fence(")
 }
 
 // Rule is a rewrite rule; the one that makes a view is not listed.

@@ -70,9 +70,10 @@ CREATE TABLE shardproxy.moves (
 	slots      integer[] NOT NULL CHECK (cardinality(slots) > 0),
 	source     text NOT NULL,
 	target     text NOT NULL CHECK (target <> source),
-	phase      text NOT NULL CHECK (phase IN ('planned', 'hiding', 'copying', 'following', 'holding', 'flipped', 'released', 'purging', 'done', 'aborting', 'aborted')),
-	paused     boolean NOT NULL DEFAULT false,
+	phase      text NOT NULL CHECK (phase IN ('planned', 'hiding', 'copying', 'following', 'flipped', 'purging', 'done', 'aborting', 'aborted')),
 	abort      boolean NOT NULL DEFAULT false,
+	verified   boolean NOT NULL DEFAULT false,
+	origin     jsonb,
 	copied     bigint NOT NULL DEFAULT 0,
 	purged     bigint NOT NULL DEFAULT 0,
 	held_ms    integer NOT NULL DEFAULT 0,
@@ -82,5 +83,7 @@ CREATE TABLE shardproxy.moves (
 );
 REVOKE ALL ON shardproxy.moves FROM PUBLIC;
 COMMENT ON TABLE shardproxy.moves IS 'Moves of slots, in the order in which they are made. Those that are neither done nor aborted are under way or to come.';
+COMMENT ON COLUMN shardproxy.moves.origin IS 'Where the changes begin that are followed; NULL before the replication slot is made';
+COMMENT ON COLUMN shardproxy.moves.verified IS 'The rows of both sides were equal';
 COMMENT ON COLUMN shardproxy.moves.said IS 'What it waits for, or why it failed';
 `

@@ -32,6 +32,7 @@ const (
 	NotCopied Cause = "not copied" // the target has no complete copy to go on from
 	LeftOver  Cause = "left over"  // something of an earlier attempt is there
 	Refused   Cause = "refused"    // a server refuses a row for another reason
+	Unequal   Cause = "unequal"    // the rows of both shards were compared, and differ
 )
 
 // CarryError ends the carrying over of a move's rows. Every other error of a Carry is one of a connection or of the context:

@@ -135,6 +135,9 @@ func (b *bound) trigger(t *catalog.Trigger) string {
 	if f == nil {
 		return "what its trigger " + t.Name + " does is not known"
 	}
+	if t.Fence() {
+		return "" // it looks whether the row's slot is on its way
+	}
 	reached := b.catalog.Reaches(f)
 	if !reached.Known {
 		return "what its trigger " + t.Name + " does is not known"

@@ -67,7 +67,7 @@ func (b *bound) unmovable(t *catalog.Table) string {
 		return "foreign key " + t.ReferencedBy[0].Name + " refers to its rows"
 	}
 	for i := range t.Triggers {
-		if e := t.Triggers[i].Enabled; e != 'D' && e != 'R' {
+		if e := t.Triggers[i].Enabled; e != 'D' && e != 'R' && !t.Triggers[i].Fence() {
 			return "trigger " + t.Triggers[i].Name + " would see rows deleted and inserted"
 		}
 	}

@@ -180,6 +180,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	c.mu.Unlock()
 	c.resolve(st.Cluster.ID)
 	c.detect(st.Cluster.ID)
+	c.tasks.Go(func() { c.move(ctx, st.Cluster.ID) })
 }
 
 // resolve finishes transactions that their coordinators have left.

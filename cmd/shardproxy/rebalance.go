@@ -16,11 +16,12 @@ import (
 func rebalanceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rebalance",
-		Short: "Say how rows should be spread over the shards",
-		Long:  "Rebalance plans which slots should move from one shard to another. See rebalance plan.",
+		Short: "Spread rows over the shards",
+		Long:  "Rebalance moves slots, with their rows, from one shard to another while applications run.",
 		Args:  cobra.NoArgs,
 	}
-	c.AddCommand(rebalancePlanCommand())
+	c.AddCommand(rebalancePlanCommand(), rebalanceStartCommand(), rebalanceStatusCommand(), rebalanceWatchCommand(), rebalanceHistoryCommand(),
+		rebalanceAbortCommand(), rebalanceForgetCommand())
 	return c
 }
 

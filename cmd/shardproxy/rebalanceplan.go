@@ -44,8 +44,12 @@ type planFlags struct {
 // defaultRate is what a move may be expected to carry in a second, indexes being made included.
 const defaultRate = 20 << 20
 
+func newPlanFlags() *planFlags {
+	return &planFlags{threshold: rebalance.DefaultThreshold, stepBytes: sizeFlag(rebalance.DefaultStepBytes), rate: defaultRate}
+}
+
 func rebalancePlanCommand() *cobra.Command {
-	f := planFlags{threshold: rebalance.DefaultThreshold, stepBytes: sizeFlag(rebalance.DefaultStepBytes), rate: defaultRate}
+	f := newPlanFlags()
 	c := &cobra.Command{
 		Use:   "plan",
 		Short: "Say which slots would move, how much lies in them, and what is in the way",
@@ -55,8 +59,14 @@ func rebalancePlanCommand() *cobra.Command {
 			"has them counted, which reads all tables.\n" +
 			"Exit code 0: a plan, or nothing to do, 1: something is in the way, 2: the shards could not be asked.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, false) },
 	}
+	f.flags(c)
+	return c
+}
+
+// flags are those of a plan.
+func (f *planFlags) flags(c *cobra.Command) {
 	fs := c.Flags()
 	fs.StringVarP(&f.config, "config", "c", "shardproxy.yaml", "configuration file")
 	fs.StringVar(&f.database, "database", "", "database of the configuration; needed when it has several")
@@ -77,7 +87,6 @@ func rebalancePlanCommand() *cobra.Command {
 	fs.BoolVar(&f.json, "json", false, "print one JSON object")
 	fs.DurationVar(&f.lockWait, "lock-wait", 5*time.Second, "how long a table is waited for that is locked")
 	fs.DurationVar(&f.timeout, "timeout", 0, "for all of it; 0: none")
-	return c
 }
 
 // sensible refuses flags that say nothing together.
@@ -135,7 +144,8 @@ func (s *slottedTable) root() [2]string {
 	return [2]string{t.Schema, t.Name}
 }
 
-func (f *planFlags) run(cmd *cobra.Command) error {
+// run plans, and with start has the plan carried out.
+func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 	if err := f.sensible(cmd); err != nil {
 		return err
 	}
@@ -176,6 +186,9 @@ func (f *planFlags) run(cmd *cobra.Command) error {
 	}
 	if err == nil && p.blocked() {
 		return &exitError{code: exitBlocked}
+	}
+	if err == nil && start {
+		err = p.start(ctx, links.all[0].conn, cmd.OutOrStdout())
 	}
 	return err
 }

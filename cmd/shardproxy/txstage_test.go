@@ -60,7 +60,7 @@ func startTxStage(t testing.TB, shards int) *txStage {
 	t.Helper()
 	s := &txStage{t: t}
 	for range shards {
-		cl := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_prepared_transactions": "100"}})
+		cl := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_prepared_transactions": "100", "wal_level": "logical"}})
 		s.shards = append(s.shards, cl)
 		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), txStageSchema)
 	}

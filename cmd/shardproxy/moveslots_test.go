@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rebalance runs one of the commands, which must succeed, and returns what it prints.
+func (s *txStage) rebalance(t *testing.T, args ...string) string {
+	t.Helper()
+	o := call(t, "", append([]string{"rebalance", args[0], "-c", s.proxies[0].path}, args[1:]...)...)
+	if o.code != 0 {
+		t.Fatalf("rebalance %v: %+v", args, o)
+	}
+	return o.out
+}
+
+// slotsOf returns slots of a shard, as --slots has them; every n-th.
+func (s *txStage) slotsOf(t *testing.T, shard, n int) string {
+	t.Helper()
+	var slots []string
+	for i, row := range s.shards[0].Primary().Rows("app", fmt.Sprintf("SELECT slot FROM shardproxy.slots WHERE shard = 's%d' ORDER BY slot", shard)) {
+		if i%n == 0 {
+			slots = append(slots, row[0])
+		}
+	}
+	return strings.Join(slots, ",")
+}
+
+// clean fails unless no move has left anything.
+func (s *txStage) clean(t *testing.T) {
+	t.Helper()
+	for i, cl := range s.shards {
+		for what, sql := range map[string]string{
+			"replication slots": "SELECT count(*) FROM pg_replication_slots", "publications": "SELECT count(*) FROM pg_publication", "fences": "SELECT count(*) FROM shardproxy.fences",
+			"triggers": "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal", "positions": "SELECT count(*) FROM shardproxy.move_progress",
+			"hidden slots": "SELECT bit_count(slots) FROM shardproxy.hidden",
+		} {
+			if got := cl.Primary().Value("app", sql); got != "0" {
+				t.Errorf("shard %d: %s %s are left", i, got, what)
+			}
+		}
+		m := s.shards[0].Primary().Value("app", fmt.Sprintf("SELECT string_agg(CASE WHEN shard = 's%d' THEN '1' ELSE '0' END, '' ORDER BY slot) FROM shardproxy.slots", i))
+		for table, key := range map[string]string{"accounts": "id", "ledger": "account", "lists": "k"} {
+			if got := cl.Primary().Value("app", fmt.Sprintf("SELECT count(*) FROM %s WHERE get_bit('%s'::varbit, (hashint8extended(%s, 0) & 4095)::int) = 0", table, m, key)); got != "0" {
+				t.Errorf("shard %d: %s rows of %s are not its own", i, got, table)
+			}
+		}
+	}
+	if got := s.shards[0].Primary().Value("app", "SELECT guarded FROM shardproxy.epoch"); got != "f" {
+		t.Error("statements still leave hidden rows out")
+	}
+	if got := s.shards[0].Primary().Value("app", "SELECT count(*) FROM shardproxy.slots WHERE state <> 'steady'"); got != "0" {
+		t.Error(got, "slots are held")
+	}
+}
+
+// TestMoveSlots moves slots between three shards, through two proxies, while the bank works: nothing is lost, nothing counted
+// twice, and no client sees an error.
+func TestMoveSlots(t *testing.T) {
+	t.Parallel()
+	s := startTxStage(t, 3)
+	b := s.openBank(t)
+	b.committed = true
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.run(ctx, 4, 3)
+	}()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	rounds := testNumber(t, "SHARDPROXY_TEST_MOVES", 1)
+	var said []string
+	for range rounds {
+		for _, step := range [][]string{
+			{"--slots", s.slotsOf(t, 0, 2), "--to", "s1", "--step-slots", "1000"},
+			{"--remove", "s2", "--step-slots", "1000"},
+			{"--threshold", "20%", "--step-slots", "1000"},
+			{"--move-tenant", "accounts.id=7", "--to", "s0"},
+		} {
+			said = append(said, s.rebalance(t, append([]string{"start"}, step...)...))
+			said = append(said, s.rebalance(t, "watch", "--timeout", "60s"))
+		}
+	}
+	eventually(t, "nothing is guarded any more", func() bool {
+		return s.shards[0].Primary().Value("app", "SELECT guarded FROM shardproxy.epoch") == "f"
+	})
+	cancel()
+	<-done
+	s.settled()
+	t.Log(strings.Join(said, "\n"))
+	t.Log(b.told())
+	for i, bad := range b.wrong {
+		if i < 5 {
+			t.Error("a wrong total:", bad)
+		}
+	}
+	for _, bad := range b.audit() {
+		t.Error(bad)
+	}
+	for state := range b.states {
+		if strings.Contains(state, "failed") || strings.Contains(state, "unknown") {
+			t.Errorf("%s: %d times", state, b.states[state])
+		}
+	}
+	s.clean(t)
+	if b.slowest > 5*time.Second {
+		t.Error("a statement took", b.slowest)
+	}
+}

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
+
+	"shardproxy/config"
+	"shardproxy/metadata"
+	"shardproxy/verify"
+)
+
+// moveFlags are those of the commands about moves that are under way.
+type moveFlags struct {
+	config, database string
+	json             bool
+	timeout          time.Duration
+}
+
+func (f *moveFlags) add(c *cobra.Command) {
+	fs := c.Flags()
+	fs.StringVarP(&f.config, "config", "c", "shardproxy.yaml", "configuration file")
+	fs.StringVar(&f.database, "database", "", "database of the configuration; needed when it has several")
+	fs.DurationVar(&f.timeout, "timeout", 0, "for all of it; 0: none")
+}
+
+// withHome runs something with a connection to the home shard's primary.
+func (f *moveFlags) withHome(cmd *cobra.Command, run func(ctx context.Context, home *pgx.Conn, conf *config.Database) error) error {
+	cfg, conf, err := databaseOf(cmd, f.config, f.database)
+	if err != nil {
+		return err
+	}
+	if len(conf.Shards) < 2 {
+		return fmt.Errorf("database %q has one shard: there are no slots to move; see shardproxy init", conf.Name)
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.timeout)
+		defer cancel()
+	}
+	home, err := primaryOf(cfg, conf, 0)(ctx)
+	if err != nil {
+		return &exitError{exitProblems, fmt.Sprintf("shard %s: %s", conf.Shards[0].Name, verify.Told(err))}
+	}
+	defer endConn(home)
+	if _, err := home.Exec(ctx, linkSetup); err != nil {
+		return &exitError{exitProblems, fmt.Sprintf("shard %s: %s", conf.Shards[0].Name, verify.Told(err))}
+	}
+	return run(ctx, home, conf)
+}
+
+func rebalanceStartCommand() *cobra.Command {
+	f := newPlanFlags()
+	c := &cobra.Command{
+		Use:   "start",
+		Short: "Plan moves of slots and have the proxies carry them out",
+		Long: "Start plans as plan does, prints the plan, and stores its moves, which one of the running proxies carries out,\n" +
+			"one after the other, while applications run. See rebalance watch, status and abort.\n" +
+			"Exit code 0: stored, or nothing to do, 1: something is in the way, 2: the shards could not be asked.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, true) },
+	}
+	f.flags(c)
+	return c
+}
+
+// start stores the moves of a plan.
+func (p *planned) start(ctx context.Context, home *pgx.Conn, out io.Writer) error {
+	if len(p.plan.Moves) == 0 {
+		return nil
+	}
+	if len(p.added) > 0 {
+		return errors.New("shards can be planned with --add, and not added yet: slots move between shards that the slot map knows")
+	}
+	moves := make([]metadata.Move, len(p.plan.Moves))
+	for i, m := range p.plan.Moves {
+		moves[i] = metadata.Move{Slots: m.Slots, Source: m.From, Target: m.To}
+	}
+	if err := metadata.PlanMoves(ctx, home, p.current.Epoch(), moves); err != nil {
+		return &exitError{exitBlocked, err.Error()}
+	}
+	all, err := metadata.Acknowledged(ctx, home)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		_, err = fmt.Fprintln(out, "moves are stored; no proxy runs that could carry them out")
+		return err
+	}
+	_, err = fmt.Fprintf(out, "moves are stored; one of %d proxies carries them out: shardproxy rebalance watch\n", len(all))
+	return err
+}
+
+func rebalanceStatusCommand() *cobra.Command {
+	var f moveFlags
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Say which slots move, and how far that is",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, conf *config.Database) error {
+				s, err := readMoveStatus(ctx, home, conf, false)
+				if err != nil {
+					return err
+				}
+				return f.print(cmd.OutOrStdout(), s)
+			})
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object")
+	return c
+}
+
+func rebalanceHistoryCommand() *cobra.Command {
+	var f moveFlags
+	c := &cobra.Command{
+		Use:   "history",
+		Short: "Say which slots have moved, and which moves were given up and why",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, conf *config.Database) error {
+				s, err := readMoveStatus(ctx, home, conf, true)
+				if err != nil {
+					return err
+				}
+				return f.print(cmd.OutOrStdout(), s)
+			})
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object")
+	return c
+}
+
+func rebalanceAbortCommand() *cobra.Command {
+	var f moveFlags
+	c := &cobra.Command{
+		Use:   "abort",
+		Short: "Give up the moves that are under way or to come",
+		Long: "Abort gives up the moves whose slots have not changed their owner yet: their rows stay where they were, and\n" +
+			"what was copied is deleted. A move whose slots have changed their owner goes on to its end.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, _ *config.Database) error {
+				aborted, goOn, err := metadata.AbortMoves(ctx, home)
+				if err == nil {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "given up: %d; going on to their end: %d\n", aborted, goOn)
+				}
+				return err
+			})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+func rebalanceForgetCommand() *cobra.Command {
+	var f moveFlags
+	c := &cobra.Command{
+		Use:   "forget proxy",
+		Short: "Have moves not wait for a proxy that runs no more",
+		Long: "Moves wait for every proxy that serves the cluster. One that was killed cannot take leave, and is still waited for:\n" +
+			"status names it. Forget takes it away. A proxy that still runs must not be forgotten: it would go on by an old slot map.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, _ *config.Database) error {
+				found, err := metadata.Forget(ctx, home, args[0])
+				if err == nil && !found {
+					err = fmt.Errorf("there is no proxy %q: see shardproxy rebalance status", args[0])
+				}
+				return err
+			})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// watchEach is the time between two looks of rebalance watch.
+const watchEach = 500 * time.Millisecond
+
+func rebalanceWatchCommand() *cobra.Command {
+	var f moveFlags
+	c := &cobra.Command{
+		Use:   "watch",
+		Short: "Follow the moves until none is left",
+		Long: "Watch prints a line for each phase that a move comes to, and while one is under way how far it is. It ends when no move is left:\n" +
+			"exit code 0 when all are done, 1 when one was given up.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, conf *config.Database) error {
+				return watchMoves(ctx, home, conf, cmd.OutOrStdout())
+			})
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// watchMoves prints what changes.
+func watchMoves(ctx context.Context, home *pgx.Conn, conf *config.Database, out io.Writer) error {
+	last := map[int64]string{}
+	ended := map[int64]bool{}
+	failed := false
+	for first := true; ; first = false {
+		s, err := readMoveStatus(ctx, home, conf, true)
+		if err != nil {
+			return err
+		}
+		left := 0
+		for _, m := range s.Moves {
+			over := metadata.MovePhase(m.Phase).Ended()
+			if first && over {
+				ended[m.ID] = true
+			}
+			if ended[m.ID] {
+				continue
+			}
+			if line := m.line(); line != last[m.ID] {
+				last[m.ID] = line
+				if _, err := fmt.Fprintln(out, line); err != nil {
+					return err
+				}
+			}
+			if over {
+				ended[m.ID] = true
+				failed = failed || m.Phase == string(metadata.MoveAborted)
+				continue
+			}
+			left++
+		}
+		if left == 0 {
+			if failed {
+				return &exitError{code: exitBlocked}
+			}
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(watchEach):
+		}
+	}
+}
+
+// moveStatus is what is printed of the moves.
+type moveStatus struct {
+	Database string         `json:"database"`
+	Epoch    int64          `json:"epoch"`
+	Moves    []movePrinted  `json:"moves"`
+	Proxies  []proxyPrinted `json:"proxies"`
+}
+
+type movePrinted struct {
+	ID      int64     `json:"id"`
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	Slots   []uint16  `json:"slots"`
+	Phase   string    `json:"phase"`
+	Copied  int64     `json:"copied_rows"`
+	Purged  int64     `json:"purged_rows"`
+	HeldMs  int       `json:"held_ms"`
+	Said    string    `json:"said,omitempty"`
+	Planned time.Time `json:"planned_at"`
+	Changed time.Time `json:"changed_at"`
+}
+
+type proxyPrinted struct {
+	Proxy      string `json:"proxy"`
+	Host       string `json:"host"`
+	Epoch      int64  `json:"epoch"`
+	Writes     int64  `json:"writes_epoch"`
+	Statements int64  `json:"statements_epoch"`
+	AgeMs      int64  `json:"told_ms_ago"`
+}
+
+func readMoveStatus(ctx context.Context, home *pgx.Conn, conf *config.Database, ended bool) (*moveStatus, error) {
+	now, _, err := metadata.Load(ctx, home)
+	if err != nil {
+		return nil, &exitError{exitProblems, err.Error()}
+	}
+	moves, err := metadata.Moves(ctx, home, ended)
+	if err != nil {
+		return nil, &exitError{exitProblems, err.Error()}
+	}
+	proxies, err := metadata.Acknowledged(ctx, home)
+	if err != nil {
+		return nil, &exitError{exitProblems, err.Error()}
+	}
+	s := &moveStatus{Database: conf.Name, Epoch: now.Epoch(), Moves: []movePrinted{}, Proxies: []proxyPrinted{}}
+	for _, m := range moves {
+		p := movePrinted{ID: m.ID, From: m.Source, To: m.Target, Phase: string(m.Phase), Copied: m.Copied, Purged: m.Purged, HeldMs: m.HeldMs, Said: m.Said, Planned: m.PlannedAt, Changed: m.Changed}
+		for _, slot := range m.Slots {
+			p.Slots = append(p.Slots, uint16(slot))
+		}
+		s.Moves = append(s.Moves, p)
+	}
+	for _, a := range proxies {
+		s.Proxies = append(s.Proxies, proxyPrinted{a.Proxy, a.Host, a.Epoch, a.Writes, a.Statements, a.Age.Milliseconds()})
+	}
+	return s, nil
+}
+
+// line is one move in a line.
+func (m *movePrinted) line() string {
+	line := fmt.Sprintf("move %d, %d slots from %s to %s: %s", m.ID, len(m.Slots), m.From, m.To, m.Phase)
+	if m.Copied > 0 {
+		line += fmt.Sprintf(", %d rows copied", m.Copied)
+	}
+	if m.Purged > 0 {
+		line += fmt.Sprintf(", %d purged", m.Purged)
+	}
+	if m.HeldMs > 0 && metadata.MovePhase(m.Phase).Flipped() {
+		line += fmt.Sprintf(", writes held for %d ms", m.HeldMs)
+	}
+	if m.Said != "" {
+		line += "; " + strings.ReplaceAll(m.Said, "\n", "\n  ")
+	}
+	return line
+}
+
+func (f *moveFlags) print(out io.Writer, s *moveStatus) error {
+	if f.json {
+		return printJSON(out, s)
+	}
+	if _, err := fmt.Fprintf(out, "database %s, epoch %d\n", s.Database, s.Epoch); err != nil {
+		return err
+	}
+	if len(s.Moves) == 0 {
+		fmt.Fprintln(out, "no moves")
+	}
+	for i := range s.Moves {
+		if _, err := fmt.Fprintln(out, s.Moves[i].line()); err != nil {
+			return err
+		}
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PROXY\tHOST\tEPOCH\tWRITES\tSTATEMENTS\tTOLD")
+	for _, p := range s.Proxies {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%v ago\n", p.Proxy, p.Host, p.Epoch, p.Writes, p.Statements, (time.Duration(p.AgeMs) * time.Millisecond).Round(100*time.Millisecond))
+	}
+	return w.Flush()
+}

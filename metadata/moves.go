@@ -1,0 +1,247 @@
+package metadata
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardproxy/shardmap"
+)
+
+// MovePhase is how far a move has come.
+type MovePhase string
+
+// The phases, in their order; package rebalance says what is done in each.
+const (
+	MovePlanned   MovePhase = "planned"
+	MoveHiding    MovePhase = "hiding"
+	MoveCopying   MovePhase = "copying"
+	MoveFollowing MovePhase = "following"
+	MoveFlipped   MovePhase = "flipped"
+	MovePurging   MovePhase = "purging"
+	MoveDone      MovePhase = "done"
+	MoveAborting  MovePhase = "aborting"
+	MoveAborted   MovePhase = "aborted"
+)
+
+// Ended reports whether nothing more is to be done.
+func (p MovePhase) Ended() bool { return p == MoveDone || p == MoveAborted }
+
+// Flipped reports whether the target owns the slots.
+func (p MovePhase) Flipped() bool { return p == MoveFlipped || p == MovePurging || p == MoveDone }
+
+// Move is slots that change their shard.
+type Move struct {
+	ID             int64
+	Slots          []shardmap.Slot
+	Source, Target string
+	Phase          MovePhase
+	// Abort is set when it is to be given up; it has no effect once the target owns the slots.
+	Abort bool
+	// Verified is set when the rows of both sides were compared and equal.
+	Verified bool
+	// Origin is where its changes begin, as JSON; nil before it is known.
+	Origin json.RawMessage
+	// Copied and Purged are rows, HeldMs is for how long its writes were held last.
+	Copied, Purged int64
+	HeldMs         int
+	// Said is what it waits for, or why it failed.
+	Said               string
+	PlannedAt, Changed time.Time
+}
+
+// Name is the move's name in replication slots, triggers and fences.
+func (m *Move) Name() string { return fmt.Sprintf("m%d", m.ID) }
+
+const selectMoves = `SELECT id, slots, source, target, phase, abort, verified, origin::text, copied, purged, held_ms, said,
+	(extract(epoch FROM planned_at) * 1000000)::bigint, (extract(epoch FROM changed_at) * 1000000)::bigint FROM shardproxy.moves`
+
+func readMoves(ctx context.Context, tx pgx.Tx, where string, args ...any) (all []*Move, err error) {
+	rows, err := tx.Query(ctx, selectMoves+where+" ORDER BY id", append([]any{pgx.QueryExecModeExec}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Move, error) {
+		m := &Move{}
+		var slots []int32
+		var origin *string
+		var planned, changed int64
+		err := r.Scan(&m.ID, &slots, &m.Source, &m.Target, &m.Phase, &m.Abort, &m.Verified, &origin, &m.Copied, &m.Purged, &m.HeldMs, &m.Said, &planned, &changed)
+		for _, s := range slots {
+			m.Slots = append(m.Slots, shardmap.Slot(s))
+		}
+		if origin != nil {
+			m.Origin = json.RawMessage(*origin)
+		}
+		m.PlannedAt, m.Changed = time.UnixMicro(planned), time.UnixMicro(changed)
+		return m, err
+	})
+}
+
+// Moves returns the moves that have not ended, in their order; with ended, these too, the last 100 moves in all. The error is a *Problem.
+func Moves(ctx context.Context, home *pgx.Conn, ended bool) (all []*Move, err error) {
+	where := " WHERE phase NOT IN ('done', 'aborted')"
+	if ended {
+		where = " WHERE id > (SELECT coalesce(max(id), 0) - 100 FROM shardproxy.moves)"
+	}
+	err = within(ctx, home, beginRead, func(tx pgx.Tx) error {
+		all, err = readMoves(ctx, tx, where)
+		return err
+	})
+	if err != nil {
+		return nil, asked("", "read the moves", err)
+	}
+	return all, nil
+}
+
+// PlanMoves stores moves, in their order, on top of a map of this epoch. The error is a *Problem: ErrConflict when there is another map, or when
+// moves are under way or to come.
+func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) error {
+	err := within(ctx, home, beginWrite, func(tx pgx.Tx) error {
+		if err := lockEpoch(ctx, tx); err != nil {
+			return err
+		}
+		current, c, err := loadIn(ctx, tx, Version)
+		if err != nil {
+			return err
+		}
+		if current.Epoch() != epoch {
+			cause := &ConflictError{From: epoch, Found: current.Epoch()}
+			return &Problem{Kind: ErrConflict, Cause: cause, Reason: cause.Error(), Hint: "plan again"}
+		}
+		under, err := readMoves(ctx, tx, " WHERE phase NOT IN ('done', 'aborted')")
+		if err != nil {
+			return err
+		}
+		if len(under) > 0 {
+			return &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("%d moves are under way or to come", len(under)), Hint: "wait for their end, or abort them"}
+		}
+		for i := range moves {
+			m := &moves[i]
+			slots := make([]int32, len(m.Slots))
+			for n, s := range m.Slots {
+				slots[n] = int32(s)
+				if int(s) >= current.Slots() || current.Owner(s) != m.Source || !slices.Contains(current.Shards(), m.Target) {
+					return &Problem{Kind: ErrInvalid, Reason: fmt.Sprintf("slot %d cannot move from %q to %q", s, m.Source, m.Target), Hint: "plan again"}
+				}
+			}
+			if _, err := exec(ctx, tx, "INSERT INTO shardproxy.moves (slots, source, target, phase) VALUES ($1, $2, $3, 'planned')", slots, m.Source, m.Target); err != nil {
+				return err
+			}
+		}
+		_, err = exec(ctx, tx, "SELECT pg_notify($1, $2)", Channel, c.ID+" moves")
+		return err
+	})
+	if err != nil {
+		return asked("", "store the moves", err)
+	}
+	return nil
+}
+
+// AbortMoves has all moves given up that have not gone so far that only going on is right; those that have not begun never will. It returns how
+// many those are, and how many go on to their end. The error is a *Problem.
+func AbortMoves(ctx context.Context, home *pgx.Conn) (aborted, goOn int64, err error) {
+	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
+		if aborted, err = exec(ctx, tx, "UPDATE shardproxy.moves SET abort = true, changed_at = clock_timestamp() WHERE phase IN ('planned', 'hiding', 'copying', 'following', 'aborting')"); err != nil {
+			return err
+		}
+		return row(ctx, tx, "SELECT count(*) FROM shardproxy.moves WHERE phase IN ('flipped', 'purging')").Scan(&goOn)
+	})
+	if err != nil {
+		return 0, 0, asked("", "abort the moves", err)
+	}
+	return aborted, goOn, nil
+}
+
+// AdvanceMove stores a move as m says, if it is in the phase from. ok is false when it is not: somebody else has advanced it. The error
+// is a *Problem; ErrOutcome: read and see.
+func AdvanceMove(ctx context.Context, home *pgx.Conn, from MovePhase, m *Move) (ok bool, err error) {
+	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
+		ok, err = advance(ctx, tx, from, m)
+		return err
+	})
+	if err != nil {
+		return false, asked("", "store the phase of a move", err)
+	}
+	return ok, nil
+}
+
+func advance(ctx context.Context, tx pgx.Tx, from MovePhase, m *Move) (bool, error) {
+	var origin *string
+	if m.Origin != nil {
+		text := string(m.Origin)
+		origin = &text
+	}
+	n, err := exec(ctx, tx, `UPDATE shardproxy.moves SET phase = $3, verified = $4, origin = $5::jsonb, copied = $6, purged = $7, held_ms = $8, said = $9, changed_at = clock_timestamp()
+		WHERE id = $1 AND phase = $2`, m.ID, string(from), string(m.Phase), m.Verified, origin, m.Copied, m.Purged, int32(m.HeldMs), m.Said)
+	return n == 1, err
+}
+
+// Flipped returns the map in which the target of a move owns its slots, which are held in now.
+func Flipped(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
+	rows := now.Rows()
+	for _, s := range m.Slots {
+		if rows[s].Shard != m.Source || !rows[s].Held {
+			return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("slot %d is of shard %q, held: %v", s, rows[s].Shard, rows[s].Held), Hint: "read the map again"}
+		}
+		rows[s].Shard = m.Target
+	}
+	next, err := shardmap.NewMap(now.Epoch()+1, now.Slots(), now.Shards(), rows)
+	if err != nil {
+		return nil, err
+	}
+	return next.Guard(next.Epoch(), now.Guarded()), nil
+}
+
+// FlipIn stores within an open transaction on the home shard that the target of a move owns its slots: next, by Flipped of the map now, which must be the
+// stored one. It is followed by a commit over several shards: until that has decided, nothing holds, and the part on the home shard, which notifies, must be
+// the one that decides: it cannot be prepared. m.Phase becomes MoveFlipped. The transaction must be READ COMMITTED. The error is a *Problem.
+func FlipIn(ctx context.Context, tx pgx.Tx, c *Cluster, now, next *shardmap.Map, m *Move) error {
+	m.Phase = MoveFlipped
+	err := func() error {
+		if err := lockEpoch(ctx, tx); err != nil {
+			return err
+		}
+		epoch, err := readEpoch(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if epoch != now.Epoch() {
+			cause := &ConflictError{From: now.Epoch(), Found: epoch}
+			return &Problem{Kind: ErrConflict, Cause: cause, Reason: cause.Error(), Hint: "read the map again"}
+		}
+		if err := writeChange(ctx, tx, now, next); err != nil {
+			return err
+		}
+		ok, err := advance(ctx, tx, MoveFollowing, m)
+		if err == nil && !ok {
+			err = &Problem{Kind: ErrConflict, Reason: "the move is in another phase", Hint: "read it again"}
+		}
+		if err == nil {
+			_, err = exec(ctx, tx, "SELECT pg_notify($1, $2)", Channel, fmt.Sprintf("%s %d", c.ID, next.Epoch()))
+		}
+		return err
+	}()
+	if err != nil {
+		return asked("", "flip slots", err)
+	}
+	return nil
+}
+
+// moverLock is the advisory lock on the home shard, of a session, of whoever carries moves out.
+const moverLock = 3
+
+// TryMover takes the lock of whoever carries moves out, for the session. The error is a *Problem.
+func TryMover(ctx context.Context, home *pgx.Conn) (taken bool, err error) {
+	err = within(ctx, home, beginRead, func(tx pgx.Tx) error {
+		return row(ctx, tx, "SELECT pg_try_advisory_lock($1, $2)", int32(lockClass), int32(moverLock)).Scan(&taken)
+	})
+	if err != nil {
+		return false, asked("", "take the lock of who moves slots", err)
+	}
+	return taken, nil
+}

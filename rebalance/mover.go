@@ -1,0 +1,400 @@
+package rebalance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardproxy/catalog"
+	"shardproxy/metadata"
+	"shardproxy/shardmap"
+)
+
+// MoverShard is one shard as a Mover reaches it.
+type MoverShard struct {
+	Name string
+	// Connect leads to its primary as the control user, Replication to the same with the parameter replication=database.
+	Connect     func(context.Context) (*pgx.Conn, error)
+	Replication func(context.Context) (*pgconn.PgConn, error)
+}
+
+// FlipPart is one shard's part of the transaction that flips slots.
+type FlipPart struct {
+	Shard string
+	Conn  *pgx.Conn
+}
+
+// MoverOptions say whose slots a Mover moves.
+type MoverOptions struct {
+	// Shards are those of the database, the home shard first.
+	Shards []MoverShard
+	// Tables returns the tables whose rows lie in slots by a catalog, and what is in the way of moving these of so many.
+	Tables func(c *catalog.Catalog, moving *Set, slots int) ([]*Table, []*Blocker)
+	// Commit commits open transactions on several shards, all or none; the first decides. unknown is set when it cannot be said which.
+	Commit func(ctx context.Context, parts []FlipPart) (unknown bool, err error)
+	// HoldLimit is for how long writes of the slots of a move may be held at once; DefaultHoldLimit when 0.
+	HoldLimit time.Duration
+	// Workers is how many tables, or parts of them, are copied at once; 2 when 0.
+	Workers int
+	// Throttle bounds the copy, PurgeRows the rows purged in a second; nil and 0 do not.
+	Throttle  *Throttle
+	PurgeRows int64
+	// Logger hears of each phase; slog.Default when nil.
+	Logger *slog.Logger
+}
+
+// DefaultHoldLimit bounds one hold.
+const DefaultHoldLimit = 500 * time.Millisecond
+
+// How a Mover waits.
+const (
+	moverIdle    = time.Second            // between two looks for moves
+	moverPoll    = 5 * time.Millisecond   // for proxies
+	moverTell    = time.Second            // until it is said who is waited for
+	moverWatch   = 500 * time.Millisecond // between two looks at the row of a move while something long runs
+	moverCaught  = 100 * time.Millisecond // how long the last changes may take before writes are held
+	moverBackoff = 5 * time.Second        // the longest wait between two holds
+)
+
+// Mover carries moves of slots out, one after the other. Of all Movers of a cluster one does at a time; another goes on where it was
+// ended. It is made by NewMover and run by one goroutine.
+type Mover struct {
+	o    MoverOptions
+	poke chan struct{}
+	home *pgx.Conn // nil, or what moves are looked for with
+}
+
+// NewMover returns a Mover. It starts nothing.
+func NewMover(o MoverOptions) *Mover {
+	if o.HoldLimit <= 0 {
+		o.HoldLimit = DefaultHoldLimit
+	}
+	if o.Workers <= 0 {
+		o.Workers = 2
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return &Mover{o: o, poke: make(chan struct{}, 1)}
+}
+
+// Poke has the Mover look for moves now. It may be called by any goroutine.
+func (m *Mover) Poke() {
+	select {
+	case m.poke <- struct{}{}:
+	default:
+	}
+}
+
+// errOvertaken says that somebody else has advanced the move.
+var errOvertaken = errors.New("the move was advanced by somebody else")
+
+// errAbort says that the move is to be given up.
+var errAbort = errors.New("the move is given up")
+
+// Run looks for moves and carries them out until the context ends. What fails is tried again.
+func (m *Mover) Run(ctx context.Context) {
+	defer m.leave()
+	var told string
+	for ctx.Err() == nil {
+		switch err := m.turn(ctx); {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			told = ""
+		case err.Error() != told:
+			told = err.Error()
+			m.o.Logger.Warn("a move of slots does not go on, and is tried again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-m.poke:
+		case <-time.After(moverIdle):
+		}
+	}
+}
+
+// turn carries out what there is, if nobody else does. The connection is kept while there is nothing, and left with
+// the lock that it has when a move has failed: somebody else may fare better.
+func (m *Mover) turn(ctx context.Context) (err error) {
+	if m.home == nil || m.home.IsClosed() {
+		if m.home, err = m.o.Shards[0].connect(ctx); err != nil {
+			return err
+		}
+	}
+	home, locked := m.home, false
+	defer func() {
+		if err != nil || locked {
+			m.leave()
+		}
+	}()
+	for {
+		moves, err := metadata.Moves(ctx, home, false)
+		if err != nil {
+			return err
+		}
+		if len(moves) == 0 && !locked {
+			if guarded, err := m.guarded(ctx, home); err != nil || !guarded {
+				return err
+			}
+		}
+		if !locked {
+			if locked, err = metadata.TryMover(ctx, home); err != nil || !locked {
+				return err
+			}
+			continue // what is there may have changed before
+		}
+		if len(moves) == 0 {
+			return m.unguard(ctx, home)
+		}
+		if err := m.carryOut(ctx, home, moves[0]); err != nil {
+			return fmt.Errorf("move %d, %s: %w", moves[0].ID, moves[0].Phase, err)
+		}
+	}
+}
+
+// leave closes the connection, and gives up the lock.
+func (m *Mover) leave() {
+	if m.home != nil {
+		moverClose(m.home)
+		m.home = nil
+	}
+}
+
+// moverSession sees to it that nothing a role or a database has set changes what is done.
+func moverSession(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, `SET search_path = pg_catalog, pg_temp; SET default_transaction_read_only = off; SET default_transaction_deferrable = off;
+		SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+		SET DateStyle = 'ISO'; SET TimeZone = 'UTC';
+		SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('transaction_timeout', 'idle_session_timeout');
+		SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')`)
+	return err
+}
+
+func moverClose(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // there is nobody left to tell
+}
+
+// moving is one move that is being carried out.
+type moving struct {
+	m              *Mover
+	home           *pgx.Conn // has the lock; lost when a query on it fails
+	move           *metadata.Move
+	source, target *MoverShard
+	slots          *Set
+	total          int // how many slots there are
+	tables         []*Table
+	carry          *Carry
+	flipped        time.Time            // when the hold of the flip began
+	conns          map[string]*pgx.Conn // to the shards of the flip, made before it
+	now, next      *shardmap.Map        // while writes are held, and behind the flip
+	cluster        *metadata.Cluster
+}
+
+// carryOut takes one move to its end.
+func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Move) error {
+	r := &moving{m: m, home: home, move: move}
+	for i := range m.o.Shards {
+		switch s := &m.o.Shards[i]; s.Name {
+		case move.Source:
+			r.source = s
+		case move.Target:
+			r.target = s
+		}
+	}
+	if r.source == nil || r.target == nil {
+		return fmt.Errorf("its shards %q and %q are not both in the configuration", move.Source, move.Target)
+	}
+	blockers, err := r.look(ctx)
+	if err != nil {
+		return err
+	}
+	m.o.Logger.Info("moves slots", "move", move.ID, "phase", move.Phase, "from", move.Source, "to", move.Target, "slots", len(move.Slots))
+	for !move.Phase.Ended() {
+		if move.Abort && !move.Phase.Flipped() && move.Phase != metadata.MoveAborting {
+			next := metadata.MoveAborting
+			if move.Phase == metadata.MovePlanned {
+				next = metadata.MoveAborted // it has made nothing
+			}
+			if err := r.to(ctx, next, "given up"); err != nil {
+				return err
+			}
+			continue
+		}
+		was := move.Phase
+		err := r.step(ctx, blockers)
+		var lasting *CarryError
+		switch {
+		case errors.Is(err, errAbort):
+			move.Abort = true
+			continue
+		case errors.As(err, &lasting) && lasting.Cause != Delayed && lasting.Cause != LeftOver && !move.Phase.Flipped() && move.Phase != metadata.MoveAborting:
+			if err := r.to(ctx, metadata.MoveAborting, lasting.Error()); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			r.say(ctx, err.Error())
+			return err
+		}
+		if was == move.Phase {
+			return fmt.Errorf("phase %s does not end", was)
+		}
+		m.o.Logger.Info("move goes on", "move", move.ID, "phase", move.Phase, "said", move.Said)
+	}
+	return nil
+}
+
+// look finds out what moves.
+func (r *moving) look(ctx context.Context) ([]*Blocker, error) {
+	now, _, err := metadata.Load(ctx, r.home)
+	if err != nil {
+		return nil, err
+	}
+	r.total = now.Slots()
+	r.slots = NewSet(r.move.Slots, r.total)
+	conn, err := r.source.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer moverClose(conn)
+	c, err := catalog.LoadTables(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("shard %s: read the catalog: %w", r.source.Name, err)
+	}
+	var blockers []*Blocker
+	r.tables, blockers = r.m.o.Tables(c, r.slots, r.total)
+	r.carry = NewCarry(CarryOptions{
+		Move: r.move.Name(), Tables: r.tables, Slots: r.slots, Source: r.source.Connect, Target: r.target.Connect, Replication: r.source.Replication,
+		Throttle: r.m.o.Throttle,
+	})
+	return blockers, nil
+}
+
+// connect connects and makes the session one of ours.
+func (s *MoverShard) connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := s.Connect(ctx)
+	if err == nil {
+		if err = moverSession(ctx, conn); err != nil {
+			moverClose(conn)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("shard %s: %w", s.Name, err)
+	}
+	return conn, nil
+}
+
+// to stores another phase, and what is said of it.
+func (r *moving) to(ctx context.Context, phase metadata.MovePhase, said string) error {
+	from := r.move.Phase
+	r.move.Phase, r.move.Said = phase, strings.ToValidUTF8(said, "?")
+	ok, err := metadata.AdvanceMove(ctx, r.home, from, r.move)
+	if err == nil && !ok {
+		err = errOvertaken
+	}
+	if err != nil {
+		r.move.Phase = from
+	}
+	return err
+}
+
+// say stores what is waited for. It is for people: that it fails shows elsewhere.
+func (r *moving) say(ctx context.Context, said string) {
+	if said == r.move.Said || r.home.IsClosed() {
+		return
+	}
+	_ = r.to(ctx, r.move.Phase, said)
+}
+
+// watched runs what takes long, and meanwhile looks whether the move is to be given up, and stores how far it is.
+func (r *moving) watched(ctx context.Context, progress func(), run func(context.Context) error) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- run(inner) }()
+	tick := time.NewTicker(moverWatch)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			progress()
+			return err
+		case <-tick.C:
+		}
+		err := r.reread(ctx)
+		if err == nil {
+			progress()
+			err = r.to(ctx, r.move.Phase, r.move.Said)
+		}
+		if err != nil {
+			cancel()
+			<-done
+			return err
+		}
+	}
+}
+
+// reread looks whether the move is to be given up.
+func (r *moving) reread(ctx context.Context) error {
+	all, err := metadata.Moves(ctx, r.home, false)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if m.ID == r.move.ID {
+			if m.Phase != r.move.Phase {
+				return errOvertaken
+			}
+			if m.Abort && !m.Phase.Flipped() && m.Phase != metadata.MoveAborting {
+				return errAbort
+			}
+			return nil
+		}
+	}
+	return errOvertaken
+}
+
+// bits returns the slots of the move as the text of a bit string.
+func (r *moving) bits() string {
+	bits := []byte(strings.Repeat("0", r.total))
+	for _, s := range r.slots.Slots() {
+		bits[s] = '1'
+	}
+	return string(bits)
+}
+
+// hide sets or clears the bits of the slots on a shard. The SQL is idempotent.
+func (r *moving) hideSQL(on bool) string {
+	op := "slots | '" + r.bits() + "'::bit varying"
+	if !on {
+		op = "slots & ~ '" + r.bits() + "'::bit varying"
+	}
+	return "UPDATE shardproxy.hidden SET slots = " + op
+}
+
+// hide sets or clears the bits of the slots on a shard.
+func (r *moving) hide(ctx context.Context, s *MoverShard, on bool) error {
+	return r.run(ctx, s, r.hideSQL(on))
+}
+
+// run runs statements on a shard, by a connection of their own.
+func (r *moving) run(ctx context.Context, s *MoverShard, sql string) error {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer moverClose(conn)
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("shard %s: %w", s.Name, err)
+	}
+	return nil
+}

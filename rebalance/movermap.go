@@ -1,0 +1,131 @@
+package rebalance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardproxy/metadata"
+	"shardproxy/shardmap"
+)
+
+// change stores a slot map that differs from the stored one as alter says, and returns its epoch; the stored one's when nothing differs.
+func (m *Mover) change(ctx context.Context, home *pgx.Conn, alter func(now *shardmap.Map) (*shardmap.Map, error)) (int64, error) {
+	for {
+		now, _, err := metadata.Load(ctx, home)
+		if err != nil {
+			return 0, err
+		}
+		next, err := alter(now)
+		if err != nil || next == nil {
+			return now.Epoch(), err
+		}
+		err = metadata.Change(ctx, home, now.Epoch(), next)
+		if err == nil {
+			return next.Epoch(), nil
+		}
+		if !errors.Is(err, metadata.ErrConflict) {
+			return 0, err
+		}
+	}
+}
+
+// guard has statements over several shards leave hidden rows out from the returned epoch on.
+func (m *Mover) guard(ctx context.Context, home *pgx.Conn, on bool) (int64, error) {
+	return m.change(ctx, home, func(now *shardmap.Map) (*shardmap.Map, error) {
+		if now.Guarded() == on {
+			return nil, nil
+		}
+		return now.Guard(now.Epoch()+1, on), nil
+	})
+}
+
+func (m *Mover) guarded(ctx context.Context, home *pgx.Conn) (bool, error) {
+	now, _, err := metadata.Load(ctx, home)
+	return err == nil && now.Guarded(), err
+}
+
+// unguard lets statements over several shards be as they were: no move is left.
+func (m *Mover) unguard(ctx context.Context, home *pgx.Conn) error {
+	epoch, err := m.guard(ctx, home, false)
+	if err != nil {
+		return err
+	}
+	_, c, err := metadata.Load(ctx, home)
+	if err != nil {
+		return err
+	}
+	all := make([]metadata.Shard, len(m.o.Shards))
+	for i, s := range m.o.Shards {
+		all[i] = metadata.Shard{Name: s.Name, Connect: s.Connect}
+	}
+	return metadata.SpreadEpoch(ctx, c, all, epoch)
+}
+
+// held has writes of the move's slots wait, or not any more, from the returned epoch on.
+func (r *moving) held(ctx context.Context, on bool) (int64, error) {
+	return r.m.change(ctx, r.home, func(now *shardmap.Map) (*shardmap.Map, error) {
+		rows, differs := now.Rows(), false
+		for _, s := range r.slots.Slots() {
+			differs = differs || rows[s].Held != on
+			rows[s].Held = on
+		}
+		if !differs {
+			return nil, nil
+		}
+		next, err := shardmap.NewMap(now.Epoch()+1, now.Slots(), now.Shards(), rows)
+		if err != nil {
+			return nil, err
+		}
+		return next.Guard(next.Epoch(), now.Guarded()), nil
+	})
+}
+
+// errLate says that somebody did not come so far in time.
+var errLate = errors.New("not in time")
+
+// await waits until all proxies have come so far; with an end until then, and the error is errLate. The connection is
+// asked without the end's context, for it has the lock.
+func (r *moving) await(ctx context.Context, end time.Time, what string, far func(*metadata.Acknowledgement) bool) error {
+	begin, told := time.Now(), false
+	for {
+		all, err := metadata.Acknowledged(ctx, r.home)
+		if err != nil {
+			return err
+		}
+		var late []string
+		for i := range all {
+			if !far(&all[i]) {
+				late = append(late, fmt.Sprintf("%s (%s)", all[i].Proxy, all[i].Host))
+			}
+		}
+		if len(late) == 0 {
+			return nil
+		}
+		slices.Sort(late)
+		who := fmt.Sprintf("%s, of proxy %s", what, strings.Join(late, ", "))
+		switch now := time.Now(); {
+		case !end.IsZero() && now.After(end):
+			return fmt.Errorf("waits for %s: %w", who, errLate)
+		case end.IsZero() && !told && now.Sub(begin) > moverTell:
+			told = true
+			r.say(ctx, "waits for "+who)
+		case end.IsZero() && told:
+			if err := r.reread(ctx); err != nil {
+				return err
+			}
+		}
+		pause := moverPoll
+		if told {
+			pause = 10 * moverPoll
+		}
+		if err := carrySleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
