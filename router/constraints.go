@@ -128,15 +128,15 @@ func (r *relation) colocates(o *relation) bool {
 
 // trigger says why a trigger does not do on a shard what it would do on one server.
 func (b *bound) trigger(t *catalog.Trigger) string {
+	if t.Fence() {
+		return "" // it looks whether the row's slot is on its way
+	}
 	f := b.catalog.CallableByOID(t.Function)
 	if t.Enabled == 'D' || t.Enabled == 'R' {
 		return ""
 	}
 	if f == nil {
 		return "what its trigger " + t.Name + " does is not known"
-	}
-	if t.Fence() {
-		return "" // it looks whether the row's slot is on its way
 	}
 	reached := b.catalog.Reaches(f)
 	if !reached.Known {

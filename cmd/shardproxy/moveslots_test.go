@@ -63,7 +63,8 @@ func (s *txStage) clean(t *testing.T) {
 func TestMoveSlots(t *testing.T) {
 	t.Parallel()
 	s := startTxStage(t, 3)
-	b := s.openBank(t)
+	// A lock may be waited for as long as its holder waits for slots that are held.
+	b := s.openBank(t, "SET lock_timeout = '10s'")
 	b.committed = true
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
