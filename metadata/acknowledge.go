@@ -2,10 +2,57 @@ package metadata
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// Locks of sessions that say whose these are: on every shard those of a proxy's pools have that of EnterClass shared, and on the home
+// shard the one by which it acknowledges has that of presentClass. The key is Number.
+const (
+	EnterClass   = 1936744304 // "sp_p"
+	presentClass = 1936744289 // "sp_a"
+)
+
+// Number is a proxy's number in locks. Two proxies may have the same one: what ends sessions of the one then ends those of the other.
+func Number(proxy string) int32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(proxy)) // never fails
+	return int32(h.Sum32())
+}
+
+// EnterSQL is what each session of a proxy's pools begins with. It gives the epoch that the shard knows: a proxy with an older map must not use
+// the session before it has the newer one.
+func EnterSQL(proxy string) string {
+	return fmt.Sprintf("SELECT shardproxy.enter(%d)", Number(proxy))
+}
+
+// Present tells that a proxy is there as long as the session on the home shard is. The error is a *Problem.
+func Present(ctx context.Context, home *pgx.Conn, proxy string) error {
+	if _, err := home.Exec(ctx, "SELECT pg_catalog.pg_advisory_lock_shared($1, $2)", int32(presentClass), Number(proxy)); err != nil {
+		return asked("", "tell that the proxy is there", err)
+	}
+	return nil
+}
+
+// CutOff ends all sessions on a server that a proxy's pools have, and those of the same roles that nobody says to be his: a client may have given the lock
+// back. It returns how many there were; those are to be gone before the proxy is.
+func CutOff(ctx context.Context, conn *pgx.Conn, proxy string) (n int64, err error) {
+	err = conn.QueryRow(ctx, `WITH entered AS MATERIALIZED (SELECT pid, objid FROM pg_catalog.pg_locks
+			WHERE locktype = 'advisory' AND classid = $1::int8::oid AND objsubid = 2 AND granted AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())),
+		gone AS MATERIALIZED (SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
+			AND (EXISTS (SELECT FROM entered e WHERE e.pid = a.pid AND e.objid = $2::int8::oid)
+				OR a.usename <> current_user AND NOT EXISTS (SELECT FROM entered e WHERE e.pid = a.pid)
+					AND a.usename IN (SELECT b.usename FROM pg_catalog.pg_stat_activity b JOIN entered e USING (pid))))
+		SELECT count(*) FROM (SELECT pg_catalog.pg_terminate_backend(pid) FROM gone OFFSET 0) x`, int64(EnterClass), int64(uint32(Number(proxy)))).Scan(&n)
+	if err != nil {
+		return 0, asked("", "end the sessions of a proxy", err)
+	}
+	return n, nil
+}
 
 // Acknowledgement says by which versions of the slot map a proxy works.
 type Acknowledgement struct {
@@ -18,6 +65,8 @@ type Acknowledgement struct {
 	Writes, Statements int64
 	// Age is how long ago it was told.
 	Age time.Duration
+	// Present is set while the session is there by which it tells.
+	Present bool
 }
 
 // Acknowledge stores on the home shard by what a proxy works. One that serves the cluster has told so before it
@@ -52,15 +101,18 @@ func Forget(ctx context.Context, home *pgx.Conn, proxy string) (found bool, err 
 // Acknowledged returns what the proxies have told, by their names. The error is a *Problem.
 func Acknowledged(ctx context.Context, home *pgx.Conn) (all []Acknowledgement, err error) {
 	err = within(ctx, home, beginRead, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT proxy, host, epoch, writes, statements, greatest(0, extract(epoch FROM clock_timestamp() - seen_at) * 1000000)::bigint
-			FROM shardproxy.acknowledged ORDER BY host, proxy`, pgx.QueryExecModeExec)
+		rows, err := tx.Query(ctx, `SELECT proxy, host, epoch, writes, statements, greatest(0, extract(epoch FROM clock_timestamp() - seen_at) * 1000000)::bigint,
+				ARRAY(SELECT objid::int8 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::int8::oid AND objsubid = 2 AND granted
+					AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+			FROM shardproxy.acknowledged ORDER BY host, proxy`, pgx.QueryExecModeExec, int64(presentClass))
 		if err != nil {
 			return err
 		}
 		var a Acknowledgement
 		var micros int64
-		_, err = pgx.ForEachRow(rows, []any{&a.Proxy, &a.Host, &a.Epoch, &a.Writes, &a.Statements, &micros}, func() error {
-			a.Age = time.Duration(micros) * time.Microsecond
+		var present []int64
+		_, err = pgx.ForEachRow(rows, []any{&a.Proxy, &a.Host, &a.Epoch, &a.Writes, &a.Statements, &micros, &present}, func() error {
+			a.Age, a.Present = time.Duration(micros)*time.Microsecond, slices.Contains(present, int64(uint32(Number(a.Proxy))))
 			all = append(all, a)
 			return nil
 		})

@@ -74,7 +74,7 @@ func TestRights(t *testing.T) {
 			UNION ALL SELECT n.nspname, a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) a WHERE n.nspname = 'shardproxy' AND a.grantee = 0
 			UNION ALL SELECT p.proname, a.privilege_type FROM pg_proc p, aclexplode(p.proacl) a WHERE p.pronamespace = 'shardproxy'::regnamespace AND a.grantee = 0
 			ORDER BY 1, 2`)
-		if got := pgtest.Lines(public); !slices.Equal(got, []string{"decide|EXECUTE", "hidden|SELECT", "shardproxy|USAGE", "take_part|EXECUTE", "unique_id|EXECUTE"}) {
+		if got := pgtest.Lines(public); !slices.Equal(got, []string{"decide|EXECUTE", "enter|EXECUTE", "hidden|SELECT", "shardproxy|USAGE", "take_part|EXECUTE", "unique_id|EXECUTE"}) {
 			t.Errorf("PUBLIC has the rights %q", got)
 		}
 		tables := db.Rows(`SELECT c.relname, pg_get_userbyid(c.relowner), obj_description(c.oid) IS NOT NULL FROM pg_class c

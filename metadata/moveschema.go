@@ -38,6 +38,15 @@ END $$;
 REVOKE ALL ON FUNCTION shardproxy.fence() FROM PUBLIC;
 COMMENT ON FUNCTION shardproxy.fence() IS 'Trigger of tables of which slots move away: waits for nobody, and is waited for.';
 
+CREATE FUNCTION shardproxy.enter(proxy integer) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT pg_catalog.pg_advisory_lock_shared(1936744304, proxy);
+	SELECT e.epoch FROM shardproxy.epoch e
+$$;
+COMMENT ON FUNCTION shardproxy.enter(integer) IS 'Called by a proxy in each session that it opens: says whose it is, and which slot map must be known to use it.';
+REVOKE ALL ON FUNCTION shardproxy.enter(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION shardproxy.enter(integer) TO PUBLIC;
+
 CREATE TABLE shardproxy.move_progress (
 	move text PRIMARY KEY,
 	lsn  pg_lsn NOT NULL

@@ -103,7 +103,7 @@ func (p *nodePool) open(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := p.askSearchPath(ctx, pc)
+	path, err := p.introduce(ctx, pc)
 	if err == nil {
 		// Last of all: a write that took long has made pgconn read in the background, where
 		// it would take the first answer away.
@@ -128,22 +128,36 @@ func (p *nodePool) open(ctx context.Context) (*Server, error) {
 	return p.newServer(c, h.PID, h.SecretKey, reported), nil
 }
 
-// askSearchPath returns what names are looked up by when no session has set it: the
-// server's, the database's or the role's default. "" when nobody wants to know.
-func (p *nodePool) askSearchPath(ctx context.Context, pc *pgconn.PgConn) (string, error) {
-	if !p.pools.opt.AskSearchPath {
+// introduce runs what a new connection begins with, in one round trip. It returns what names are looked up by when no session
+// has set it: the server's, the database's or the role's default; "" when nobody wants to know.
+func (p *nodePool) introduce(ctx context.Context, pc *pgconn.PgConn) (path string, err error) {
+	o := &p.pools.opt
+	var queries []string
+	if o.AskSearchPath {
+		queries = append(queries, "SHOW search_path")
+	}
+	if o.Enter != "" {
+		queries = append(queries, o.Enter)
+	}
+	if len(queries) == 0 {
 		return "", nil
 	}
-	results, err := pc.Exec(ctx, "SHOW search_path").ReadAll()
+	results, err := pc.Exec(ctx, strings.Join(queries, "; ")).ReadAll()
 	if err != nil {
 		return "", err
 	}
-	return string(results[0].Rows[0][0]), nil
+	if o.AskSearchPath {
+		path, results = string(results[0].Rows[0][0]), results[1:]
+	}
+	if o.Enter != "" && o.Entered != nil {
+		err = o.Entered(ctx, string(results[0].Rows[0][0]))
+	}
+	return path, err
 }
 
-// discardAll rolls back whatever is open and discards the session's state. It
+// discardAll rolls back whatever is open and discards the session's state, and enters anew. It
 // blocks, up to the timeout; the connection is out of use after an error.
-func (s *Server) discardAll(timeout time.Duration) error {
+func (s *Server) discardAll(timeout time.Duration, enter string) error {
 	sock := s.Socket()
 	if err := sock.SetNonBlocking(false); err != nil {
 		return err
@@ -155,6 +169,10 @@ func (s *Server) discardAll(timeout time.Duration) error {
 	// else. Two queries: DISCARD ALL refuses to run in a transaction block, which
 	// several commands in one query are.
 	out := wire.AppendQuery(wire.AppendQuery(wire.AppendEmpty(nil, wire.MsgSync), "ROLLBACK"), "DISCARD ALL")
+	answers := 3
+	if enter != "" {
+		out, answers = wire.AppendQuery(out, enter), 4
+	}
 	var w interface{ Write([]byte) (int, error) } = sock
 	var r interface{ Read([]byte) (int, error) } = sock
 	if t := s.TLS(); t != nil {
@@ -163,7 +181,7 @@ func (s *Server) discardAll(timeout time.Duration) error {
 	if _, err := w.Write(out); err != nil {
 		return err
 	}
-	if err := awaitIdle(r, 3); err != nil {
+	if err := awaitIdle(r, answers); err != nil {
 		return err
 	}
 	s.Settings, s.Sequences = nil, 0

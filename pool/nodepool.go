@@ -191,7 +191,7 @@ func (p *nodePool) offerLocked(s *Server, now time.Time) {
 
 // reset rolls back and discards all session state, then offers the connection.
 func (p *nodePool) reset(s *Server) {
-	err := s.discardAll(p.pools.opt.ResetTimeout)
+	err := s.discardAll(p.pools.opt.ResetTimeout, p.pools.opt.Enter)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {

@@ -40,6 +40,10 @@ type Options struct {
 	MaxServers int
 	// AskSearchPath has each new connection asked for its search_path; see Reported.
 	AskSearchPath bool
+	// Enter is a query of one value that each new connection runs before it is used, and each that was reset; "" for none.
+	// Entered judges what a new one answered: an error closes it.
+	Enter   string
+	Entered func(ctx context.Context, answer string) error
 	// IDs numbers the connections of several Pools; nil: each numbers its own.
 	IDs *atomic.Uint64
 	Now func() time.Time

@@ -32,7 +32,8 @@ type auditAnswer struct {
 const auditSQL = `SELECT pg_catalog.encode(pg_catalog.convert_to(pg_catalog.json_build_object(
 'temp', pg_catalog.pg_my_temp_schema() <> 0 AND EXISTS (SELECT FROM pg_catalog.pg_depend
  WHERE refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND refobjid = pg_catalog.pg_my_temp_schema()),
-'advisory', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()),
+'advisory', EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()
+  AND NOT (classid = 1936744304 AND objsubid = 2)),
 'cursor', EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable),
 'prepared', EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql),
 'listen', EXISTS (SELECT FROM pg_catalog.pg_listening_channels()),

@@ -67,7 +67,8 @@ const (
 type Mover struct {
 	o    MoverOptions
 	poke chan struct{}
-	home *pgx.Conn // nil, or what moves are looked for with
+	home *pgx.Conn            // nil, or what moves are looked for with
+	away map[string]time.Time // since when proxies that are waited for have been seen not to be there
 }
 
 // NewMover returns a Mover. It starts nothing.
@@ -81,7 +82,7 @@ func NewMover(o MoverOptions) *Mover {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &Mover{o: o, poke: make(chan struct{}, 1)}
+	return &Mover{o: o, poke: make(chan struct{}, 1), away: map[string]time.Time{}}
 }
 
 // Poke has the Mover look for moves now. It may be called by any goroutine.

@@ -60,11 +60,7 @@ func (m *Mover) unguard(ctx context.Context, home *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	all := make([]metadata.Shard, len(m.o.Shards))
-	for i, s := range m.o.Shards {
-		all[i] = metadata.Shard{Name: s.Name, Connect: s.Connect}
-	}
-	return metadata.SpreadEpoch(ctx, c, all, epoch)
+	return metadata.SpreadEpoch(ctx, c, m.shards(), epoch)
 }
 
 // held has writes of the move's slots wait, or not any more, from the returned epoch on.
@@ -100,8 +96,14 @@ func (r *moving) await(ctx context.Context, end time.Time, what string, far func
 		}
 		var late []string
 		for i := range all {
-			if !far(&all[i]) {
-				late = append(late, fmt.Sprintf("%s (%s)", all[i].Proxy, all[i].Host))
+			if far(&all[i]) {
+				continue
+			}
+			late = append(late, fmt.Sprintf("%s (%s)", all[i].Proxy, all[i].Host))
+			if r.m.absent(&all[i]) && end.IsZero() {
+				if err := r.m.cutOff(ctx, r.home, all[i].Proxy); err != nil {
+					return err
+				}
 			}
 		}
 		if len(late) == 0 {
@@ -128,4 +130,76 @@ func (r *moving) await(ctx context.Context, end time.Time, what string, far func
 			return err
 		}
 	}
+}
+
+// absentFor is for how long a proxy's session on the home shard must have been away before the proxy is cut off: it comes back at once
+// when it can.
+const absentFor = 5 * time.Second
+
+// absent reports whether a proxy that is waited for has been away for long.
+func (m *Mover) absent(a *metadata.Acknowledgement) bool {
+	if a.Present {
+		delete(m.away, a.Proxy)
+		return false
+	}
+	since, known := m.away[a.Proxy]
+	if !known {
+		m.away[a.Proxy] = time.Now()
+		return false
+	}
+	return time.Since(since) > absentFor
+}
+
+// cutOff ends all sessions that a proxy has on any shard, and then waits for it no more. Should it still run, it cannot use another one before it knows
+// the newest slot map: every shard is told first that there is one.
+func (m *Mover) cutOff(ctx context.Context, home *pgx.Conn, proxy string) error {
+	now, c, err := metadata.Load(ctx, home)
+	if err != nil {
+		return err
+	}
+	if err := metadata.SpreadEpoch(ctx, c, m.shards(), now.Epoch()); err != nil {
+		return err
+	}
+	var ended int64
+	for i := range m.o.Shards {
+		n, err := m.endSessions(ctx, &m.o.Shards[i], proxy)
+		if err != nil {
+			return err
+		}
+		ended += n
+	}
+	if _, err := metadata.Forget(ctx, home, proxy); err != nil {
+		return err
+	}
+	delete(m.away, proxy)
+	m.o.Logger.Warn("a proxy that is not there any more was cut off from the shards", "proxy", proxy, "sessions", ended)
+	return nil
+}
+
+// endSessions ends a proxy's sessions on the primary of a shard, until there is none.
+func (m *Mover) endSessions(ctx context.Context, s *MoverShard, proxy string) (all int64, err error) {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer moverClose(conn)
+	for {
+		n, err := metadata.CutOff(ctx, conn, proxy)
+		if err != nil || n == 0 {
+			return all, err
+		}
+		all += n
+		if err := carrySleep(ctx, 50*time.Millisecond); err != nil {
+			return all, err
+		}
+	}
+}
+
+// shards are the shards as metadata takes them.
+func (m *Mover) shards() []metadata.Shard {
+	all := make([]metadata.Shard, len(m.o.Shards))
+	for i, s := range m.o.Shards {
+		all[i] = metadata.Shard{Name: s.Name, Connect: s.Connect}
+	}
+	return all
 }

@@ -46,6 +46,10 @@ func (a *acknowledger) tell(ctx context.Context, what metadata.Acknowledgement) 
 			return err
 		}
 		a.conn = conn
+		if err := metadata.Present(ctx, conn, what.Proxy); err != nil {
+			a.drop()
+			return err
+		}
 	}
 	err := metadata.Acknowledge(ctx, a.conn, what)
 	if err != nil {
@@ -81,7 +85,7 @@ func (a *acknowledger) run(ctx context.Context) {
 		}
 		now := a.now()
 		wait := time.Until(beat.Add(ackBeat))
-		if now != a.told || wait <= 0 {
+		if a.conn == nil || a.conn.IsClosed() || now != a.told || wait <= 0 {
 			if err := a.tell(ctx, now); err != nil {
 				a.c.log.Warn("the home shard was not told by which slot map this proxy works", "epoch", now.Epoch, "error", err)
 				timer.Reset(ackRetry)

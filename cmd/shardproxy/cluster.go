@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +53,7 @@ type cluster struct {
 }
 
 func newCluster(db *database) *cluster {
-	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name), said: make(chan struct{}, 1), self: rand.Text(),
+	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name), said: make(chan struct{}, 1), self: db.self,
 		slots: gate.New(gateOptions(&db.conf.Failover))}
 	c.acks = newAcknowledger(c)
 	o := sequence.Options{Logger: c.log}
@@ -204,6 +205,28 @@ func (c *cluster) resolve(id string) {
 		return
 	}
 	c.fence.Store(f)
+}
+
+// enterWait is how long a new connection to a shard may wait for the slot map that the shard knows.
+const enterWait = 5 * time.Second
+
+// entered judges a new connection to a shard that knows this epoch: with an older map it is not used.
+func (c *cluster) entered(ctx context.Context, answer string) error {
+	epoch, err := strconv.ParseInt(answer, 10, 64)
+	if err != nil {
+		return fmt.Errorf("the shard knows no epoch of the slot map: %w", err)
+	}
+	for end := time.Now().Add(enterWait); c.owners() != nil && c.owners().Epoch() < epoch; {
+		if time.Now().After(end) {
+			return fmt.Errorf("the shard knows epoch %d of the slot map, this proxy %d only", epoch, c.owners().Epoch())
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // Enter implements proxy.Fence.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -34,6 +35,7 @@ type database struct {
 	control func(address string) (*pgconn.Config, error)
 	stop    context.CancelFunc
 	deps    databaseDeps
+	self    string // names this proxy, as it serves the database, to others
 }
 
 // databaseDeps are what databases share.
@@ -56,7 +58,7 @@ type databaseDeps struct {
 // newDatabase makes the parts of a database and starts nothing.
 func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*database, error) {
 	login := cfg.ControlLogin(conf)
-	db := &database{conf: *conf, deps: d}
+	db := &database{conf: *conf, deps: d, self: rand.Text()}
 	db.control = func(address string) (*pgconn.Config, error) {
 		t := target(conf)
 		t.Address, t.User, t.Password = address, login.User, login.Password.Reveal()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -114,4 +115,46 @@ func TestMoveSlots(t *testing.T) {
 	if b.slowest > 5*time.Second {
 		t.Error("a statement took", b.slowest)
 	}
+}
+
+// TestMoveSlotsHarm moves slots while proxies are killed, connections cut and a server crashes: every move comes to its end, or is given up
+// and leaves nothing.
+func TestMoveSlotsHarm(t *testing.T) {
+	t.Parallel()
+	s := startTxStage(t, 3)
+	b := s.openBank(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.run(ctx, 4, 2)
+	}()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	for round := range testNumber(t, "SHARDPROXY_TEST_MOVES", 1) {
+		s.rebalance(t, "start", "--slots", s.slotsOf(t, round%3, 2), "--to", fmt.Sprintf("s%d", (round+1)%3), "--step-slots", "200")
+		harm, stop := context.WithTimeout(ctx, 8*time.Second)
+		t.Log(s.harm(harm, rand.New(rand.NewPCG(b.seed, uint64(round))), 1, killProxy(), cutWires(), killProxy(), crashServer()))
+		stop()
+		soon(t, 90*time.Second, "no move is left", func() bool {
+			return s.shards[0].Primary().Value("app", "SELECT count(*) FROM shardproxy.moves WHERE phase NOT IN ('done', 'aborted')") == "0" &&
+				s.shards[0].Primary().Value("app", "SELECT guarded FROM shardproxy.epoch") == "f"
+		})
+	}
+	cancel()
+	<-done
+	s.settled()
+	t.Log(s.rebalance(t, "history"))
+	t.Log(b.told())
+	for i, bad := range b.wrong {
+		if i < 5 {
+			t.Error("a wrong total:", bad)
+		}
+	}
+	for _, bad := range b.audit() {
+		t.Error(bad)
+	}
+	s.clean(t)
 }

@@ -13,6 +13,7 @@ import (
 	"shardproxy/config"
 	"shardproxy/failover"
 	"shardproxy/gate"
+	"shardproxy/metadata"
 	"shardproxy/pool"
 	"shardproxy/proxy"
 )
@@ -59,11 +60,15 @@ func newShard(cfg *config.Config, db *database, conf config.Shard, ids *atomic.U
 	if len(dbConf.Shards) > 1 {
 		log = log.With("shard", conf.Name)
 	}
-	sh.pools = pool.New(pool.Options{
+	o := pool.Options{
 		Nodes: conf.Nodes, Target: target(dbConf), Buffers: d.buffers, Logger: log, MaxServers: dbConf.Pool.MaxServers, IDs: ids,
-		AskSearchPath: len(dbConf.Shards) > 1,
-		OnDialError:   func(node int, err error) { sh.monitor.Suspect(failover.NodeID(node), err) },
-	})
+		OnDialError: func(node int, err error) { sh.monitor.Suspect(failover.NodeID(node), err) },
+	}
+	if len(dbConf.Shards) > 1 {
+		o.AskSearchPath, o.Enter = true, metadata.EnterSQL(db.self)
+		o.Entered = func(ctx context.Context, answer string) error { return db.cluster.entered(ctx, answer) }
+	}
+	sh.pools = pool.New(o)
 	sh.proxy = &proxy.Shard{Name: conf.Name, Pools: sh.pools, Nodes: nodesOf{sh.monitor}, Gate: sh.gate}
 	return sh, nil
 }
