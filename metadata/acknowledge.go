@@ -39,15 +39,15 @@ func Present(ctx context.Context, home *pgx.Conn, proxy string) error {
 }
 
 // CutOff ends all sessions on a server that a proxy's pools have, and those of the same roles that nobody says to be his: a client may have given the lock
-// back. It returns how many there were; those are to be gone before the proxy is.
-func CutOff(ctx context.Context, conn *pgx.Conn, proxy string) (n int64, err error) {
+// back. Sessions that began later than before, by the server's clock, are left. It returns how many there were; those are to be gone before the proxy is.
+func CutOff(ctx context.Context, conn *pgx.Conn, proxy string, before time.Time) (n int64, err error) {
 	err = conn.QueryRow(ctx, `WITH entered AS MATERIALIZED (SELECT pid, objid FROM pg_catalog.pg_locks
 			WHERE locktype = 'advisory' AND classid = $1::int8::oid AND objsubid = 2 AND granted AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())),
-		gone AS MATERIALIZED (SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
+		gone AS MATERIALIZED (SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_start <= $3
 			AND (EXISTS (SELECT FROM entered e WHERE e.pid = a.pid AND e.objid = $2::int8::oid)
 				OR a.usename <> current_user AND NOT EXISTS (SELECT FROM entered e WHERE e.pid = a.pid)
 					AND a.usename IN (SELECT b.usename FROM pg_catalog.pg_stat_activity b JOIN entered e USING (pid))))
-		SELECT count(*) FROM (SELECT pg_catalog.pg_terminate_backend(pid) FROM gone OFFSET 0) x`, int64(EnterClass), int64(uint32(Number(proxy)))).Scan(&n)
+		SELECT count(*) FROM (SELECT pg_catalog.pg_terminate_backend(pid) FROM gone OFFSET 0) x`, int64(EnterClass), int64(uint32(Number(proxy))), before).Scan(&n)
 	if err != nil {
 		return 0, asked("", "end the sessions of a proxy", err)
 	}

@@ -177,7 +177,7 @@ func advance(ctx context.Context, tx pgx.Tx, from MovePhase, m *Move) (bool, err
 		origin = &text
 	}
 	n, err := exec(ctx, tx, `UPDATE shardproxy.moves SET phase = $3, verified = $4, origin = $5::jsonb, copied = $6, purged = $7, held_ms = $8, said = $9, changed_at = clock_timestamp()
-		WHERE id = $1 AND phase = $2`, m.ID, string(from), string(m.Phase), m.Verified, origin, m.Copied, m.Purged, int32(m.HeldMs), m.Said)
+		WHERE id = $1 AND phase = $2 AND ($3 <> 'flipped' OR NOT abort)`, m.ID, string(from), string(m.Phase), m.Verified, origin, m.Copied, m.Purged, int32(m.HeldMs), m.Said)
 	return n == 1, err
 }
 

@@ -45,6 +45,9 @@ type spreadTx struct {
 	// isolation is the isolation level, "" while it is not known.
 	isolation string
 	began     time.Time
+	// owners are those when it began; hidden is what Context.HiddenSlots was at most.
+	owners *router.Owners
+	hidden int
 	// notified is set when it has sent notifications, on the shard notifier.
 	notified bool
 	notifier int
@@ -131,7 +134,7 @@ func (s *session) spreadEnds(c *query.Command) {
 	}
 	s.txMark.Store(0)
 	if s.spread = nil; c.Chain {
-		s.spread = &spreadTx{begin: m.begin, only: m.only, isolation: m.isolation, began: time.Now()}
+		s.spread = &spreadTx{begin: m.begin, only: m.only, isolation: m.isolation, began: time.Now(), owners: s.db.Owners(), hidden: s.db.Owners().HiddenSlots()}
 	}
 }
 

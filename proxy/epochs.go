@@ -126,7 +126,7 @@ func (s *session) mustHold() bool {
 		return false
 	}
 	oldest := s.epochs.oldest()
-	return oldest == 0 || oldest >= owners.Epoch()
+	return oldest == 0 || oldest >= owners.HeldSince()
 }
 
 // holdsBack reports whether a statement that was placed, with this error, waits for slots.
@@ -184,4 +184,32 @@ func (srv *Server) Kept(db *Database, now int64) (writes, statements int64) {
 		}
 	})
 	return writes, statements
+}
+
+// errMoved is what a transaction is told that sees the shards as they were before rows moved.
+var errMoved = wire.Errorf("40001", "rows of this statement have moved to another shard since the transaction began").
+	WithHint("Try the transaction again.")
+
+// ownedOtherwise reports whether the key of a statement was another shard's when the transaction began, which may see the shards
+// as they were then.
+func (s *session) ownedOtherwise(p *router.Plan, v *router.Values, shard int) bool {
+	m := s.spread
+	if m == nil || m.owners == nil || m.owners.Epoch() == s.db.Owners().Epoch() || m.isolation == readCommitted {
+		return false
+	}
+	before, err := p.Shard(m.owners, v)
+	return err == nil && before != shard
+}
+
+// sinceMoved looks at a request anew of which a key has moved since the transaction began: one that is READ COMMITTED sees
+// each shard as it is.
+func (s *session) sinceMoved(n *need) {
+	level, e := s.level()
+	switch {
+	case e != nil:
+		n.err = e
+	case level == readCommitted || level == "read uncommitted":
+		s.spread.owners = s.db.Owners()
+		*n, _ = s.scan()
+	}
 }

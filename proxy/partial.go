@@ -118,7 +118,7 @@ func (c *scattering) places() bool {
 		return false
 	}
 	for i := range c.way.Inputs {
-		of, err := c.shardsOf(c.way.Inputs[i].Plan, c.way.Inputs[i].Proof, c.s.db.Owners())
+		of, err := c.shardsOf(c.way.Inputs[i].Plan, c.way.Inputs[i].Proof, c.owners)
 		if err != nil || len(of) > 0 && len(c.present(of)) == 0 {
 			return false
 		}

@@ -76,6 +76,9 @@ func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err
 
 // wantsSplit reports whether the request may run on a replica at all.
 func (s *session) wantsSplit(n need, pol *DatabasePolicy) bool {
+	if s.places != nil && s.db.Owners().HiddenSlots() > 0 {
+		return false // a replica may be behind what its primary was given
+	}
 	if s.mode == ModeSession || s.tx != 'I' && (s.begun == nil || !n.readOnly) || n.opaque {
 		return false
 	}

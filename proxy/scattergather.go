@@ -200,9 +200,28 @@ func (c *scattering) lessExact(about []description) bool {
 	return false
 }
 
+// haveMoved reports whether an input that was read on the shard of its key alone may have been read there too late: the key has another owner by now.
+// Writes go to a new owner when all proxies know it, so that what was read before this one did is all there is.
+func (c *scattering) haveMoved(inputs []gathered) bool {
+	now := c.s.db.Owners()
+	if c.owners == nil || now == nil || now.Epoch() == c.owners.Epoch() {
+		return false
+	}
+	for i := range inputs {
+		p := inputs[i].input.Plan
+		if p.Where != router.Keyed || p.FansOut() {
+			continue
+		}
+		shards, err := c.shardsOf(p, inputs[i].input.Proof, now)
+		if err != nil || !slices.Equal(shards, inputs[i].shards) {
+			return true
+		}
+	}
+	return false
+}
+
 // prepareInputs makes the arrays for the rows.
 func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
-	owners := c.s.db.Owners()
 	c.budget = exec.NewBudget(c.s.db.Policy().GatherMax)
 	inputs := make([]gathered, len(about))
 	first, asText := 1, false
@@ -224,7 +243,7 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 		}
 		g.arrays = exec.NewArrays(columns, c.budget)
 		var err error
-		if g.shards, err = c.shardsOf(g.input.Plan, g.input.Proof, owners); err != nil {
+		if g.shards, err = c.shardsOf(g.input.Plan, g.input.Proof, c.owners); err != nil {
 			c.fail(wire.AsError(err), nil, -1)
 			return nil, false
 		}
@@ -296,7 +315,10 @@ func (c *scattering) read(inputs []gathered) bool {
 		c.endStreams(err)
 		return false
 	}
-	c.endStreams(nil)
+	if c.endStreams(nil); c.err == nil && c.haveMoved(inputs) {
+		c.fail(errMoved, nil, -1)
+		return false
+	}
 	c.held = c.budget.Used()
 	c.s.db.stats.gathered.Add(c.held)
 	c.s.db.stats.gatherHeld.Add(c.held)

@@ -135,6 +135,9 @@ func (s *session) placeOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 		if (p.FansOut() || p.Scatters()) && router.OnSeveral(err) {
 			err = errSplit
 		}
+		if err == nil && s.ownedOtherwise(p, v, shard) {
+			err = errMoved
+		}
 		return shard, err
 	}
 	rows, err := p.Rows(owners, v)
@@ -322,6 +325,13 @@ func (s *session) staysHere(kind byte) (verdict, error) {
 		if err := s.awaitSlots(&n); err != nil {
 			return goesOn, err
 		}
+	}
+	if n.err == errMoved && s.tx != 'E' {
+		if !s.owed.empty() {
+			s.forgetPlans()
+			return waits, nil
+		}
+		s.sinceMoved(&n)
 	}
 	size := frameSize(s.client.Buffered()) // see supply
 	if n.script {

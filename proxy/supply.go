@@ -356,6 +356,11 @@ func (s *session) planContext() router.Context {
 		}
 		ctx.Altered = s.catalogChanged
 		ctx.HiddenSlots = s.db.Owners().HiddenSlots()
+		if s.spread != nil {
+			// Snapshots of the transaction may have rows that are hidden, also when none is any more.
+			s.spread.hidden = max(s.spread.hidden, ctx.HiddenSlots)
+			ctx.HiddenSlots = s.spread.hidden
+		}
 	}
 	return ctx
 }

@@ -128,6 +128,7 @@ func (m *Mover) turn(ctx context.Context) (err error) {
 		if m.home, err = m.o.Shards[0].connect(ctx); err != nil {
 			return err
 		}
+		clear(m.away) // they may have lost the home shard as this one has
 	}
 	home, locked := m.home, false
 	defer func() {
@@ -198,6 +199,7 @@ type moving struct {
 	conns          map[string]*pgx.Conn // to the shards of the flip, made before it
 	now, next      *shardmap.Map        // while writes are held, and behind the flip
 	cluster        *metadata.Cluster
+	defined        string // what definitions gave when tables were looked at
 }
 
 // carryOut takes one move to its end.

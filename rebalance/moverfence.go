@@ -119,8 +119,14 @@ func (r *moving) setFence(ctx context.Context, conn *pgx.Conn, closed bool, end 
 		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+wait); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, "UPDATE shardproxy.fences SET closed = $2 WHERE move = $1", r.move.Name(), closed)
-		if err == nil && tag.RowsAffected() != 1 {
+		// What is so already is left as it is: the row is locked by all who write rows of the slots.
+		tag, err := tx.Exec(ctx, "UPDATE shardproxy.fences SET closed = $2 WHERE move = $1 AND closed <> $2", r.move.Name(), closed)
+		if err != nil || tag.RowsAffected() == 1 {
+			return err
+		}
+		var there bool
+		err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM shardproxy.fences WHERE move = $1)", r.move.Name()).Scan(&there)
+		if err == nil && !there {
 			err = errors.New("its row in shardproxy.fences is gone")
 		}
 		return err

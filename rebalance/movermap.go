@@ -96,11 +96,12 @@ func (r *moving) await(ctx context.Context, end time.Time, what string, far func
 		}
 		var late []string
 		for i := range all {
+			absent := r.m.absent(&all[i])
 			if far(&all[i]) {
 				continue
 			}
 			late = append(late, fmt.Sprintf("%s (%s)", all[i].Proxy, all[i].Host))
-			if r.m.absent(&all[i]) && end.IsZero() {
+			if absent && end.IsZero() {
 				if err := r.m.cutOff(ctx, r.home, all[i].Proxy); err != nil {
 					return err
 				}
@@ -136,8 +137,31 @@ func (r *moving) await(ctx context.Context, end time.Time, what string, far func
 // when it can.
 const absentFor = 5 * time.Second
 
+// silentFor is for how long a proxy may not have told anything, which it does every five seconds: its host is gone, or it is stopped.
+const silentFor = 20 * time.Second
+
+// cutAbsent cuts off who would be waited for in vain.
+func (m *Mover) cutAbsent(ctx context.Context, home *pgx.Conn) error {
+	all, err := metadata.Acknowledged(ctx, home)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if !m.absent(&all[i]) {
+			continue
+		}
+		if err := m.cutOff(ctx, home, all[i].Proxy); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // absent reports whether a proxy that is waited for has been away for long.
 func (m *Mover) absent(a *metadata.Acknowledgement) bool {
+	if a.Age > silentFor {
+		return true
+	}
 	if a.Present {
 		delete(m.away, a.Proxy)
 		return false
@@ -183,8 +207,12 @@ func (m *Mover) endSessions(ctx context.Context, s *MoverShard, proxy string) (a
 		return 0, err
 	}
 	defer moverClose(conn)
+	var now time.Time // those that come later must know the newest map
+	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
+		return 0, err
+	}
 	for {
-		n, err := metadata.CutOff(ctx, conn, proxy)
+		n, err := metadata.CutOff(ctx, conn, proxy, now)
 		if err != nil || n == 0 {
 			return all, err
 		}

@@ -38,6 +38,13 @@ func (r *moving) step(ctx context.Context, blockers []*Blocker) error {
 // planned looks for what is in the way.
 func (r *moving) planned(ctx context.Context, blockers []*Blocker) error {
 	report := &PreflightReport{Blockers: blockers}
+	if may, err := r.mayCutOff(ctx); err != nil {
+		return err
+	} else if !may {
+		blockers = append(blockers, &Blocker{Shard: r.m.o.Shards[0].Name, Reason: "the control user may not end sessions of others, as those of a proxy that is gone",
+			Hint: "GRANT pg_signal_backend TO it, on all shards"})
+		report.Blockers = blockers
+	}
 	if len(blockers) == 0 {
 		sides := make([]*PreflightSide, 2)
 		for i, s := range []*MoverShard{r.source, r.target} {
@@ -63,6 +70,12 @@ func (r *moving) planned(ctx context.Context, blockers []*Blocker) error {
 	return r.to(ctx, metadata.MoveHiding, "")
 }
 
+// mayCutOff reports whether the control user may end sessions.
+func (r *moving) mayCutOff(ctx context.Context) (may bool, err error) {
+	err = r.home.QueryRow(ctx, "SELECT rolsuper OR pg_has_role('pg_signal_backend', 'USAGE') FROM pg_roles WHERE rolname = current_user").Scan(&may)
+	return may, err
+}
+
 // hiding has everybody leave out what comes to the target.
 func (r *moving) hiding(ctx context.Context) error {
 	if err := r.hide(ctx, r.target, true); err != nil {
@@ -72,7 +85,7 @@ func (r *moving) hiding(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = r.await(ctx, time.Time{}, "statements that began before rows are hidden", func(a *metadata.Acknowledgement) bool { return a.Statements >= epoch && a.Writes >= epoch })
+	err = r.await(ctx, time.Time{}, "statements that began before rows are hidden", func(a *metadata.Acknowledgement) bool { return a.Statements >= epoch })
 	if err != nil {
 		return err
 	}
@@ -81,6 +94,9 @@ func (r *moving) hiding(ctx context.Context) error {
 
 // copying carries the rows over that are there.
 func (r *moving) copying(ctx context.Context) error {
+	if err := r.hide(ctx, r.target, true); err != nil { // a target that has failed over may have lost it
+		return err
+	}
 	var origin Origin
 	err := r.watched(ctx, func() { r.move.Copied = r.carry.Counts().CopiedRows }, func(ctx context.Context) error {
 		if err := r.carry.Clean(ctx); err != nil {
@@ -150,6 +166,43 @@ func (r *moving) takeOver(ctx context.Context, source *pgx.Conn) error {
 	}
 	defer r.disconnect()
 	return r.heldAgain(ctx, source, r.flip)
+}
+
+// sameTables makes sure that no table has come whose rows would not be carried over. What comes later changes what definitions
+// returns; while writes are held nobody can make any through a proxy.
+func (r *moving) sameTables(ctx context.Context, source *pgx.Conn) (err error) {
+	if r.defined, err = definitions(ctx, source); err != nil {
+		return err
+	}
+	c, err := catalog.LoadTables(ctx, source)
+	if err != nil {
+		return fmt.Errorf("shard %s: read the catalog: %w", r.source.Name, err)
+	}
+	tables, blockers := r.m.o.Tables(c, r.slots, r.total)
+	if len(blockers) > 0 {
+		return &CarryError{Cause: Redefined, Table: blockers[0].Table, Reason: "a definition has changed: " + blockers[0].Reason, Hint: blockers[0].Hint}
+	}
+	known := map[string]bool{}
+	for _, t := range r.tables {
+		known[t.String()] = true
+	}
+	for _, t := range tables {
+		if !known[t.String()] {
+			return &CarryError{Cause: Redefined, Table: t.String(), Reason: "the table was made while its slots move", Hint: "start the move again"}
+		}
+		delete(known, t.String())
+	}
+	for name := range known {
+		return &CarryError{Cause: Redefined, Table: name, Reason: "the table was dropped or renamed while its slots move", Hint: "start the move again"}
+	}
+	return nil
+}
+
+// definitions returns what changes whenever a table is made, dropped or altered.
+func definitions(ctx context.Context, conn *pgx.Conn) (is string, err error) {
+	err = conn.QueryRow(ctx, `SELECT count(*) || ' ' || coalesce(sum(hashint8extended(oid::int8, xmin::text::int8)), 0)
+		FROM pg_class WHERE relkind IN ('r', 'p') AND relpersistence <> 't'`).Scan(&is)
+	return is, err
 }
 
 // flipShards are those of the flip: the home shard, which decides, and both of the move.
@@ -224,6 +277,12 @@ func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(cont
 		if err := r.prepare(ctx); err != nil {
 			return err
 		}
+		if err := r.m.cutAbsent(ctx, r.home); err != nil {
+			return err
+		}
+		if err := r.sameTables(ctx, source); err != nil {
+			return err
+		}
 		err := r.hold(ctx, source, what)
 		if !errors.Is(err, errLate) {
 			return err
@@ -255,8 +314,8 @@ func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.C
 	defer func() {
 		lap("done")
 		r.m.o.Logger.Info("writes were held", append(took, "error", err)...)
-		if r.move.Phase.Flipped() || ctx.Err() != nil && r.home.IsClosed() {
-			return
+		if r.move.Phase.Flipped() || r.home.IsClosed() {
+			return // the next mover releases them
 		}
 		if released := r.release(ctx, source); err == nil || errors.Is(err, errLate) && released != nil {
 			err = released
@@ -291,13 +350,17 @@ func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.C
 	return what(ctx, source, end)
 }
 
-// release opens the fence and lets writes go on.
+// releaseLimit bounds what releases writes.
+const releaseLimit = 10 * time.Second
+
+// release opens the fence and lets writes go on. It does so too when the move does not go on; where the fence cannot be opened, who
+// comes to it is refused, and does not wait.
 func (r *moving) release(ctx context.Context, source *pgx.Conn) error {
-	if err := r.setFence(ctx, source, false, time.Time{}); err != nil {
-		return err
-	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
+	defer cancel()
+	opened := r.setFence(ctx, source, false, time.Time{})
 	_, err := r.held(ctx, false)
-	return err
+	return errors.Join(opened, err)
 }
 
 // verify compares the rows of both sides. Both are seen as they are while writes are held, and read when these go on.
@@ -338,9 +401,20 @@ func (r *moving) verify(ctx context.Context, source *pgx.Conn) error {
 	return r.to(ctx, r.move.Phase, "the rows of both shards are equal")
 }
 
+// flipLimit is for how long the flip may go beyond the limit of the hold, until its decision.
+const flipLimit = 2 * time.Second
+
 // flip has the target own the slots. It is the point of no return.
 func (r *moving) flip(ctx context.Context, source *pgx.Conn, end time.Time) error {
 	if err := r.carry.Check(ctx, source); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithDeadline(ctx, end.Add(flipLimit))
+	defer cancel()
+	if now, err := definitions(ctx, source); err != nil || now != r.defined {
+		if err == nil {
+			err = fmt.Errorf("waits for tables that are being made or changed: %w", errLate)
+		}
 		return err
 	}
 	parts, err := r.flipParts(ctx)
@@ -392,7 +466,9 @@ func (r *moving) flipParts(ctx context.Context) (parts []FlipPart, err error) {
 			err = metadata.FlipIn(ctx, tx, r.cluster, r.now, r.next, r.move)
 		}
 		if err == nil && s.Name == r.source.Name {
-			_, err = conn.Exec(ctx, r.hideSQL(true))
+			if _, err = conn.Exec(ctx, r.hideSQL(true)); err == nil {
+				err = r.stillClosed(ctx, conn)
+			}
 		}
 		if err == nil && s.Name == r.target.Name {
 			_, err = conn.Exec(ctx, r.hideSQL(false))
@@ -404,8 +480,25 @@ func (r *moving) flipParts(ctx context.Context) (parts []FlipPart, err error) {
 	return parts, nil
 }
 
+// stillClosed makes sure that nobody else has opened the fence: another mover may believe that it is alone.
+func (r *moving) stillClosed(ctx context.Context, source *pgx.Conn) error {
+	var closed bool
+	err := source.QueryRow(ctx, "SELECT closed FROM shardproxy.fences WHERE move = $1 FOR UPDATE", r.move.Name()).Scan(&closed)
+	if err == nil && !closed {
+		err = errOvertaken
+	}
+	return err
+}
+
 // releasing lets writes go to the target once all proxies know that it owns the slots.
 func (r *moving) releasing(ctx context.Context) error {
+	// Parts of the flip may be in doubt, which is waited for, or lost with a server that has failed over.
+	if err := r.hide(ctx, r.source, true); err != nil {
+		return err
+	}
+	if err := r.hide(ctx, r.target, false); err != nil {
+		return err
+	}
 	now, _, err := metadata.Load(ctx, r.home)
 	if err != nil {
 		return err

@@ -366,7 +366,7 @@ func (g *gatherer) guardTarget(b *block, target *node) *Refusal {
 
 // guardAll guards the texts of a Scatter that run on several shards.
 func (g *gatherer) guardAll(s *Scatter) *Refusal {
-	if s.Merge != nil {
+	if s.Merge != nil && (s.Merge.Plan == nil || s.Merge.Plan.Where != Keyed || s.Merge.Plan.fansOut) {
 		before, refusal := g.guard(s.Merge.Before)
 		if refusal != nil {
 			return refusal
@@ -374,6 +374,9 @@ func (g *gatherer) guardAll(s *Scatter) *Refusal {
 		s.Merge.Before = before
 	}
 	for i := range s.Inputs {
+		if p := s.Inputs[i].Plan; p.Where == Keyed && !p.fansOut {
+			continue // it is on the shard of its key: who reads it looks whether that has changed
+		}
 		text, refusal := g.guard(s.Inputs[i].Text)
 		if refusal != nil {
 			return refusal

@@ -29,6 +29,7 @@ type Owners struct {
 	slots  *shardmap.Map
 	index  []int // of the map's shards in the configuration
 	shards []string
+	since  int64 // the epoch since which any slot is held
 }
 
 // NewOwners returns the owners by a slot map; shards are those of the configuration,
@@ -52,6 +53,16 @@ func (o *Owners) Epoch() int64 {
 	}
 	return o.slots.Epoch()
 }
+
+// After notes what the owners were before these, nil for none known. It must be called before anybody else has them.
+func (o *Owners) After(before *Owners) {
+	if o.since = o.Epoch(); before.Holding() {
+		o.since = before.since
+	}
+}
+
+// HeldSince is the epoch since which slots have been held; it means nothing unless Holding.
+func (o *Owners) HeldSince() int64 { return o.since }
 
 // Holding reports whether any slot is held.
 func (o *Owners) Holding() bool { return o != nil && o.slots.Holding() }

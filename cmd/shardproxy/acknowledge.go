@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,8 @@ const (
 type acknowledger struct {
 	c    *cluster
 	poke chan struct{}
+
+	mu   sync.Mutex
 	conn *pgx.Conn
 	told metadata.Acknowledgement
 }
@@ -36,8 +39,28 @@ func newAcknowledger(c *cluster) *acknowledger {
 	return a
 }
 
-// tell stores what is given. The connection is kept for the next time.
-func (a *acknowledger) tell(ctx context.Context, what metadata.Acknowledgement) error {
+// first tells that there is this proxy, which knows no map yet.
+func (a *acknowledger) first(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tellLocked(ctx, a.told)
+}
+
+// confirm tells what holds now, whether that is new or not, and returns the home shard's epoch.
+func (a *acknowledger) confirm(ctx context.Context) (epoch int64, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.tellLocked(ctx, a.nowLocked()); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	err = a.conn.QueryRow(ctx, "SELECT epoch FROM shardproxy.epoch").Scan(&epoch)
+	return epoch, err
+}
+
+// tellLocked stores what is given. The connection is kept for the next time.
+func (a *acknowledger) tellLocked(ctx context.Context, what metadata.Acknowledgement) error {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
 	if a.conn == nil || a.conn.IsClosed() {
@@ -47,20 +70,20 @@ func (a *acknowledger) tell(ctx context.Context, what metadata.Acknowledgement) 
 		}
 		a.conn = conn
 		if err := metadata.Present(ctx, conn, what.Proxy); err != nil {
-			a.drop()
+			a.dropLocked()
 			return err
 		}
 	}
 	err := metadata.Acknowledge(ctx, a.conn, what)
 	if err != nil {
-		a.drop()
+		a.dropLocked()
 		return err
 	}
 	a.told = what
 	return nil
 }
 
-func (a *acknowledger) drop() {
+func (a *acknowledger) dropLocked() {
 	if a.conn == nil {
 		return
 	}
@@ -72,7 +95,6 @@ func (a *acknowledger) drop() {
 
 // run tells what changes until ctx ends; then the proxy serves the cluster no more.
 func (a *acknowledger) run(ctx context.Context) {
-	defer a.drop()
 	defer a.leave()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -83,10 +105,17 @@ func (a *acknowledger) run(ctx context.Context) {
 		case <-a.poke:
 		case <-timer.C:
 		}
-		now := a.now()
+		a.mu.Lock()
+		now := a.nowLocked()
 		wait := time.Until(beat.Add(ackBeat))
-		if a.conn == nil || a.conn.IsClosed() || now != a.told || wait <= 0 {
-			if err := a.tell(ctx, now); err != nil {
+		due := a.conn == nil || a.conn.IsClosed() || now != a.told || wait <= 0
+		var err error
+		if due {
+			err = a.tellLocked(ctx, now)
+		}
+		a.mu.Unlock()
+		if due {
+			if err != nil {
 				a.c.log.Warn("the home shard was not told by which slot map this proxy works", "epoch", now.Epoch, "error", err)
 				timer.Reset(ackRetry)
 				continue
@@ -100,8 +129,8 @@ func (a *acknowledger) run(ctx context.Context) {
 	}
 }
 
-// now is what is to be told.
-func (a *acknowledger) now() metadata.Acknowledgement {
+// nowLocked is what is to be told.
+func (a *acknowledger) nowLocked() metadata.Acknowledgement {
 	is := a.told
 	is.Epoch = a.c.owners().Epoch()
 	is.Writes, is.Statements = is.Epoch, is.Epoch
@@ -111,6 +140,9 @@ func (a *acknowledger) now() metadata.Acknowledgement {
 
 // leave takes the proxy away from those that are waited for: no session is left.
 func (a *acknowledger) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer a.dropLocked()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	conn := a.conn

@@ -126,10 +126,13 @@ func (c *cluster) check(ctx context.Context) (*metadata.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	// Before the map is read: who moves slots waits for this proxy from now on.
-	untold := c.acks.tell(ctx, c.acks.told)
+	untold := c.acks.first(ctx)
 	st, err := metadata.Check(ctx, clusterOptions(&c.db.conf, func(i int) metadata.Connect {
 		return func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[i].connect(ctx) }
 	}))
+	if err != nil && !errors.Is(err, metadata.ErrUnreachable) {
+		c.acks.leave() // nothing is served
+	}
 	if err == nil && untold != nil {
 		return nil, &metadata.Problem{Shard: c.db.conf.Shards[0].Name, Kind: metadata.ErrUnreachable, Cause: untold,
 			Reason: "cannot tell that this proxy serves the cluster: " + untold.Error(), Hint: "see that the home shard's primary is up"}
@@ -216,6 +219,14 @@ func (c *cluster) entered(ctx context.Context, answer string) error {
 	if err != nil {
 		return fmt.Errorf("the shard knows no epoch of the slot map: %w", err)
 	}
+	if err := c.knows(ctx, epoch); err != nil {
+		return err
+	}
+	return c.confirmed(ctx)
+}
+
+// knows waits until this proxy knows the map of an epoch.
+func (c *cluster) knows(ctx context.Context, epoch int64) error {
 	for end := time.Now().Add(enterWait); c.owners() != nil && c.owners().Epoch() < epoch; {
 		if time.Now().After(end) {
 			return fmt.Errorf("the shard knows epoch %d of the slot map, this proxy %d only", epoch, c.owners().Epoch())
@@ -227,6 +238,19 @@ func (c *cluster) entered(ctx context.Context, answer string) error {
 		}
 	}
 	return nil
+}
+
+// confirmed returns when this proxy is known to the home shard, and has the map that the home shard has now. While slots move
+// no session is used before: a proxy that was cut off, for it was not heard of, is waited for again from then on.
+func (c *cluster) confirmed(ctx context.Context) error {
+	if c.owners().HiddenSlots() == 0 {
+		return nil
+	}
+	epoch, err := c.acks.confirm(ctx)
+	if err != nil {
+		return fmt.Errorf("slots move, and the home shard cannot be asked whether this proxy may use another session: %w", err)
+	}
+	return c.knows(ctx, epoch)
 }
 
 // Enter implements proxy.Fence.
@@ -302,6 +326,9 @@ func (c *cluster) adopt(m *shardmap.Map) {
 	o, ok := router.NewOwners(m, names)
 	if !ok {
 		c.log.Error("the new slot map has a shard that the configuration lacks: keyed statements are refused", "epoch", m.Epoch())
+	}
+	if o != nil {
+		o.After(c.current.Load())
 	}
 	c.current.Store(o)
 	if o.Holding() {

@@ -52,8 +52,8 @@ func demoCommand() *cobra.Command {
 
 // demo is servers and a proxy that end together.
 type demo struct {
-	listen, admin string
-	out           io.Writer
+	listen, admin, config string
+	out                   io.Writer
 
 	dirs   []string // of the shards; the proxy's files are in the first
 	shards []*pgcluster.Cluster
@@ -285,8 +285,8 @@ databases:
       spent_since: {argument: 1, table: orders}
       place_order: {argument: 1, table: orders}
 `, d.listen, d.admin, password, shards.String())
-	path := filepath.Join(d.dirs[0], "shardproxy.yaml")
-	return path, os.WriteFile(path, []byte(text), 0o600)
+	d.config = filepath.Join(d.dirs[0], "shardproxy.yaml")
+	return d.config, os.WriteFile(d.config, []byte(text), 0o600)
 }
 
 // greet says how to go on.
@@ -303,11 +303,12 @@ ready after %.1f s: %d orders on %d shards behind the proxy
   query    SELECT status, count(*) FROM orders WHERE customer_id = 42 GROUP BY status ORDER BY status;
   both     SELECT p.name, sum(i.quantity) FROM order_items i JOIN products p ON p.id = i.product_id GROUP BY 1 ORDER BY 2 DESC LIMIT 3;
   route    EXPLAIN (ROUTE) SELECT * FROM orders JOIN order_items USING (customer_id) WHERE customer_id = 42;
+  move     shardproxy rebalance start -c %s --move-tenant orders.customer_id=42 --to s1; shardproxy rebalance watch -c %s
   console  PGPASSWORD=%s psql -h %s -p %s -U app shardproxy -c 'SHOW NODES'
   admin    http://%s/
   log      %s
 
-`, time.Since(begun).Seconds(), d.orders, len(d.shards), d.dsn(), demoPassword, host, port, demoPassword, host, port, d.admin, log)
+`, time.Since(begun).Seconds(), d.orders, len(d.shards), d.dsn(), demoPassword, host, port, d.config, d.config, demoPassword, host, port, d.admin, log)
 	d.nodes()
 	fmt.Fprint(d.out, "\nCtrl-C ends everything.\n")
 	return nil

@@ -117,8 +117,7 @@ func (s *strays) put() {
 }
 
 // hide has every shard hide the slots that it does not own, and tells the program.
-func (b *both) hide() {
-	t := b.t
+func (b *both) hide(t *testing.T) {
 	t.Helper()
 	var home *pgx.Conn
 	for i, dsn := range b.control {
@@ -140,6 +139,7 @@ func (b *both) hide() {
 		}
 		must(t, c, "UPDATE shardproxy.hidden SET slots = '"+bits.String()+"'::bit varying")
 	}
+	nobodyMoves(t, home)
 	m, _, err := metadata.Load(within(t, 10*time.Second), home)
 	if err == nil {
 		err = metadata.Change(within(t, 10*time.Second), home, m.Epoch(), m.Guard(m.Epoch()+1, true))
@@ -165,7 +165,7 @@ func (b *both) hide() {
 func TestDiffHidden(t *testing.T) {
 	t.Parallel()
 	b := startBoth(t)
-	b.hide()
+	b.hide(t)
 	every := 4
 	if os.Getenv("SHARDPROXY_TEST_SEQUENCES") != "" || rewriteHidden() {
 		every = 1

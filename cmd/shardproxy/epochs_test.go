@@ -24,6 +24,7 @@ type epochStage struct {
 func startEpochs(t *testing.T, more ...string) *epochStage {
 	s := &epochStage{shardedProgram: startShards(t, 2, more...)}
 	s.home = pgtest.Connect(t, s.shards[0].Primary().DSN("app", "postgres"))
+	nobodyMoves(t, s.home)
 	for m, k := s.load(t), 1; len(s.keys) < 2; k++ {
 		if m.Owner(slotOfKey(m, k)) == fmt.Sprintf("s%d", len(s.keys)) {
 			s.keys = append(s.keys, k)
@@ -34,6 +35,18 @@ func startEpochs(t *testing.T, more ...string) *epochStage {
 		must(t, c, "INSERT INTO customers VALUES ($1, 'first')", k)
 	}
 	return s
+}
+
+// nobodyMoves keeps the proxies from carrying moves out, and from ending what only moves begin.
+func nobodyMoves(t *testing.T, home *pgx.Conn) {
+	t.Helper()
+	eventually(t, "the lock of who moves slots", func() bool {
+		taken, err := metadata.TryMover(within(t, 10*time.Second), home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return taken
+	})
 }
 
 // other returns another key of a shard, in another slot.

