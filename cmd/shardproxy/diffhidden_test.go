@@ -161,12 +161,12 @@ func (b *both) hide(t *testing.T) {
 }
 
 // TestDiffHidden runs the corpus, and generated statements, over shards that hide rows. The file keeps what is refused then, and only
-// then. With SHARDPROXY_TEST_SEQUENCES all of the corpus is run, and else one line in four.
+// then. With SHARDPROXY_TEST_SEQUENCES all of the corpus is run, and else one line in eight.
 func TestDiffHidden(t *testing.T) {
 	t.Parallel()
 	b := startBoth(t)
 	b.hide(t)
-	every := 4
+	every := 8
 	if os.Getenv("SHARDPROXY_TEST_SEQUENCES") != "" || rewriteHidden() {
 		every = 1
 	}
