@@ -188,7 +188,11 @@ func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 		return &exitError{code: exitBlocked}
 	}
 	if err == nil && start {
-		err = p.start(ctx, links.all[0].conn, cmd.OutOrStdout())
+		out := cmd.OutOrStdout()
+		if f.json {
+			out = io.Discard // the plan is one object
+		}
+		err = p.start(ctx, links.all[0].conn, out)
 	}
 	return err
 }
