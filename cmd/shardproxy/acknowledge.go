@@ -138,6 +138,16 @@ func (a *acknowledger) nowLocked() metadata.Acknowledgement {
 	return is
 }
 
+// end takes leave where that has not been done: a proxy that never knew a map has told that it is there.
+func (a *acknowledger) end() {
+	a.mu.Lock()
+	told := a.conn != nil
+	a.mu.Unlock()
+	if told {
+		a.leave()
+	}
+}
+
 // leave takes the proxy away from those that are waited for: no session is left.
 func (a *acknowledger) leave() {
 	a.mu.Lock()

@@ -376,6 +376,7 @@ func (c *cluster) close() {
 		c.stop()
 	}
 	c.tasks.Wait()
+	c.acks.end()
 	c.draws.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
