@@ -259,7 +259,8 @@ func TestHeldSlots(t *testing.T) {
 			t.Error(got, "rows were written behind the hold")
 		}
 		// In vain.
-		s.change(t, false, slot)
+		e = s.change(t, false, slot)
+		s.acknowledged(t, "held in vain", e, e, e)
 		c := s.connect()
 		begin := time.Now()
 		fails(t, c, fmt.Sprintf("UPDATE customers SET name = 'late' WHERE id = %d", k), "57P03")
