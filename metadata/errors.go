@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardproxy/shardmap"
+	"shardproxy/wire"
 )
 
 // Kinds of problems, for errors.Is.
@@ -165,6 +166,15 @@ func sqlstate(err error) string {
 		return pgErr.Code
 	}
 	return ""
+}
+
+// Said returns what a server says is wrong as a *wire.Error, and every other error as it is: then the connection is lost.
+func Said(err error) error {
+	var said *pgconn.PgError
+	if !errors.As(err, &said) {
+		return err
+	}
+	return &wire.Error{Severity: said.SeverityUnlocalized, Code: said.Code, Message: said.Message, Detail: said.Detail, Hint: said.Hint, Where: said.Where}
 }
 
 // asked makes a Problem of an error that a server or the way to it gave while

@@ -105,7 +105,7 @@ func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) e
 		if err := lockEpoch(ctx, tx); err != nil {
 			return err
 		}
-		current, c, err := loadIn(ctx, tx, Version)
+		current, _, err := loadIn(ctx, tx, Version)
 		if err != nil {
 			return err
 		}
@@ -133,8 +133,7 @@ func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) e
 				return err
 			}
 		}
-		_, err = exec(ctx, tx, "SELECT pg_notify($1, $2)", Channel, c.ID+" moves")
-		return err
+		return nil
 	})
 	if err != nil {
 		return asked("", "store the moves", err)
@@ -190,11 +189,7 @@ func Flipped(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
 		}
 		rows[s].Shard = m.Target
 	}
-	next, err := shardmap.NewMap(now.Epoch()+1, now.Slots(), now.Shards(), rows)
-	if err != nil {
-		return nil, err
-	}
-	return next.Guard(next.Epoch(), now.Guarded()), nil
+	return now.Next(rows)
 }
 
 // FlipIn stores within an open transaction on the home shard that the target of a move owns its slots: next, by Flipped of the map now, which must be the

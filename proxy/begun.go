@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"time"
-
 	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/twopc"
@@ -248,8 +246,8 @@ func (s *session) enlist() {
 	s.lease.SetOutput(wire.AppendQuery(s.lease.Output(), s.begun.text+marks(s.begun.mark)+s.begun.then))
 	s.lease.Unnamed = 0
 	s.owed.push(expect{kind: expectQuery, mode: swallow, purpose: forBegin})
-	s.spread = &spreadTx{begin: s.begun.text, mark: s.begun.mark, isolation: s.begun.isolation, began: time.Now(),
-		owners: s.db.Owners(), hidden: s.db.Owners().HiddenSlots()}
+	s.spread = s.newSpread(s.begun.text, s.begun.isolation)
+	s.spread.mark = s.begun.mark
 	s.txMark.Store(uint32(s.begun.mark))
 	switch {
 	case s.replica:

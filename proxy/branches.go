@@ -97,6 +97,12 @@ type CommitPart struct {
 	}
 }
 
+// newSpread is a transaction that begins now.
+func (s *session) newSpread(begin, isolation string) *spreadTx {
+	owners := s.db.Owners()
+	return &spreadTx{begin: begin, isolation: isolation, began: time.Now(), owners: owners, hidden: owners.HiddenSlots()}
+}
+
 // notesSpread notes what a statement does to a transaction that may spread.
 func (s *session) notesSpread(p *router.Plan) {
 	m := s.spread
@@ -134,7 +140,8 @@ func (s *session) spreadEnds(c *query.Command) {
 	}
 	s.txMark.Store(0)
 	if s.spread = nil; c.Chain {
-		s.spread = &spreadTx{begin: m.begin, only: m.only, isolation: m.isolation, began: time.Now(), owners: s.db.Owners(), hidden: s.db.Owners().HiddenSlots()}
+		s.spread = s.newSpread(m.begin, m.isolation)
+		s.spread.only = m.only
 	}
 }
 

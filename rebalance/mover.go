@@ -66,7 +66,6 @@ const (
 // ended. It is made by NewMover and run by one goroutine.
 type Mover struct {
 	o    MoverOptions
-	poke chan struct{}
 	home *pgx.Conn            // nil, or what moves are looked for with
 	away map[string]time.Time // since when proxies that are waited for have been seen not to be there
 }
@@ -82,15 +81,7 @@ func NewMover(o MoverOptions) *Mover {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &Mover{o: o, poke: make(chan struct{}, 1), away: map[string]time.Time{}}
-}
-
-// Poke has the Mover look for moves now. It may be called by any goroutine.
-func (m *Mover) Poke() {
-	select {
-	case m.poke <- struct{}{}:
-	default:
-	}
+	return &Mover{o: o, away: map[string]time.Time{}}
 }
 
 // errOvertaken says that somebody else has advanced the move.
@@ -115,7 +106,6 @@ func (m *Mover) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-m.poke:
 		case <-time.After(moverIdle):
 		}
 	}
@@ -164,7 +154,7 @@ func (m *Mover) turn(ctx context.Context) (err error) {
 // leave closes the connection, and gives up the lock.
 func (m *Mover) leave() {
 	if m.home != nil {
-		moverClose(m.home)
+		carryClose(m.home.PgConn())
 		m.home = nil
 	}
 }
@@ -179,12 +169,6 @@ func moverSession(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-func moverClose(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx) // there is nobody left to tell
-}
-
 // moving is one move that is being carried out.
 type moving struct {
 	m              *Mover
@@ -197,7 +181,7 @@ type moving struct {
 	carry          *Carry
 	flipped        time.Time            // when the hold of the flip began
 	conns          map[string]*pgx.Conn // to the shards of the flip, made before it
-	now, next      *shardmap.Map        // while writes are held, and behind the flip
+	now            *shardmap.Map        // while writes are held
 	cluster        *metadata.Cluster
 	defined        string // what definitions gave when tables were looked at
 }
@@ -258,23 +242,23 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 
 // look finds out what moves.
 func (r *moving) look(ctx context.Context) ([]*Blocker, error) {
-	now, _, err := metadata.Load(ctx, r.home)
+	now, c, err := metadata.Load(ctx, r.home)
 	if err != nil {
 		return nil, err
 	}
-	r.total = now.Slots()
+	r.cluster, r.total = c, now.Slots()
 	r.slots = NewSet(r.move.Slots, r.total)
 	conn, err := r.source.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer moverClose(conn)
-	c, err := catalog.LoadTables(ctx, conn)
+	defer carryClose(conn.PgConn())
+	tables, err := r.source.catalog(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("shard %s: read the catalog: %w", r.source.Name, err)
+		return nil, err
 	}
 	var blockers []*Blocker
-	r.tables, blockers = r.m.o.Tables(c, r.slots, r.total)
+	r.tables, blockers = r.m.o.Tables(tables, r.slots, r.total)
 	r.carry = NewCarry(CarryOptions{
 		Move: r.move.Name(), Tables: r.tables, Slots: r.slots, Source: r.source.Connect, Target: r.target.Connect, Replication: r.source.Replication,
 		Throttle: r.m.o.Throttle,
@@ -287,13 +271,22 @@ func (s *MoverShard) connect(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := s.Connect(ctx)
 	if err == nil {
 		if err = moverSession(ctx, conn); err != nil {
-			moverClose(conn)
+			carryClose(conn.PgConn())
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("shard %s: %w", s.Name, err)
 	}
 	return conn, nil
+}
+
+// catalog reads what the shard has, over a connection to it.
+func (s *MoverShard) catalog(ctx context.Context, conn *pgx.Conn) (*catalog.Catalog, error) {
+	c, err := catalog.LoadTables(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("shard %s: read the catalog: %w", s.Name, err)
+	}
+	return c, nil
 }
 
 // to stores another phase, and what is said of it.
@@ -375,7 +368,7 @@ func (r *moving) bits() string {
 	return string(bits)
 }
 
-// hide sets or clears the bits of the slots on a shard. The SQL is idempotent.
+// hideSQL sets or clears the bits of the slots on a shard; that it has been done before makes no difference.
 func (r *moving) hideSQL(on bool) string {
 	op := "slots | '" + r.bits() + "'::bit varying"
 	if !on {
@@ -386,17 +379,12 @@ func (r *moving) hideSQL(on bool) string {
 
 // hide sets or clears the bits of the slots on a shard.
 func (r *moving) hide(ctx context.Context, s *MoverShard, on bool) error {
-	return r.run(ctx, s, r.hideSQL(on))
-}
-
-// run runs statements on a shard, by a connection of their own.
-func (r *moving) run(ctx context.Context, s *MoverShard, sql string) error {
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer moverClose(conn)
-	if _, err := conn.Exec(ctx, sql); err != nil {
+	defer carryClose(conn.PgConn())
+	if _, err := conn.Exec(ctx, r.hideSQL(on)); err != nil {
 		return fmt.Errorf("shard %s: %w", s.Name, err)
 	}
 	return nil

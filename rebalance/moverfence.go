@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // The fence is a trigger on each table of the source, which fires for rows of the move's slots and takes a share lock on the
@@ -25,7 +24,7 @@ func (r *moving) fence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer moverClose(conn)
+	defer carryClose(conn.PgConn())
 	if _, err := conn.Exec(ctx, "INSERT INTO shardproxy.fences (move) VALUES ($1) ON CONFLICT DO NOTHING", r.move.Name()); err != nil {
 		return fmt.Errorf("shard %s: %w", r.source.Name, err)
 	}
@@ -63,12 +62,11 @@ func (r *moving) shortly(ctx context.Context, conn *pgx.Conn, try func(pgx.Tx) e
 			}
 			return try(tx)
 		})
-		var said *pgconn.PgError
-		if !errors.As(err, &said) || said.Code != "55P03" && said.Code != "40P01" {
+		if !carryCode(err, "55P03") && !carryCode(err, "40P01") {
 			return err
 		}
 		if n == 10 {
-			r.say(ctx, "waits for locks of tables on shard "+r.source.Name+" that others hold: "+said.Message)
+			r.say(ctx, "waits for locks of tables on shard "+r.source.Name+" that others hold: "+err.Error())
 		}
 		if err := carrySleep(ctx, 200*time.Millisecond); err != nil {
 			return err
@@ -85,7 +83,7 @@ func (r *moving) unfence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer moverClose(conn)
+	defer carryClose(conn.PgConn())
 	rows, err := conn.Query(ctx, "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgname = ANY ($1) AND NOT tgisinternal",
 		[]string{r.fenceTrigger("i"), r.fenceTrigger("u"), r.fenceTrigger("d")})
 	if err != nil {
@@ -111,28 +109,18 @@ func (r *moving) unfence(ctx context.Context) error {
 
 // setFence closes or opens the fence. It waits for those who have written rows of the slots, until the end when there is one: the error is errLate.
 func (r *moving) setFence(ctx context.Context, conn *pgx.Conn, closed bool, end time.Time) error {
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		wait := "0"
-		if !end.IsZero() {
-			wait = fmt.Sprint(max(time.Until(end).Milliseconds(), 1))
-		}
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+wait); err != nil {
-			return err
-		}
-		// What is so already is left as it is: the row is locked by all who write rows of the slots.
-		tag, err := tx.Exec(ctx, "UPDATE shardproxy.fences SET closed = $2 WHERE move = $1 AND closed <> $2", r.move.Name(), closed)
-		if err != nil || tag.RowsAffected() == 1 {
-			return err
-		}
-		var there bool
-		err = tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM shardproxy.fences WHERE move = $1)", r.move.Name()).Scan(&there)
-		if err == nil && !there {
-			err = errors.New("its row in shardproxy.fences is gone")
-		}
-		return err
-	})
-	var said *pgconn.PgError
-	if errors.As(err, &said) && said.Code == "55P03" {
+	wait := int64(0)
+	if !end.IsZero() {
+		wait = max(time.Until(end).Milliseconds(), 1)
+	}
+	// What is so already is left as it is: the row is locked by all who write rows of the slots.
+	name := "'" + r.move.Name() + "'"
+	results, err := conn.PgConn().Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d; UPDATE shardproxy.fences SET closed = %v WHERE move = %s AND closed <> %v; "+
+		"SELECT FROM shardproxy.fences WHERE move = %s", wait, closed, name, closed, name)).ReadAll()
+	if err == nil && len(results[len(results)-1].Rows) == 0 {
+		err = errors.New("its row in shardproxy.fences is gone")
+	}
+	if carryCode(err, "55P03") {
 		return fmt.Errorf("waits for transactions on shard %s that have written rows of the slots%s: %w", r.source.Name, r.writers(ctx), errLate)
 	}
 	if err != nil {
@@ -147,7 +135,7 @@ func (r *moving) writers(ctx context.Context) string {
 	if err != nil {
 		return ""
 	}
-	defer moverClose(conn)
+	defer carryClose(conn.PgConn())
 	rows, err := conn.Query(ctx, `SELECT 'process ' || pid || ' (' || state || ', since ' || xact_start || ')' FROM pg_stat_activity
 		WHERE datname = current_database() AND backend_xid IS NOT NULL AND xact_start < clock_timestamp() - interval '200 ms' AND pid <> pg_backend_pid()
 		UNION ALL SELECT 'prepared transaction ' || gid FROM pg_prepared_xacts WHERE database = current_database() LIMIT 5`)

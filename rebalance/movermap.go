@@ -14,29 +14,29 @@ import (
 	"shardproxy/shardmap"
 )
 
-// change stores a slot map that differs from the stored one as alter says, and returns its epoch; the stored one's when nothing differs.
-func (m *Mover) change(ctx context.Context, home *pgx.Conn, alter func(now *shardmap.Map) (*shardmap.Map, error)) (int64, error) {
+// change stores a slot map that differs from the stored one as alter says, and returns it; the stored one when nothing differs.
+func (m *Mover) change(ctx context.Context, home *pgx.Conn, alter func(now *shardmap.Map) (*shardmap.Map, error)) (*shardmap.Map, error) {
 	for {
 		now, _, err := metadata.Load(ctx, home)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		next, err := alter(now)
 		if err != nil || next == nil {
-			return now.Epoch(), err
+			return now, err
 		}
 		err = metadata.Change(ctx, home, now.Epoch(), next)
 		if err == nil {
-			return next.Epoch(), nil
+			return next, nil
 		}
 		if !errors.Is(err, metadata.ErrConflict) {
-			return 0, err
+			return nil, err
 		}
 	}
 }
 
-// guard has statements over several shards leave hidden rows out from the returned epoch on.
-func (m *Mover) guard(ctx context.Context, home *pgx.Conn, on bool) (int64, error) {
+// guard has statements over several shards leave hidden rows out, or not any more, from the returned map on.
+func (m *Mover) guard(ctx context.Context, home *pgx.Conn, on bool) (*shardmap.Map, error) {
 	return m.change(ctx, home, func(now *shardmap.Map) (*shardmap.Map, error) {
 		if now.Guarded() == on {
 			return nil, nil
@@ -52,7 +52,7 @@ func (m *Mover) guarded(ctx context.Context, home *pgx.Conn) (bool, error) {
 
 // unguard lets statements over several shards be as they were: no move is left.
 func (m *Mover) unguard(ctx context.Context, home *pgx.Conn) error {
-	epoch, err := m.guard(ctx, home, false)
+	now, err := m.guard(ctx, home, false)
 	if err != nil {
 		return err
 	}
@@ -60,11 +60,11 @@ func (m *Mover) unguard(ctx context.Context, home *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	return metadata.SpreadEpoch(ctx, c, m.shards(), epoch)
+	return metadata.SpreadEpoch(ctx, c, m.shards(), now.Epoch())
 }
 
-// held has writes of the move's slots wait, or not any more, from the returned epoch on.
-func (r *moving) held(ctx context.Context, on bool) (int64, error) {
+// held has writes of the move's slots wait, or not any more, from the returned map on.
+func (r *moving) held(ctx context.Context, on bool) (*shardmap.Map, error) {
 	return r.m.change(ctx, r.home, func(now *shardmap.Map) (*shardmap.Map, error) {
 		rows, differs := now.Rows(), false
 		for _, s := range r.slots.Slots() {
@@ -74,11 +74,7 @@ func (r *moving) held(ctx context.Context, on bool) (int64, error) {
 		if !differs {
 			return nil, nil
 		}
-		next, err := shardmap.NewMap(now.Epoch()+1, now.Slots(), now.Shards(), rows)
-		if err != nil {
-			return nil, err
-		}
-		return next.Guard(next.Epoch(), now.Guarded()), nil
+		return now.Next(rows)
 	})
 }
 
@@ -206,7 +202,7 @@ func (m *Mover) endSessions(ctx context.Context, s *MoverShard, proxy string) (a
 	if err != nil {
 		return 0, err
 	}
-	defer moverClose(conn)
+	defer carryClose(conn.PgConn())
 	var now time.Time // those that come later must know the newest map
 	if err := conn.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
 		return 0, err

@@ -244,7 +244,7 @@ func (r *purgeRun) purge(ctx context.Context, t *Table, deleted *atomic.Int64) e
 			pause = purgePauseFirst
 			continue
 		}
-		if err := purgeSleep(ctx, pause); err != nil {
+		if err := carrySleep(ctx, pause); err != nil {
 			return err
 		}
 		pause = min(2*pause, purgePauseMost)
@@ -287,7 +287,7 @@ func (r *purgeRun) pass(ctx context.Context, t *Table, deleted *atomic.Int64) er
 		if rate := r.rate.Load(); rate > 0 {
 			wait = max(wait, time.Duration(n)*time.Second/time.Duration(rate)-time.Since(began))
 		}
-		if err := purgeSleep(ctx, wait); err != nil {
+		if err := carrySleep(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -329,23 +329,8 @@ func (r *purgeRun) retried(ctx context.Context, f func() (*pgconn.Result, error)
 			return result, err
 		}
 		r.retries.Add(1)
-		if err := purgeSleep(ctx, pause); err != nil {
+		if err := carrySleep(ctx, pause); err != nil {
 			return nil, err
 		}
-	}
-}
-
-// purgeSleep waits, or until ctx ends, which is its error.
-func purgeSleep(ctx context.Context, wait time.Duration) error {
-	if wait <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }

@@ -257,7 +257,11 @@ func (c *Carry) persist(ctx context.Context, try func() error) error {
 	}
 }
 
+// carrySleep waits, or until ctx ends, which is its error.
 func carrySleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -396,19 +400,9 @@ func (c *Carry) end(ctx context.Context, s *carrySession, query string) error {
 
 // SourceEnd returns a position of the source behind every transaction that has committed before the call, asynchronous ones too: what WaitFor is to be given.
 func (c *Carry) SourceEnd(ctx context.Context, source *pgx.Conn) (LSN, error) {
-	// A commit that is flushed flushes all before it.
-	tx, err := source.Begin(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer tx.Rollback(ctx) //nolint:errcheck // after the commit there is nothing to roll back
-	if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = local"); err != nil {
-		return 0, err
-	}
-	if _, err := tx.Exec(ctx, "SELECT pg_catalog.pg_logical_emit_message(true, 'shardproxy', '')"); err != nil {
-		return 0, err
-	}
-	if err := tx.Commit(ctx); err != nil {
+	// A commit that is flushed flushes all before it. This is one transaction, and one round trip.
+	const emit = "SET LOCAL synchronous_commit = local; SELECT pg_catalog.pg_logical_emit_message(true, 'shardproxy', '')"
+	if err := execSimple(ctx, source, emit); err != nil {
 		return 0, err
 	}
 	var text string

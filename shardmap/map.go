@@ -178,6 +178,17 @@ func (m *Map) Guard(epoch int64, guarded bool) *Map {
 	return &next
 }
 
+// Next returns the map of the next epoch with these rows: of as many slots, of the same shards, and guarded or not as this one. The error is
+// a *MapError.
+func (m *Map) Next(rows []Row) (*Map, error) {
+	next, err := NewMap(m.epoch+1, len(m.owner), m.shards, rows)
+	if err != nil {
+		return nil, err
+	}
+	next.guarded = m.guarded
+	return next, nil
+}
+
 // Holding reports whether any slot is held.
 func (m *Map) Holding() bool { return m.held != nil }
 

@@ -179,10 +179,7 @@ func (c *client) Exec(ctx context.Context, sql string) error {
 		return ctx.Err()
 	}
 	_, err := c.pg.Exec(ctx, sql).ReadAll()
-	var said *pgconn.PgError
-	if errors.As(err, &said) {
-		err = &wire.Error{Severity: said.SeverityUnlocalized, Code: said.Code, Message: said.Message, Detail: said.Detail, Hint: said.Hint}
-	}
+	err = metadata.Said(err)
 	if c.after != nil {
 		if err := c.after(sql); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardproxy/catalog"
+	"shardproxy/metadata"
 	"shardproxy/wire"
 )
 
@@ -92,12 +93,7 @@ func (s *Session) Close() {
 // Exec runs statements for a commit over several shards: what the server says is a
 // *wire.Error, any other error means that the connection is lost.
 func (s *Session) Exec(ctx context.Context, sql string) error {
-	err := s.exec(ctx, sql)
-	var said *pgconn.PgError
-	if errors.As(err, &said) {
-		return &wire.Error{Severity: said.SeverityUnlocalized, Code: said.Code, Message: said.Message, Detail: said.Detail, Hint: said.Hint, Where: said.Where}
-	}
-	return err
+	return metadata.Said(s.exec(ctx, sql))
 }
 
 // exec runs statements by the simple protocol and throws rows away.

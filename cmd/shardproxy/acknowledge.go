@@ -133,7 +133,6 @@ func (a *acknowledger) run(ctx context.Context) {
 func (a *acknowledger) nowLocked() metadata.Acknowledgement {
 	is := a.told
 	is.Epoch = a.c.owners().Epoch()
-	is.Writes, is.Statements = is.Epoch, is.Epoch
 	is.Writes, is.Statements = a.c.db.deps.kept(a.c.db.proxy, is.Epoch)
 	return is
 }

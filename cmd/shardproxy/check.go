@@ -149,7 +149,7 @@ func (f *checkFlags) checkShards(cmd *cobra.Command, compare func(context.Contex
 	if len(conf.Shards) < 2 {
 		return fmt.Errorf("database %q has one shard: there is nothing to compare", conf.Name)
 	}
-	ctx, cancel := limited(cmd, f.timeout)
+	ctx, cancel := limited(cmd.Context(), f.timeout)
 	defer cancel()
 	c := connectShards(ctx, cfg, conf)
 	defer func() {
@@ -166,12 +166,12 @@ func (f *checkFlags) checkShards(cmd *cobra.Command, compare func(context.Contex
 	return compare(ctx, cmd, c)
 }
 
-// limited is the command's context, that ends after a time when one is given.
-func limited(cmd *cobra.Command, d time.Duration) (context.Context, context.CancelFunc) {
+// limited is a context that ends after a time when one is given.
+func limited(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if d > 0 {
-		return context.WithTimeout(cmd.Context(), d)
+		return context.WithTimeout(ctx, d)
 	}
-	return cmd.Context(), func() {}
+	return ctx, func() {}
 }
 
 // sensible refuses flags that say nothing together.

@@ -89,7 +89,7 @@ func (f *ddlFlags) with(cmd *cobra.Command, do func(context.Context, *ddl.Journa
 	if len(conf.Shards) < 2 {
 		return fmt.Errorf("database %q has one shard: there is no journal", conf.Name)
 	}
-	ctx, cancel := limited(cmd, f.timeout)
+	ctx, cancel := limited(cmd.Context(), f.timeout)
 	defer cancel()
 	err = do(ctx, newJournal(conf, nil, func(i int) metadata.Connect { return primaryOf(cfg, conf, i) }))
 	var ee *exitError

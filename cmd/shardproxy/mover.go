@@ -9,11 +9,11 @@ import (
 
 	"shardproxy/catalog"
 	"shardproxy/config"
+	"shardproxy/metadata"
 	"shardproxy/rebalance"
 	"shardproxy/router"
 	"shardproxy/shardmap"
 	"shardproxy/twopc"
-	"shardproxy/wire"
 )
 
 // What a move may take of its shards, so that applications do not feel it.
@@ -52,20 +52,14 @@ func moverTables(conf *config.Database) func(*catalog.Catalog, *rebalance.Set, i
 	return func(c *catalog.Catalog, moving *rebalance.Set, slots int) (tables []*rebalance.Table, blockers []*rebalance.Blocker) {
 		of := router.SlottedTables(conf, c)
 		for _, t := range of.Tables {
-			table, err := rebalance.NewTable(t.Table, t.Key, slots)
-			var b *rebalance.Blocker
-			switch {
-			case err == nil:
-				tables = append(tables, table)
-			case errors.As(err, &b):
+			switch table, b := movable(t, slots); {
+			case b != nil:
 				blockers = append(blockers, b)
 			default:
-				blockers = append(blockers, &rebalance.Blocker{Table: sqlName(t.Table), Reason: err.Error()})
+				tables = append(tables, table)
 			}
 		}
-		for _, u := range of.Unknown {
-			blockers = append(blockers, &rebalance.Blocker{Table: sqlName(u.Table), Reason: "it cannot be said where its rows are: it " + u.Why, Hint: "mend its rule"})
-		}
+		blockers = append(blockers, placeless(of)...)
 		for _, s := range of.Schemas {
 			if s.Shard == "" && moving.Has(shardmap.SlotOf(s.Hash, slots)) {
 				blockers = append(blockers, &rebalance.Blocker{Reason: "schema " + s.Name + " lies in one of the slots as a whole", Hint: "leave that slot where it is"})
@@ -75,17 +69,30 @@ func moverTables(conf *config.Database) func(*catalog.Catalog, *rebalance.Set, i
 	}
 }
 
+// movable returns a table that lies in slots as one to be moved, or what keeps it from moving.
+func movable(t router.SlottedTable, slots int) (*rebalance.Table, *rebalance.Blocker) {
+	table, err := rebalance.NewTable(t.Table, t.Key, slots)
+	var b *rebalance.Blocker
+	if err != nil && !errors.As(err, &b) {
+		b = &rebalance.Blocker{Table: sqlName(t.Table), Reason: err.Error()}
+	}
+	return table, b
+}
+
+// placeless are the tables of which nobody can say where their rows are, as what keeps any slot from moving.
+func placeless(of *router.Slotted) (blockers []*rebalance.Blocker) {
+	for _, u := range of.Unknown {
+		blockers = append(blockers, &rebalance.Blocker{Table: sqlName(u.Table), Reason: "it cannot be said where its rows are: it " + u.Why, Hint: "mend its rule"})
+	}
+	return blockers
+}
+
 // commitConn is a connection of the control user as twopc takes it.
 type commitConn struct{ conn *pgx.Conn }
 
 // Exec implements twopc.Conn.
 func (c commitConn) Exec(ctx context.Context, sql string) error {
-	err := c.conn.PgConn().Exec(ctx, sql).Close()
-	var said *pgconn.PgError
-	if errors.As(err, &said) {
-		return &wire.Error{Severity: said.SeverityUnlocalized, Code: said.Code, Message: said.Message, Detail: said.Detail, Hint: said.Hint, Where: said.Where}
-	}
-	return err
+	return metadata.Said(c.conn.PgConn().Exec(ctx, sql).Close())
 }
 
 // replication connects to the shard's primary for replication.

@@ -76,6 +76,36 @@ func (s *txStage) clean(t *testing.T) {
 	}
 }
 
+// begin has clients at work until stop is called, or the test ends.
+func (b *bank) begin(t *testing.T, writers, readers int) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.run(ctx, writers, readers)
+	}()
+	stop = func() {
+		cancel()
+		<-done
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// judge fails the test when a total was wrong, or rows are not what clients were told.
+func (b *bank) judge(t *testing.T) {
+	t.Helper()
+	t.Log(b.told())
+	for i, bad := range b.wrong {
+		if i < 5 {
+			t.Error("a wrong total:", bad)
+		}
+	}
+	for _, bad := range b.audit() {
+		t.Error(bad)
+	}
+}
+
 // TestMoveSlots moves slots between three shards, through two proxies, while the bank works: nothing is lost, nothing counted
 // twice, and no client sees an error.
 func TestMoveSlots(t *testing.T) {
@@ -84,16 +114,7 @@ func TestMoveSlots(t *testing.T) {
 	// A lock may be waited for as long as its holder waits for slots that are held.
 	b := s.openBank(t, "SET lock_timeout = '10s'")
 	b.committed = true
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		b.run(ctx, 4, 3)
-	}()
-	defer func() {
-		cancel()
-		<-done
-	}()
+	stop := b.begin(t, 4, 3)
 	rounds := testNumber(t, "SHARDPROXY_TEST_MOVES", 1)
 	var said []string
 	for range rounds {
@@ -110,19 +131,10 @@ func TestMoveSlots(t *testing.T) {
 	eventually(t, "nothing is guarded any more", func() bool {
 		return s.shards[0].Primary().Value("app", "SELECT guarded FROM shardproxy.epoch") == "f"
 	})
-	cancel()
-	<-done
+	stop()
 	s.settled()
 	t.Log(strings.Join(said, "\n"))
-	t.Log(b.told())
-	for i, bad := range b.wrong {
-		if i < 5 {
-			t.Error("a wrong total:", bad)
-		}
-	}
-	for _, bad := range b.audit() {
-		t.Error(bad)
-	}
+	b.judge(t)
 	for state := range b.states {
 		if state == "read failed 40001" {
 			continue // of one under REPEATABLE READ that came to rows which had moved
@@ -143,38 +155,20 @@ func TestMoveSlotsHarm(t *testing.T) {
 	t.Parallel()
 	s := startTxStage(t, 3)
 	b := s.openBank(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		b.run(ctx, 4, 2)
-	}()
-	defer func() {
-		cancel()
-		<-done
-	}()
+	stop := b.begin(t, 4, 2)
 	for round := range testNumber(t, "SHARDPROXY_TEST_MOVES", 1) {
-		s.rebalance(t, "start", "--slots", s.slotsOf(t, round%3, 2), "--to", fmt.Sprintf("s%d", (round+1)%3), "--step-slots", "200")
-		harm, stop := context.WithTimeout(ctx, 8*time.Second)
+		s.rebalance(t, "start", "--slots", s.slotsOf(t, round%3, 2), "--to", fmt.Sprintf("s%d", (round+1)%3), "--step-slots", "400")
+		harm, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 		t.Log(s.harm(harm, rand.New(rand.NewPCG(b.seed, uint64(round))), 1, killProxy(), cutWires(), killProxy(), crashServer()))
-		stop()
-		soon(t, 90*time.Second, "no move is left", func() bool {
+		cancel()
+		soon(t, 3*time.Minute, "no move is left", func() bool {
 			return s.shards[0].Primary().Value("app", "SELECT count(*) FROM shardproxy.moves WHERE phase NOT IN ('done', 'aborted')") == "0" &&
 				s.shards[0].Primary().Value("app", "SELECT guarded FROM shardproxy.epoch") == "f"
 		})
 	}
-	cancel()
-	<-done
+	stop()
 	s.settled()
 	t.Log(s.rebalance(t, "history"))
-	t.Log(b.told())
-	for i, bad := range b.wrong {
-		if i < 5 {
-			t.Error("a wrong total:", bad)
-		}
-	}
-	for _, bad := range b.audit() {
-		t.Error(bad)
-	}
+	b.judge(t)
 	s.clean(t)
 }

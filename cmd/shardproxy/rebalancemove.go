@@ -45,11 +45,8 @@ func (f *moveFlags) withHome(cmd *cobra.Command, run func(ctx context.Context, h
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
+	ctx, cancel := limited(ctx, f.timeout)
+	defer cancel()
 	home, err := primaryOf(cfg, conf, 0)(ctx)
 	if err != nil {
 		return &exitError{exitProblems, fmt.Sprintf("shard %s: %s", conf.Shards[0].Name, verify.Told(err))}
@@ -104,35 +101,23 @@ func (p *planned) start(ctx context.Context, home *pgx.Conn, out io.Writer) erro
 }
 
 func rebalanceStatusCommand() *cobra.Command {
-	var f moveFlags
-	c := &cobra.Command{
-		Use:   "status",
-		Short: "Say which slots move, and how far that is",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, conf *config.Database) error {
-				s, err := readMoveStatus(ctx, home, conf, false)
-				if err != nil {
-					return err
-				}
-				return f.print(cmd.OutOrStdout(), s)
-			})
-		},
-	}
-	f.add(c)
-	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object")
-	return c
+	return showMovesCommand("status", "Say which slots move, and how far that is", false)
 }
 
 func rebalanceHistoryCommand() *cobra.Command {
+	return showMovesCommand("history", "Say which slots have moved, and which moves were given up and why", true)
+}
+
+// showMovesCommand prints the moves that have not ended, or with ended the last ones.
+func showMovesCommand(use, short string, ended bool) *cobra.Command {
 	var f moveFlags
 	c := &cobra.Command{
-		Use:   "history",
-		Short: "Say which slots have moved, and which moves were given up and why",
+		Use:   use,
+		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, conf *config.Database) error {
-				s, err := readMoveStatus(ctx, home, conf, true)
+				s, err := readMoveStatus(ctx, home, conf, ended)
 				if err != nil {
 					return err
 				}

@@ -131,7 +131,7 @@ type planned struct {
 type slottedTable struct {
 	of          router.SlottedTable
 	table       *rebalance.Table // nil when blocker says why it cannot move
-	blocker     error
+	blocker     *rebalance.Blocker
 	rows, bytes int64
 }
 
@@ -162,11 +162,8 @@ func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
+	ctx, cancel := limited(ctx, f.timeout)
+	defer cancel()
 	links, err := openLinks(ctx, cfg, conf)
 	if err != nil {
 		return &exitError{exitProblems, err.Error()}
@@ -307,20 +304,12 @@ func (p *planned) ask(ctx context.Context, links *shardLinks) error {
 func (p *planned) judge() {
 	for _, of := range p.slotted.Tables {
 		t := &slottedTable{of: of}
-		var err error
-		if t.table, err = rebalance.NewTable(of.Table, of.Key, p.current.Slots()); err != nil {
-			t.blocker = err
-			var b *rebalance.Blocker
-			if !errors.As(err, &b) {
-				b = &rebalance.Blocker{Table: of.Table.Schema + "." + of.Table.Name, Reason: err.Error()}
-			}
-			p.blockers = append(p.blockers, b)
+		if t.table, t.blocker = movable(of, p.current.Slots()); t.blocker != nil {
+			p.blockers = append(p.blockers, t.blocker)
 		}
 		p.tables = append(p.tables, t)
 	}
-	for _, u := range p.slotted.Unknown {
-		p.blockers = append(p.blockers, &rebalance.Blocker{Table: sqlName(u.Table), Reason: "it cannot be said where its rows are: it " + u.Why, Hint: "mend its rule"})
-	}
+	p.blockers = append(p.blockers, placeless(p.slotted)...)
 	for _, gone := range p.f.remove {
 		for _, t := range p.slotted.Fixed {
 			if slices.Contains(t.On, gone) {

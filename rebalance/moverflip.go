@@ -1,0 +1,148 @@
+package rebalance
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"shardproxy/metadata"
+	"shardproxy/shardmap"
+)
+
+// flipLimit is for how long the flip may go beyond its end, until its decision.
+const flipLimit = 2 * time.Second
+
+// flip has the target own the slots. It is the point of no return, which is not gone to after the end.
+func (r *moving) flip(ctx context.Context, source *pgx.Conn, end time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, end.Add(flipLimit))
+	defer cancel()
+	parts, err := r.flipParts(ctx, source)
+	if err == nil && time.Now().After(end) {
+		err = fmt.Errorf("waits for its own transaction: %w", errLate)
+	}
+	if err != nil {
+		r.disconnect() // takes back what is open
+		r.move.Phase = metadata.MoveFollowing
+		return err
+	}
+	unknown, err := r.m.o.Commit(ctx, parts)
+	if err == nil {
+		return nil // the phase is stored
+	}
+	r.move.Phase = metadata.MoveFollowing
+	if !unknown {
+		return fmt.Errorf("flip: %w", err)
+	}
+	// Whoever commits still has the row: this waits for it.
+	ok, again := metadata.AdvanceMove(ctx, r.home, metadata.MoveFollowing, r.move)
+	switch {
+	case again != nil:
+		return fmt.Errorf("flip: %w; what came of it: %w", err, again)
+	case ok:
+		return fmt.Errorf("flip: %w", err)
+	}
+	r.move.Phase = metadata.MoveFlipped
+	return nil
+}
+
+// flipParts opens the transaction that flips on the home shard, which decides, and on both shards of the move, all at once, and looks meanwhile
+// whether the tables are those whose rows have been carried over.
+func (r *moving) flipParts(ctx context.Context, source *pgx.Conn) (parts []FlipPart, err error) {
+	next, err := metadata.Flipped(r.now, r.move)
+	if err != nil {
+		return nil, err
+	}
+	var all errgroup.Group
+	all.Go(func() error {
+		if now, err := definitions(ctx, source); err != nil || now != r.defined {
+			if err == nil {
+				err = fmt.Errorf("waits for tables that are being made or changed: %w", errLate)
+			}
+			return err
+		}
+		return r.carry.Check(ctx, source)
+	})
+	for i, s := range r.flipShards() {
+		conn := r.conns[s.Name]
+		parts = append(parts, FlipPart{Shard: s.Name, Conn: conn})
+		all.Go(func() error {
+			if err := r.flipPart(ctx, s, conn, i == 0, next); err != nil {
+				return fmt.Errorf("shard %s: %w", s.Name, err)
+			}
+			return nil
+		})
+	}
+	return parts, all.Wait()
+}
+
+// flipPart opens a shard's part of the transaction that flips.
+func (r *moving) flipPart(ctx context.Context, s *MoverShard, conn *pgx.Conn, home bool, next *shardmap.Map) error {
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"})
+	if err == nil && home {
+		r.move.HeldMs = int(time.Since(r.flipped).Milliseconds())
+		err = metadata.FlipIn(ctx, tx, r.cluster, r.now, next, r.move)
+	}
+	if err == nil && s.Name == r.source.Name {
+		if err = execSimple(ctx, conn, r.hideSQL(true)); err == nil {
+			err = r.stillClosed(ctx, conn)
+		}
+	}
+	if err == nil && s.Name == r.target.Name {
+		err = execSimple(ctx, conn, r.hideSQL(false))
+	}
+	return err
+}
+
+// execSimple runs statements in one round trip: as the simple protocol has it, in a transaction of their own unless one is open.
+func execSimple(ctx context.Context, conn *pgx.Conn, sql string) error {
+	return conn.PgConn().Exec(ctx, sql).Close()
+}
+
+// stillClosed makes sure that nobody else has opened the fence: another mover may believe that it is alone.
+func (r *moving) stillClosed(ctx context.Context, source *pgx.Conn) error {
+	var closed bool
+	err := source.QueryRow(ctx, "SELECT closed FROM shardproxy.fences WHERE move = $1 FOR UPDATE", pgx.QueryExecModeExec, r.move.Name()).Scan(&closed)
+	if err == nil && !closed {
+		err = errOvertaken
+	}
+	return err
+}
+
+// flipShards are those of the flip: the home shard, which decides, and both of the move.
+func (r *moving) flipShards() []*MoverShard {
+	all := []*MoverShard{&r.m.o.Shards[0]}
+	for _, s := range []*MoverShard{r.source, r.target} {
+		if s.Name != all[0].Name {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// prepare connects for the flip, so that nobody waits for that while writes are held.
+func (r *moving) prepare(ctx context.Context) error {
+	if r.conns == nil {
+		r.conns = map[string]*pgx.Conn{}
+	}
+	for _, s := range r.flipShards() {
+		if c := r.conns[s.Name]; c != nil && !c.IsClosed() && c.PgConn().TxStatus() == 'I' {
+			continue
+		}
+		conn, err := s.connect(ctx)
+		if err != nil {
+			return err
+		}
+		r.conns[s.Name] = conn
+	}
+	return nil
+}
+
+func (r *moving) disconnect() {
+	for _, c := range r.conns {
+		carryClose(c.PgConn())
+	}
+	r.conns = nil
+}

@@ -1,0 +1,132 @@
+package rebalance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardproxy/metadata"
+)
+
+// caughtUp waits until the last changes take next to no time.
+func (r *moving) caughtUp(ctx context.Context, source *pgx.Conn) error {
+	for told := time.Now(); ; {
+		begin := time.Now()
+		end, err := r.carry.SourceEnd(ctx, source)
+		if err != nil {
+			return err
+		}
+		if err := r.carry.WaitFor(ctx, end); err != nil {
+			return err
+		}
+		if time.Since(begin) < moverCaught {
+			return nil
+		}
+		if time.Since(told) > moverTell {
+			told = time.Now()
+			r.say(ctx, fmt.Sprintf("carries changes over, %.1f s behind", time.Since(begin).Seconds()))
+		}
+		if err := r.reread(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// heldAgain does something while writes are held, as often as it takes.
+func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(context.Context, *pgx.Conn, time.Time) error) error {
+	for pause := moverWatch; ; pause = min(2*pause, moverBackoff) {
+		if err := r.caughtUp(ctx, source); err != nil {
+			return err
+		}
+		if err := r.reread(ctx); err != nil {
+			return err
+		}
+		if err := r.prepare(ctx); err != nil {
+			return err
+		}
+		if err := r.m.cutAbsent(ctx, r.home); err != nil {
+			return err
+		}
+		if err := r.sameTables(ctx, source); err != nil {
+			return err
+		}
+		err := r.hold(ctx, source, what)
+		if !errors.Is(err, errLate) {
+			return err
+		}
+		r.say(ctx, fmt.Sprintf("writes were held for %s in vain, and will be again: %v", r.m.o.HoldLimit, err))
+		for end := time.Now().Add(pause); time.Now().Before(end); {
+			if err := carrySleep(ctx, min(pause, moverWatch)); err != nil {
+				return err
+			}
+			if err := r.reread(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// hold holds writes of the slots, has the last changes carried over, does something, and releases the writes unless the target owns the slots
+// then. The error is errLate when others take longer than the limit, or what the mover does itself once they are through as long again: to give
+// up then would hold the writes once more for the same.
+func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.Context, *pgx.Conn, time.Time) error) (err error) {
+	r.now, err = r.held(ctx, true)
+	if err != nil {
+		return err
+	}
+	begin := time.Now() // the proxies hear of it now
+	end := begin.Add(r.m.o.HoldLimit)
+	r.flipped = begin
+	took := []any{"move", r.move.ID}
+	lap := func(what string) { took = append(took, what, time.Since(begin).Round(time.Millisecond)) }
+	defer func() {
+		lap("done")
+		r.m.o.Logger.Info("writes were held", append(took, "error", err)...)
+		if r.move.Phase.Flipped() || r.home.IsClosed() {
+			return // the next mover releases them
+		}
+		if released := r.release(ctx, source); err == nil || errors.Is(err, errLate) && released != nil {
+			err = released
+		}
+	}()
+	err = r.await(ctx, end, "statements and transactions that write", func(a *metadata.Acknowledgement) bool { return a.Writes >= r.now.Epoch() })
+	if err != nil {
+		return err
+	}
+	lap("acknowledged")
+	if err := r.setFence(ctx, source, true, end); err != nil {
+		return err
+	}
+	lap("fence")
+	last, err := r.carry.SourceEnd(ctx, source)
+	if err != nil {
+		return err
+	}
+	end = end.Add(r.m.o.HoldLimit)
+	bounded, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	if err := r.carry.WaitFor(bounded, last); err != nil {
+		if ctx.Err() == nil {
+			err = fmt.Errorf("waits for the last changes: %w", errLate)
+		}
+		return err
+	}
+	lap("applied")
+	return what(ctx, source, end)
+}
+
+// releaseLimit bounds what releases writes.
+const releaseLimit = 10 * time.Second
+
+// release opens the fence and lets writes go on. It does so too when the move does not go on; where the fence cannot be opened, who
+// comes to it is refused, and does not wait.
+func (r *moving) release(ctx context.Context, source *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
+	defer cancel()
+	opened := r.setFence(ctx, source, false, time.Time{})
+	_, err := r.held(ctx, false)
+	return errors.Join(opened, err)
+}
