@@ -1,7 +1,5 @@
 package catalog
 
-import "strings"
-
 // TableKind says what a relation is.
 type TableKind uint8
 
@@ -263,14 +261,14 @@ type Trigger struct {
 	// Function is the OID of what it calls; see Catalog.CallableByOID.
 	Function uint32
 	// Inherited is set for the copy on a partition.
-	Inherited  bool
+	Inherited bool
+	// Definition is the CREATE TRIGGER, "" of one that was dropped while the catalog was read.
 	Definition string
+	fence      bool
 }
 
 // Fence reports whether the trigger is one that a move of slots has made on its source, for the time of the move.
-func (t *Trigger) Fence() bool {
-	return strings.HasPrefix(t.Name, "shardproxy_fence_") && strings.Contains(t.Definition, " EXECUTE FUNCTION shardproxy.fence(")
-}
+func (t *Trigger) Fence() bool { return t.fence }
 
 // Rule is a rewrite rule; the one that makes a view is not listed.
 type Rule struct {

@@ -97,7 +97,7 @@ func (r *tableReader) trigger(row pgx.CollectableRow) error {
 		enabled    string
 		definition *string
 	)
-	if err := row.Scan(&table, &g.Name, &g.Constraint, &bits, &g.Deferred, &enabled, &g.Function, &g.Inherited, &definition); err != nil {
+	if err := row.Scan(&table, &g.Name, &g.Constraint, &bits, &g.Deferred, &enabled, &g.Function, &g.Inherited, &definition, &g.fence); err != nil {
 		return err
 	}
 	has := func(bit int32) bool { return bits&bit != 0 }

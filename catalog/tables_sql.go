@@ -112,7 +112,8 @@ ORDER BY k.conrelid, k.conname`
 
 const triggersSQL = `
 SELECT t.tgrelid, t.tgname, t.tgconstraint <> 0, t.tgtype::int4, t.tginitdeferred, t.tgenabled::text, t.tgfoid, t.tgparentid <> 0,
-       pg_get_triggerdef(t.oid)
+       pg_get_triggerdef(t.oid), t.tgname LIKE 'shardproxy\_fence\_%' AND EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+              WHERE p.oid = t.tgfoid AND p.proname = 'fence' AND n.nspname = 'shardproxy')
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
 WHERE NOT t.tgisinternal AND c.relpersistence <> 't' AND t.tgrelid >= 16384
 ORDER BY t.tgrelid, t.tgname`

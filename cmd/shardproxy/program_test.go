@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,13 +32,23 @@ type proxied struct {
 
 // freeAddr returns an address that was free a moment ago.
 func freeAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	t.Helper()
+	for range portsOfTests {
+		port := 10000 + (os.Getpid()*101+int(givenPorts.Add(1)))%portsOfTests
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+// portsOfTests lie below those of the servers, and of outgoing connections: nobody takes one between its being found and being listened on.
+const portsOfTests = 10000
+
+// givenPorts counts the ports that tests were given: none is given twice.
+var givenPorts atomic.Int64
 
 // startProgram runs the program with the configuration text; %NODES%, %LISTEN%
 // and %ADMIN% in it are filled in.
