@@ -27,6 +27,8 @@ type Options struct {
 	Database string
 	// Shards are all of the cluster's; the first is the home shard.
 	Shards []Shard
+	// Members returns the places of those shards that belong to the cluster when a statement begins, in order. All do where it is nil, or what it returns is.
+	Members func() []int
 	// Timeout bounds what a Run asks and notes; 0 means DefaultTimeout. It does not
 	// bound Resume, which waits as long as its context lets it.
 	Timeout time.Duration
@@ -78,7 +80,7 @@ func (j *Journal) Begin(ctx context.Context, st Statement) (*Run, error) {
 	if c == nil || c.Odd != "" {
 		return nil, wire.Errorf("0A000", "the statement is none that can be journalled")
 	}
-	r := &Run{j: j, st: st, sights: make([]*sight, len(j.opts.Shards)), states: make([]string, len(j.opts.Shards))}
+	r := &Run{j: j, st: st, members: j.members(), sights: make([]*sight, len(j.opts.Shards)), states: make([]string, len(j.opts.Shards))}
 	conns, err := j.lookAll(ctx, r, soughtBy(c))
 	defer func() {
 		for _, conn := range conns {
@@ -90,7 +92,7 @@ func (j *Journal) Begin(ctx context.Context, st Statement) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.shards, err = j.judge(c, r.sights); err != nil {
+	if r.shards, err = j.judge(c, r.members, r.sights); err != nil {
 		return nil, err
 	}
 	if c.Kind == query.ConcurrentCreateIndex && c.Object.Name == "" {
@@ -102,11 +104,25 @@ func (j *Journal) Begin(ctx context.Context, st Statement) (*Run, error) {
 	return r, r.open(ctx, c)
 }
 
+// members are the places of the shards that belong to the cluster.
+func (j *Journal) members() (all []int) {
+	if j.opts.Members != nil {
+		all = j.opts.Members()
+	}
+	if all != nil {
+		return all
+	}
+	for i := range j.opts.Shards {
+		all = append(all, i)
+	}
+	return all
+}
+
 // lookAll looks at all shards at once, through connections that the caller closes.
 func (j *Journal) lookAll(ctx context.Context, r *Run, w sought) ([]*pgx.Conn, error) {
 	conns := make([]*pgx.Conn, len(j.opts.Shards))
 	group, ctx := errgroup.WithContext(ctx)
-	for i := range j.opts.Shards {
+	for _, i := range r.members {
 		group.Go(func() (err error) {
 			if conns[i], err = j.as(ctx, i, &r.st); err != nil {
 				return err
@@ -120,9 +136,9 @@ func (j *Journal) lookAll(ctx context.Context, r *Run, w sought) ([]*pgx.Conn, e
 
 // judge returns the shards where a statement is to be run, or what a server would say
 // on one of them.
-func (j *Journal) judge(c *query.Concurrent, all []*sight) (shards []int, err error) {
-	for i, s := range all {
-		name := j.opts.Shards[i].Name
+func (j *Journal) judge(c *query.Concurrent, members []int, all []*sight) (shards []int, err error) {
+	for _, i := range members {
+		s, name := all[i], j.opts.Shards[i].Name
 		switch c.Kind {
 		case query.ConcurrentCreateIndex:
 			if s.table.oid == 0 {
@@ -148,12 +164,12 @@ func (j *Journal) judge(c *query.Concurrent, all []*sight) (shards []int, err er
 		}
 		shards = append(shards, i)
 	}
-	return shards, j.judgeIndex(c, all, shards)
+	return shards, j.judgeIndex(c, members, all, shards)
 }
 
 // judgeIndex looks whether an index that is there already is on all shards that have
 // its table, which only they know.
-func (j *Journal) judgeIndex(c *query.Concurrent, all []*sight, shards []int) error {
+func (j *Journal) judgeIndex(c *query.Concurrent, members []int, all []*sight, shards []int) error {
 	if c.Kind != query.ConcurrentDropIndex && c.Kind != query.ConcurrentReindexIndex {
 		return nil
 	}
@@ -164,10 +180,10 @@ func (j *Journal) judgeIndex(c *query.Concurrent, all []*sight, shards []int) er
 		return nil // the caller runs it on the home shard, for what PostgreSQL says
 	case len(shards) == 0 || shards[0] != 0:
 		return noIndex(c, j.opts.Shards[0].Name)
-	case len(shards) == 1 || len(shards) == len(all):
+	case len(shards) == 1 || len(shards) == len(members):
 		return nil
 	}
-	for i := range all {
+	for _, i := range members {
 		if all[i].object.oid == 0 {
 			return noIndex(c, j.opts.Shards[i].Name)
 		}
@@ -245,6 +261,9 @@ func freeOn(ctx context.Context, conns []*pgx.Conn, tx pgx.Tx, n query.Name) (bo
 		return false, err
 	}
 	for _, conn := range conns[1:] {
+		if conn == nil {
+			continue // no shard of the cluster
+		}
 		err := within(ctx, conn, false, func(tx pgx.Tx) error {
 			r, err = relationOf(ctx, tx, n)
 			return err

@@ -30,15 +30,16 @@ const (
 
 // Run is a statement that is under way.
 type Run struct {
-	j      *Journal
-	id     int64
-	st     Statement
-	sought sought
-	shards []int    // where it runs
-	sights []*sight // what was there before, by shard
-	states []string // by shard; "" where it does not run
-	home   *pgx.Conn
-	ended  bool
+	j       *Journal
+	id      int64
+	st      Statement
+	sought  sought
+	shards  []int    // where it runs
+	sights  []*sight // what was there before, by shard
+	members []int    // the places of the cluster's shards
+	states  []string // by shard; "" where it does not run
+	home    *pgx.Conn
+	ended   bool
 }
 
 // ID returns the statement's number in the journal.

@@ -65,6 +65,8 @@ type Acknowledgement struct {
 	Writes, Statements int64
 	// Age is how long ago it was told.
 	Age time.Duration
+	// Shards are those of the proxy's configuration.
+	Shards []string
 	// Present is set while the session is there by which it tells.
 	Present bool
 }
@@ -73,9 +75,9 @@ type Acknowledgement struct {
 // reads the map for the first time. The error is a *Problem. The call may be repeated.
 func Acknowledge(ctx context.Context, home *pgx.Conn, a Acknowledgement) error {
 	err := within(ctx, home, beginWrite, func(tx pgx.Tx) error {
-		_, err := exec(ctx, tx, `INSERT INTO shardproxy.acknowledged (proxy, host, epoch, writes, statements) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (proxy) DO UPDATE SET epoch = excluded.epoch, writes = excluded.writes, statements = excluded.statements, seen_at = clock_timestamp()`,
-			a.Proxy, a.Host, a.Epoch, a.Writes, a.Statements)
+		_, err := exec(ctx, tx, `INSERT INTO shardproxy.acknowledged (proxy, host, epoch, writes, statements, shards) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (proxy) DO UPDATE SET epoch = excluded.epoch, writes = excluded.writes, statements = excluded.statements, shards = excluded.shards, seen_at = clock_timestamp()`,
+			a.Proxy, a.Host, a.Epoch, a.Writes, a.Statements, a.Shards)
 		return err
 	})
 	if err != nil {
@@ -101,7 +103,7 @@ func Forget(ctx context.Context, home *pgx.Conn, proxy string) (found bool, err 
 // Acknowledged returns what the proxies have told, by their names. The error is a *Problem.
 func Acknowledged(ctx context.Context, home *pgx.Conn) (all []Acknowledgement, err error) {
 	err = within(ctx, home, beginRead, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT proxy, host, epoch, writes, statements, greatest(0, extract(epoch FROM clock_timestamp() - seen_at) * 1000000)::bigint,
+		rows, err := tx.Query(ctx, `SELECT proxy, host, epoch, writes, statements, coalesce(shards, '{}'), greatest(0, extract(epoch FROM clock_timestamp() - seen_at) * 1000000)::bigint,
 				ARRAY(SELECT objid::int8 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::int8::oid AND objsubid = 2 AND granted
 					AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 			FROM shardproxy.acknowledged ORDER BY host, proxy`, pgx.QueryExecModeExec, int64(presentClass))
@@ -111,9 +113,10 @@ func Acknowledged(ctx context.Context, home *pgx.Conn) (all []Acknowledgement, e
 		var a Acknowledgement
 		var micros int64
 		var present []int64
-		_, err = pgx.ForEachRow(rows, []any{&a.Proxy, &a.Host, &a.Epoch, &a.Writes, &a.Statements, &micros, &present}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&a.Proxy, &a.Host, &a.Epoch, &a.Writes, &a.Statements, &a.Shards, &micros, &present}, func() error {
 			a.Age, a.Present = time.Duration(micros)*time.Microsecond, slices.Contains(present, int64(uint32(Number(a.Proxy))))
 			all = append(all, a)
+			a.Shards = nil // the next one's are its own
 			return nil
 		})
 		return err

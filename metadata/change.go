@@ -14,7 +14,7 @@ import (
 
 // Change replaces the stored map of epoch from by next, whose epoch must be
 // from + 1, on the home shard's primary, in one transaction: it writes the
-// slots that differ, the shards that come or go, whether it is guarded and the epoch, and announces it
+// slots that differ, the shards that come or go, whether it is guarded or closed and the epoch, and announces it
 // on Channel. Shards that stay keep their position, new ones come behind. It
 // moves no rows and tells no other shard; call SpreadEpoch after it.
 //
@@ -115,7 +115,7 @@ func writeChange(ctx context.Context, tx pgx.Tx, current, next *shardmap.Map) er
 			return err
 		}
 	}
-	_, err := exec(ctx, tx, "UPDATE shardproxy.epoch SET epoch = $1, changed_at = now(), guarded = $2", next.Epoch(), next.Guarded())
+	_, err := exec(ctx, tx, "UPDATE shardproxy.epoch SET epoch = $1, changed_at = now(), guarded = $2, closed = $3", next.Epoch(), next.Guarded(), next.Closed())
 	return err
 }
 

@@ -17,6 +17,9 @@ type Status struct {
 	// Behind names the shards that do not know the map's epoch yet: a change
 	// was not spread to all. SpreadEpoch mends it.
 	Behind []string
+	// Spare names the shards of the configuration that the map does not have: nothing is on them, and nothing was asked of them. There
+	// is a warning for each.
+	Spare []string
 	// Unchecked names the shards that could not be reached; each needs
 	// CheckShard before it is used.
 	Unchecked []string
@@ -43,7 +46,7 @@ func Check(ctx context.Context, o Options) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Status{Cluster: v.identity, Map: v.judge.stored, Warnings: warnings}
+	s := &Status{Cluster: v.identity, Map: v.judge.stored, Spare: v.spare, Warnings: warnings}
 	for _, f := range v.judge.all {
 		switch {
 		case f.err != nil:

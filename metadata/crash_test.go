@@ -141,12 +141,12 @@ func TestUpgrade(t *testing.T) {
 
 	before := f.state()
 	_, err := initialise(t.Context(), f.opts, failing)
-	wantProblem(t, err, "s0", ErrServer, "schema version 8: ERROR: division by zero")
+	wantProblem(t, err, "s0", ErrServer, "schema version 9: ERROR: division by zero")
 	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "16" {
 		t.Errorf("a failed upgrade left\n%s\nbefore\n%s", after, before)
 	}
 	r, err := initialise(t.Context(), f.opts, next)
-	if err != nil || len(r.Steps) != 2 || r.Steps[1] != (Step{"s1", "upgraded the schema from version 6 to 7"}) || r.Cluster.SchemaVersion != 7 {
+	if err != nil || len(r.Steps) != 2 || r.Steps[1] != (Step{"s1", "upgraded the schema from version 7 to 8"}) || r.Cluster.SchemaVersion != 8 {
 		t.Errorf("upgrade: %+v, %v", r, err)
 	}
 	if r, err = initialise(t.Context(), f.opts, next); err != nil || len(r.Steps) != 0 {
@@ -160,7 +160,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	conn := f.dbs[0].Connect("app")
 	_, _, err = Load(t.Context(), conn)
-	wantProblem(t, err, "s0", ErrVersion, "schema version 7, this program's is 6")
+	wantProblem(t, err, "s0", ErrVersion, "schema version 8, this program's is 7")
 	_, err = Init(t.Context(), f.opts)
 	if !errors.Is(err, ErrVersion) || strings.Count(err.Error(), "newer") != 2 {
 		t.Errorf("Init: %v", err)
@@ -169,9 +169,9 @@ func TestUpgrade(t *testing.T) {
 	if !errors.Is(err, ErrVersion) {
 		t.Errorf("Check: %v", err)
 	}
-	wantProblem(t, Change(t.Context(), conn, 1, r.Map), "s0", ErrVersion, "schema version 7")
+	wantProblem(t, Change(t.Context(), conn, 1, r.Map), "s0", ErrVersion, "schema version 8")
 	c := r.Cluster
 	c.Shard = "s1"
 	_, err = RaiseEpoch(t.Context(), f.dbs[1].Connect("app"), &c, 2)
-	wantProblem(t, err, "s1", ErrVersion, "schema version 7")
+	wantProblem(t, err, "s1", ErrVersion, "schema version 8")
 }

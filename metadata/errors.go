@@ -20,6 +20,8 @@ var (
 	// ErrVersion: the schema has a version that this program does not know, or
 	// has yet to upgrade. The facts are in a *VersionError.
 	ErrVersion = errors.New("other schema version")
+	// ErrSpare: the slot map does not have a shard of the configuration. Nothing is on it.
+	ErrSpare = errors.New("no shard of the cluster")
 	// ErrInconsistent: rows contradict each other or make no map. What NewMap
 	// says of them is in a *shardmap.MapError.
 	ErrInconsistent = errors.New("inconsistent rows")

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -21,6 +22,9 @@ type Options struct {
 	Slots int
 	// Shards are all shards; the first is the home shard.
 	Shards []Shard
+	// Join names shards of Shards that are to join a cluster that has a map: Init prepares them, so that a move can have them join.
+	// Others that the map does not have are spare: nothing is asked of them.
+	Join []string
 	// DryRun makes Init say what it would do.
 	DryRun bool
 }
@@ -55,7 +59,7 @@ func (o *Options) propose(slots int) (*shardmap.Map, error) {
 // the schema and the row of each shard, stores the map that shardmap.Propose
 // gives, and tells every shard its epoch. What is there already is compared
 // and left alone, but for an older schema, which is upgraded, and an older
-// epoch, which is raised. So a second run changes nothing, and one after a crash
+// epoch, which is raised. Shards that the map does not have are left alone, but for those of Join, and warned of. So a second run changes nothing, and one after a crash
 // goes on where the first ended. Two runs at once follow each other.
 //
 // The error is a *CheckError with everything that is wrong with the shards,
@@ -80,6 +84,7 @@ func initialise(ctx context.Context, o Options, way []step) (*Report, error) {
 	if r.Warnings, err = v.judge.errors(); err != nil {
 		return r, err
 	}
+	o.Shards = v.shards
 	w := &writer{report: r, view: v, way: way, options: o}
 	if v.identity.ID == "" && !o.DryRun {
 		v.identity.ID = newID()
@@ -105,6 +110,8 @@ func newID() string {
 // view is what was found on all shards, and what was thought of it.
 type view struct {
 	judge    *judge
+	shards   []Shard // without those that are spare
+	spare    []string
 	conns    []*pgx.Conn
 	identity Cluster // the home shard's row as it is or should be; without an ID when no shard has one
 }
@@ -113,20 +120,44 @@ type view struct {
 // the connections.
 func look(ctx context.Context, o Options, turn func(context.Context, *pgx.Conn) error, known int, making bool) *view {
 	v := &view{judge: &judge{making: making, known: known}}
+	v.shards = o.Shards
 	v.judge.all, v.conns = survey(ctx, o.Shards, turn)
-	v.judge.servers()
 	// After the survey: a change that comes in between must not make the home
 	// shard look as if it were behind the others.
 	err := v.readMap(ctx, known)
+	v.dropSpare(o.Join)
+	v.judge.servers()
 	v.identity = v.judge.members(Cluster{Database: o.Database, Home: o.Shards[0].Name, Slots: o.Slots})
 	if err != nil {
 		p := *asked("", "read the slot map", err)
 		p.Shard = o.Shards[0].Name
 		v.judge.add(p)
 	}
-	v.judge.placement(o.Shards)
+	v.judge.placement(v.shards, o.Join)
 	v.identity.Slots = cmp.Or(v.identity.Slots, shardmap.DefaultSlots)
 	return v
+}
+
+// dropSpare leaves out what the map does not have and is not to join.
+func (v *view) dropSpare(join []string) {
+	if v.judge.stored == nil {
+		return
+	}
+	var shards []Shard
+	var all []*facts
+	var conns []*pgx.Conn
+	names := v.judge.stored.Shards()
+	for i, s := range v.shards {
+		if slices.Contains(names, s.Name) || slices.Contains(join, s.Name) {
+			shards, all, conns = append(shards, s), append(all, v.judge.all[i]), append(conns, v.conns[i])
+			continue
+		}
+		v.spare = append(v.spare, s.Name)
+		closeAll(v.conns[i : i+1])
+		v.judge.add(Problem{Shard: s.Name, Kind: ErrMismatch, Warning: true, Reason: "the configuration has the shard, the slot map does not: it holds nothing",
+			Hint: "\"shardproxy rebalance start --add " + s.Name + "\" has it join"})
+	}
+	v.shards, v.judge.all, v.conns = shards, all, conns
 }
 
 // readMap reads the map when the home shard's row is one that can have one.

@@ -3,6 +3,7 @@ package metadata
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"shardproxy/shardmap"
@@ -131,7 +132,7 @@ func (j *judge) alike(f *facts) {
 		{"collation library's version", f.library, with.library},
 	} {
 		if fact.is != fact.should {
-			j.add(Problem{Shard: f.shard, Kind: ErrUnalike, Warning: !j.making,
+			j.add(Problem{Shard: f.shard, Kind: ErrUnalike, Warning: !j.making || j.stored != nil && slices.Contains(j.stored.Shards(), f.shard),
 				Reason: fmt.Sprintf("%s is %s, that of shard %q is %s", fact.what, cmp.Or(fact.is, "none"), with.shard, cmp.Or(fact.should, "none")),
 				Hint:   "text must be read, compared and sorted alike on all shards; use the same PostgreSQL, operating system and CREATE DATABASE options"})
 		}

@@ -69,11 +69,15 @@ func loadIn(ctx context.Context, tx pgx.Tx, known int) (*shardmap.Map, *Cluster,
 	if err != nil || known < hiddenVersion {
 		return m, c, err
 	}
-	var guarded bool
-	if err := row(ctx, tx, "SELECT guarded FROM shardproxy.epoch").Scan(&guarded); err != nil {
+	var guarded, closed bool
+	sql := "SELECT guarded, closed FROM shardproxy.epoch"
+	if known < joinVersion {
+		sql = "SELECT guarded, false FROM shardproxy.epoch"
+	}
+	if err := row(ctx, tx, sql).Scan(&guarded, &closed); err != nil {
 		return nil, nil, err
 	}
-	return m.Guard(epoch, guarded), c, nil
+	return m.Guard(epoch, guarded).Close(epoch, closed), c, nil
 }
 
 func notInitialised(shard, reason string) *Problem {

@@ -93,11 +93,12 @@ func ahead(shard, reason string) *Problem {
 }
 
 // placement judges the stored map against the configuration's shards.
-func (j *judge) placement(shards []Shard) {
+func (j *judge) placement(shards []Shard, join []string) {
 	if j.stored == nil {
 		return
 	}
 	d := differ(j.stored, shards)
+	d.Added = slices.DeleteFunc(d.Added, func(name string) bool { return slices.Contains(join, name) })
 	if d.SamePlacement() {
 		return
 	}

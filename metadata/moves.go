@@ -34,12 +34,25 @@ func (p MovePhase) Ended() bool { return p == MoveDone || p == MoveAborted }
 // Flipped reports whether the target owns the slots.
 func (p MovePhase) Flipped() bool { return p == MoveFlipped || p == MovePurging || p == MoveDone }
 
-// Move is slots that change their shard.
+// MoveKind is what a move does.
+type MoveKind string
+
+// The kinds of moves.
+const (
+	MoveSlots MoveKind = "slots" // slots go from the source to the target
+	MoveJoin  MoveKind = "join"  // the target becomes a shard; the source is the home shard
+	MoveLeave MoveKind = "leave" // the source is no shard any more; the target is the home shard
+)
+
+// Move is slots that change their shard, or a shard that joins or leaves.
 type Move struct {
 	ID             int64
+	Kind           MoveKind
 	Slots          []shardmap.Slot
 	Source, Target string
 	Phase          MovePhase
+	// Maker is the number in unique ids of a shard that joins.
+	Maker int
 	// Abort is set when it is to be given up; it has no effect once the target owns the slots.
 	Abort bool
 	// Verified is set when the rows of both sides were compared and equal.
@@ -57,7 +70,7 @@ type Move struct {
 // Name is the move's name in replication slots, triggers and fences.
 func (m *Move) Name() string { return fmt.Sprintf("m%d", m.ID) }
 
-const selectMoves = `SELECT id, slots, source, target, phase, abort, verified, origin::text, copied, purged, held_ms, said,
+const selectMoves = `SELECT id, kind, coalesce(maker, 0), slots, source, target, phase, abort, verified, origin::text, copied, purged, held_ms, said,
 	(extract(epoch FROM planned_at) * 1000000)::bigint, (extract(epoch FROM changed_at) * 1000000)::bigint FROM shardproxy.moves`
 
 func readMoves(ctx context.Context, tx pgx.Tx, where string, args ...any) (all []*Move, err error) {
@@ -70,7 +83,7 @@ func readMoves(ctx context.Context, tx pgx.Tx, where string, args ...any) (all [
 		var slots []int32
 		var origin *string
 		var planned, changed int64
-		err := r.Scan(&m.ID, &slots, &m.Source, &m.Target, &m.Phase, &m.Abort, &m.Verified, &origin, &m.Copied, &m.Purged, &m.HeldMs, &m.Said, &planned, &changed)
+		err := r.Scan(&m.ID, &m.Kind, &m.Maker, &slots, &m.Source, &m.Target, &m.Phase, &m.Abort, &m.Verified, &origin, &m.Copied, &m.Purged, &m.HeldMs, &m.Said, &planned, &changed)
 		for _, s := range slots {
 			m.Slots = append(m.Slots, shardmap.Slot(s))
 		}
@@ -121,15 +134,7 @@ func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) e
 			return &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("%d moves are under way or to come", len(under)), Hint: "wait for their end, or abort them"}
 		}
 		for i := range moves {
-			m := &moves[i]
-			slots := make([]int32, len(m.Slots))
-			for n, s := range m.Slots {
-				slots[n] = int32(s)
-				if int(s) >= current.Slots() || current.Owner(s) != m.Source || !slices.Contains(current.Shards(), m.Target) {
-					return &Problem{Kind: ErrInvalid, Reason: fmt.Sprintf("slot %d cannot move from %q to %q", s, m.Source, m.Target), Hint: "plan again"}
-				}
-			}
-			if _, err := exec(ctx, tx, "INSERT INTO shardproxy.moves (slots, source, target, phase) VALUES ($1, $2, $3, 'planned')", slots, m.Source, m.Target); err != nil {
+			if err := insertMove(ctx, tx, current, &moves[i]); err != nil {
 				return err
 			}
 		}
@@ -139,6 +144,45 @@ func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) e
 		return asked("", "store the moves", err)
 	}
 	return nil
+}
+
+// insertMove stores one move. A shard that is to join is in no map yet: slots may be planned to go there once it has.
+func insertMove(ctx context.Context, tx pgx.Tx, current *shardmap.Map, m *Move) error {
+	home, known := current.Shards()[0], current.Shards()
+	refused := func(format string, args ...any) error {
+		return &Problem{Kind: ErrInvalid, Reason: fmt.Sprintf(format, args...), Hint: "plan again"}
+	}
+	slots := make([]int32, len(m.Slots))
+	switch m.Kind {
+	case MoveJoin:
+		if slices.Contains(known, m.Target) || m.Source != home {
+			return refused("shard %q cannot join", m.Target)
+		}
+	case MoveLeave:
+		if !slices.Contains(known, m.Source) || m.Source == home || m.Target != home {
+			return refused("shard %q cannot leave", m.Source)
+		}
+	default:
+		m.Kind = MoveSlots
+		under, err := readMoves(ctx, tx, " WHERE phase NOT IN ('done', 'aborted') AND kind = 'join'")
+		if err != nil {
+			return err
+		}
+		for _, j := range under {
+			known = append(known, j.Target)
+		}
+		for n, s := range m.Slots {
+			slots[n] = int32(s)
+			if int(s) >= current.Slots() || current.Owner(s) != m.Source || !slices.Contains(known, m.Target) {
+				return refused("slot %d cannot move from %q to %q", s, m.Source, m.Target)
+			}
+		}
+	}
+	_, err := exec(ctx, tx, `INSERT INTO shardproxy.moves (kind, slots, source, target, phase, maker)
+		SELECT $1::text, $2::int4[], $3::text, $4::text, 'planned', CASE $1::text
+			WHEN 'join' THEN 1 + greatest((SELECT max(position) FROM shardproxy.shards), (SELECT max(maker) FROM shardproxy.moves))
+			WHEN 'leave' THEN (SELECT position FROM shardproxy.shards WHERE name = $3::text) END`, string(m.Kind), slots, m.Source, m.Target)
+	return err
 }
 
 // AbortMoves has all moves given up that have not gone so far that only going on is right; those that have not begun never will. It returns how
@@ -180,6 +224,26 @@ func advance(ctx context.Context, tx pgx.Tx, from MovePhase, m *Move) (bool, err
 	return n == 1, err
 }
 
+// Joined returns the map in which the target of a move is a shard, of the map now, which must be closed.
+func Joined(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
+	if !now.Closed() || slices.Contains(now.Shards(), m.Target) {
+		return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("shard %q is in the map, or this is not closed", m.Target), Hint: "read the map again"}
+	}
+	return now.With(m.Target)
+}
+
+// Left returns the map in which the source of a move is no shard any more, and which is closed.
+func Left(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
+	if owned := len(now.SlotsOf(m.Source)); owned > 0 {
+		return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("shard %q owns %d slots", m.Source, owned), Hint: "move them away first"}
+	}
+	next, err := now.Without(m.Source)
+	if err != nil {
+		return nil, err
+	}
+	return next.Close(next.Epoch(), true), nil
+}
+
 // Flipped returns the map in which the target of a move owns its slots, which are held in now.
 func Flipped(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
 	rows := now.Rows()
@@ -192,7 +256,7 @@ func Flipped(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
 	return now.Next(rows)
 }
 
-// FlipIn stores within an open transaction on the home shard that the target of a move owns its slots: next, by Flipped of the map now, which must be the
+// FlipIn stores within an open transaction on the home shard what comes of a move: next, by Flipped, Joined or Left of the map now, which must be the
 // stored one. It is followed by a commit over several shards: until that has decided, nothing holds, and the part on the home shard, which notifies, must be
 // the one that decides: it cannot be prepared. m.Phase becomes MoveFlipped. The transaction must be READ COMMITTED. The error is a *Problem.
 func FlipIn(ctx context.Context, tx pgx.Tx, c *Cluster, now, next *shardmap.Map, m *Move) error {

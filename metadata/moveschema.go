@@ -96,3 +96,25 @@ COMMENT ON COLUMN shardproxy.moves.origin IS 'Where the changes begin that are f
 COMMENT ON COLUMN shardproxy.moves.verified IS 'The rows of both sides were equal';
 COMMENT ON COLUMN shardproxy.moves.said IS 'What it waits for, or why it failed';
 `
+
+// joinVersion is the version of the schema since which shards can join and leave.
+const joinVersion = 7
+
+const closedColumn = `
+ALTER TABLE shardproxy.epoch ADD COLUMN closed boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN shardproxy.epoch.closed IS 'On the home shard: definitions, and writes of what all shards have alike, wait in the proxies';
+`
+
+const joinColumns = `
+ALTER TABLE shardproxy.moves
+	ADD COLUMN kind text NOT NULL DEFAULT 'slots' CHECK (kind IN ('slots', 'join', 'leave')),
+	ADD COLUMN maker integer,
+	DROP CONSTRAINT moves_slots_check,
+	ADD CONSTRAINT moves_slots_check CHECK ((cardinality(slots) > 0) = (kind = 'slots'));
+COMMENT ON TABLE shardproxy.moves IS 'Moves of slots, and shards that join or leave, in the order in which they are made. Those that are neither done nor aborted are under way or to come.';
+COMMENT ON COLUMN shardproxy.moves.kind IS 'slots go from the source to the target; join: the target becomes a shard; leave: the source is none any more';
+COMMENT ON COLUMN shardproxy.moves.maker IS 'The number in unique ids of a shard that joins, never given again; one that leaves had no higher one';
+
+ALTER TABLE shardproxy.acknowledged ADD COLUMN shards text[];
+COMMENT ON COLUMN shardproxy.acknowledged.shards IS 'Those of the proxy''s configuration';
+`

@@ -101,7 +101,20 @@ func (w *writer) number(ctx context.Context, i int) error {
 	if w.options.DryRun {
 		return nil
 	}
-	err := within(ctx, w.view.conns[i], beginWrite, func(tx pgx.Tx) error {
+	if err := SetMaker(ctx, w.view.conns[i], number-UniqueProxies); err != nil {
+		return w.failed(i, "store the number for unique ids", err)
+	}
+	return nil
+}
+
+// SetMaker gives a shard that joins its number in unique ids, through a connection to its primary; one that has a number keeps it. The error is
+// a *Problem.
+func SetMaker(ctx context.Context, conn *pgx.Conn, number int) error {
+	number += UniqueProxies
+	if number >= 1<<UniqueMakerBits {
+		return nil // the function says that there is none
+	}
+	err := within(ctx, conn, beginWrite, func(tx pgx.Tx) error {
 		if err := becomeOwner(ctx, tx); err != nil {
 			return err
 		}
@@ -109,7 +122,7 @@ func (w *writer) number(ctx context.Context, i int) error {
 		return err
 	})
 	if err != nil {
-		return w.failed(i, "store the number for unique ids", err)
+		return asked("", "store the number for unique ids", err)
 	}
 	return nil
 }

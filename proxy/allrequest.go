@@ -217,9 +217,7 @@ func partFrames(part *router.Part, extended bool, tail []byte) []byte {
 
 // everywhere makes the request one for all shards.
 func (s *session) everywhere(r *allRequest, bind, tail []byte) *wire.Error {
-	for i := range s.places {
-		r.shards = append(r.shards, i)
-	}
+	r.shards = s.allShards()
 	if r.plan != nil && r.plan.Moment() {
 		s.markMoment(r)
 	}

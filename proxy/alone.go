@@ -65,7 +65,7 @@ func (s *session) runEach(kind byte, size int, r *allRequest) error {
 	s.held = false
 	var first pool.Answer
 	var done []string
-	for i := range s.places {
+	for _, i := range s.allShards() {
 		a, err := s.runThere(i, r.frames)
 		e := wire.AsError(err)
 		if err == errEnded || err != nil && e.IsFatal() && !isLost(err) {

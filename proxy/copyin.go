@@ -24,7 +24,7 @@ type copyIn struct {
 	plan    *router.CopyIn
 	dialect *exec.CopyDialect
 	reader  *exec.CopyReader
-	shards  []*copyShard
+	shards  []*copyShard // by the order of owners.All()
 	owners  *router.Owners
 	effects query.Effect
 	drawn   [][]int64 // of each draw, not used yet
@@ -62,11 +62,7 @@ func (s *session) runCopyIn(size int) error {
 		e = s.tiedTo(0)
 	}
 	if e == nil && s.tx != 'E' {
-		all := make([]int, len(s.places))
-		for i := range all {
-			all[i] = i
-		}
-		e = s.enlistAll(own, false, all)
+		e = s.enlistAll(own, false, slices.Clone(c.owners.All()))
 	}
 	if e != nil {
 		return s.refuseWhole(wire.MsgQuery, size, e)
@@ -181,12 +177,19 @@ func (c *copyIn) run(text string) error {
 // connections lists the shards' connections, the lease among them.
 func (c *copyIn) connections() []*copyShard {
 	s := c.s
-	c.shards = make([]*copyShard, len(s.places))
-	for i := range c.shards {
-		c.shards[i] = &copyShard{index: i, lines: exec.NewCopyLines(c.plan.Table)}
-		c.shards[i].lease, _ = s.partOn(i)
+	c.shards = nil
+	for _, i := range c.owners.All() {
+		shard := &copyShard{index: i, lines: exec.NewCopyLines(c.plan.Table)}
+		shard.lease, _ = s.partOn(i)
+		c.shards = append(c.shards, shard)
 	}
 	return c.shards
+}
+
+// at finds the part on a shard of the cluster by its place in the configuration.
+func (c *copyIn) at(place int) int {
+	i, _ := slices.BinarySearch(c.owners.All(), place)
+	return i
 }
 
 // start begins the copy on every shard.

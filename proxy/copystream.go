@@ -157,7 +157,8 @@ func (c *copyIn) row(row *exec.CopyRow, values [][]byte) error {
 		if err != nil {
 			return err
 		}
-		to = to[shard : shard+1]
+		at := c.at(shard)
+		to = to[at : at+1]
 	}
 	for _, shard := range to {
 		var err error
@@ -302,7 +303,7 @@ func (c *copyIn) end() {
 		}
 	}
 	c.judge(fails != "")
-	if c.err != nil && !c.err.IsFatal() && c.s.lease != nil && c.shards[c.s.index].err == nil {
+	if c.err != nil && !c.err.IsFatal() && c.s.lease != nil && c.shards[c.at(c.s.index)].err == nil {
 		c.fail() // for the client's next statement fails as this one did
 	}
 }

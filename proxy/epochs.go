@@ -114,8 +114,8 @@ func touchesRows(p *router.Plan) bool {
 	return p.MayWrite || p.Intent == router.Write && (p.Where == router.Keyed || p.Where == router.FanOut || p.Scatters())
 }
 
-// errHeld says that a statement waits for its slots.
-var errHeld = wire.Errorf("57P03", "rows of this statement are moving to another shard").
+// errHeld says that a statement waits for its slots, or until a shard has joined or left.
+var errHeld = wire.Errorf("57P03", "rows of this statement are moving to another shard, or a shard joins or leaves").
 	WithHint("The statement was not executed and may be tried again.")
 
 // mustHold reports whether statements that write wait for the slots that are held. One of a transaction that has written before
@@ -135,7 +135,8 @@ func (s *session) holdsBack(p *router.Plan, err error) bool {
 		return false
 	}
 	if p.Where == router.All {
-		return p.Single == nil || p.Single.Kind != query.KindDML // a write of a reference table is on no slot
+		// A write of a reference table is on no slot.
+		return p.Single == nil || p.Single.Kind != query.KindDML || s.db.Owners().Closed()
 	}
 	return s.values.Held || p.Where == router.FanOut || p.CopyIn != nil || err == errSplit || router.OnSeveral(err)
 }
@@ -199,6 +200,16 @@ func (s *session) ownedOtherwise(p *router.Plan, v *router.Values, shard int) bo
 	}
 	before, err := p.Shard(m.owners, v)
 	return err == nil && before != shard
+}
+
+// othersNow reports whether the cluster has other shards than when the transaction began, which may see them as they were then: it
+// would miss what has gone to one that has joined, or see it twice.
+func (s *session) othersNow() bool {
+	m, now := s.spread, s.db.Owners()
+	if m == nil || m.owners == nil || m.owners.Epoch() == now.Epoch() || m.isolation == readCommitted {
+		return false
+	}
+	return !slices.Equal(m.owners.All(), now.All())
 }
 
 // sinceMoved looks at a request anew of which a key has moved since the transaction began: one that is READ COMMITTED sees

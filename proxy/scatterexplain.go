@@ -65,9 +65,9 @@ func (c *scattering) describeSource() bool {
 // finishes says what is done with what was read.
 func (c *scattering) finishes() (lines []string) {
 	x := c.way.Explain()
-	all := make([]string, len(c.s.db.Shards))
-	for i := range all {
-		all[i] = c.s.db.Shards[i].Name
+	var all []string
+	for _, i := range c.s.allShards() {
+		all = append(all, c.s.db.Shards[i].Name)
 	}
 	switch w := c.way.Write; {
 	case w != nil && w.Home:

@@ -163,10 +163,7 @@ func appendField(dst, value []byte) []byte {
 func (i *inserting) targets() (all []int) {
 	switch {
 	case i.of.Everywhere:
-		for shard := range i.c.s.places {
-			all = append(all, shard)
-		}
-		return all
+		return i.c.s.allShards()
 	case !i.of.Home:
 		all = slices.Compact(slices.Sorted(slices.Values(i.shards)))
 	}

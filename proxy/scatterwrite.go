@@ -65,8 +65,11 @@ func (c *scattering) withTargets(shards []int) []int {
 	return all
 }
 
-// allShards numbers the shards.
+// allShards returns the places of the shards that the cluster has now; without a slot map, of those of the configuration.
 func (s *session) allShards() (all []int) {
+	if owners := s.db.Owners(); owners != nil {
+		return slices.Clone(owners.All())
+	}
 	for i := range s.places {
 		all = append(all, i)
 	}

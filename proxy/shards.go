@@ -49,7 +49,7 @@ func (s *session) moveTo(shard int) {
 // moveToOpen makes a shard the one that the next lease is of where nothing has to wait for a primary. It stays
 // where it is when there is none.
 func (s *session) moveToOpen() {
-	for i := range s.places {
+	for _, i := range s.allShards() {
 		if !s.db.Shards[i].Gate.Closed() {
 			s.moveTo(i)
 			return
@@ -71,12 +71,18 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 		n.err = errHeld
 		return
 	}
+	if p.Where == router.All && s.othersNow() {
+		n.err = errMoved
+		return
+	}
 	if p.Where == router.All || p.MustDraw() {
 		n.batch, n.all = n.bound > 1, true
 		return
 	}
 	shard, err := s.shardOf(p, text, rest, bind)
 	switch {
+	case err == errSplit && s.othersNow():
+		n.err = errMoved
 	case err == errSplit:
 		n.batch, n.all = n.bound > 1, true
 	case err != nil:

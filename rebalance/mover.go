@@ -32,10 +32,17 @@ type FlipPart struct {
 
 // MoverOptions say whose slots a Mover moves.
 type MoverOptions struct {
-	// Shards are those of the database, the home shard first.
+	// Shards are those of the configuration, the home shard first.
 	Shards []MoverShard
 	// Tables returns the tables whose rows lie in slots by a catalog, and what is in the way of moving these of so many.
 	Tables func(c *catalog.Catalog, moving *Set, slots int) ([]*Table, []*Blocker)
+	// Everywhere returns the tables that every shard has whole, with NewTable for one slot and no key, and what keeps a shard from
+	// getting their rows.
+	Everywhere func(c *catalog.Catalog) ([]*Table, []*Blocker)
+	// Differences says how the definitions of another shard differ from those of the home shard; "" for not at all.
+	Differences func(ctx context.Context, shard string) (string, error)
+	// Stays returns what keeps a shard from leaving that owns no slots, by the home shard's catalog.
+	Stays func(c *catalog.Catalog, shard string) []*Blocker
 	// Commit commits open transactions on several shards, all or none; the first decides. unknown is set when it cannot be said which.
 	Commit func(ctx context.Context, parts []FlipPart) (unknown bool, err error)
 	// HoldLimit is for how long writes of the slots of a move may be held at once; DefaultHoldLimit when 0.
@@ -204,7 +211,7 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 	if err != nil {
 		return err
 	}
-	m.o.Logger.Info("moves slots", "move", move.ID, "phase", move.Phase, "from", move.Source, "to", move.Target, "slots", len(move.Slots))
+	m.o.Logger.Info("moves", "move", move.ID, "kind", move.Kind, "phase", move.Phase, "from", move.Source, "to", move.Target, "slots", len(move.Slots))
 	for !move.Phase.Ended() {
 		if move.Abort && !move.Phase.Flipped() && move.Phase != metadata.MoveAborting {
 			next := metadata.MoveAborting
@@ -247,6 +254,9 @@ func (r *moving) look(ctx context.Context) ([]*Blocker, error) {
 		return nil, err
 	}
 	r.cluster, r.total = c, now.Slots()
+	if r.move.Kind != metadata.MoveSlots {
+		r.total, r.move.Slots = 1, []shardmap.Slot{0} // of what every shard has whole
+	}
 	r.slots = NewSet(r.move.Slots, r.total)
 	conn, err := r.source.connect(ctx)
 	if err != nil {
@@ -258,12 +268,23 @@ func (r *moving) look(ctx context.Context) ([]*Blocker, error) {
 		return nil, err
 	}
 	var blockers []*Blocker
-	r.tables, blockers = r.m.o.Tables(tables, r.slots, r.total)
+	r.tables, blockers = r.movable(tables)
 	r.carry = NewCarry(CarryOptions{
 		Move: r.move.Name(), Tables: r.tables, Slots: r.slots, Source: r.source.Connect, Target: r.target.Connect, Replication: r.source.Replication,
 		Throttle: r.m.o.Throttle,
 	})
 	return blockers, nil
+}
+
+// movable returns what is to be carried, and what is in the way of it.
+func (r *moving) movable(c *catalog.Catalog) ([]*Table, []*Blocker) {
+	switch r.move.Kind {
+	case metadata.MoveJoin:
+		return r.m.o.Everywhere(c)
+	case metadata.MoveLeave:
+		return nil, r.m.o.Stays(c, r.move.Source)
+	}
+	return r.m.o.Tables(c, r.slots, r.total)
 }
 
 // connect connects and makes the session one of ours.

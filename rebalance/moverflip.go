@@ -28,6 +28,11 @@ func (r *moving) flip(ctx context.Context, source *pgx.Conn, end time.Time) erro
 		r.move.Phase = metadata.MoveFollowing
 		return err
 	}
+	return r.commitFlip(ctx, parts)
+}
+
+// commitFlip commits what FlipIn has stored, the first part, and the others.
+func (r *moving) commitFlip(ctx context.Context, parts []FlipPart) error {
 	unknown, err := r.m.o.Commit(ctx, parts)
 	if err == nil {
 		return nil // the phase is stored
@@ -57,13 +62,10 @@ func (r *moving) flipParts(ctx context.Context, source *pgx.Conn) (parts []FlipP
 	}
 	var all errgroup.Group
 	all.Go(func() error {
-		if now, err := definitions(ctx, source); err != nil || now != r.defined {
-			if err == nil {
-				err = fmt.Errorf("waits for tables that are being made or changed: %w", errLate)
-			}
+		if err := r.defines(ctx, source); err != nil {
 			return err
 		}
-		return r.carry.Check(ctx, source)
+		return r.check(ctx, source)
 	})
 	for i, s := range r.flipShards() {
 		conn := r.conns[s.Name]
@@ -78,15 +80,18 @@ func (r *moving) flipParts(ctx context.Context, source *pgx.Conn) (parts []FlipP
 	return parts, all.Wait()
 }
 
+// flipBegin begins the parts of a flip.
+const flipBegin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+
 // flipPart opens a shard's part of the transaction that flips.
 func (r *moving) flipPart(ctx context.Context, s *MoverShard, conn *pgx.Conn, home bool, next *shardmap.Map) error {
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"})
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: flipBegin})
 	if err == nil && home {
 		r.move.HeldMs = int(time.Since(r.flipped).Milliseconds())
 		err = metadata.FlipIn(ctx, tx, r.cluster, r.now, next, r.move)
 	}
 	if err == nil && s.Name == r.source.Name {
-		if err = execSimple(ctx, conn, r.hideSQL(true)); err == nil {
+		if err = execSimple(ctx, conn, r.hideSQL(true)); err == nil && !r.empty() {
 			err = r.stillClosed(ctx, conn)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 // caughtUp waits until the last changes take next to no time.
 func (r *moving) caughtUp(ctx context.Context, source *pgx.Conn) error {
-	for told := time.Now(); ; {
+	for told := time.Now(); !r.empty(); {
 		begin := time.Now()
 		end, err := r.carry.SourceEnd(ctx, source)
 		if err != nil {
@@ -33,6 +33,7 @@ func (r *moving) caughtUp(ctx context.Context, source *pgx.Conn) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // heldAgain does something while writes are held, as often as it takes.
@@ -44,8 +45,10 @@ func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(cont
 		if err := r.reread(ctx); err != nil {
 			return err
 		}
-		if err := r.prepare(ctx); err != nil {
-			return err
+		if r.move.Kind == metadata.MoveSlots {
+			if err := r.prepare(ctx); err != nil {
+				return err
+			}
 		}
 		if err := r.m.cutAbsent(ctx, r.home); err != nil {
 			return err
@@ -97,25 +100,31 @@ func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.C
 		return err
 	}
 	lap("acknowledged")
-	if err := r.setFence(ctx, source, true, end); err != nil {
-		return err
+	if !r.empty() {
+		if err := r.setFence(ctx, source, true, end); err != nil {
+			return err
+		}
+		lap("fence")
+		if err := r.lastChanges(ctx, source, end.Add(r.m.o.HoldLimit)); err != nil {
+			return err
+		}
+		lap("applied")
 	}
-	lap("fence")
+	return what(ctx, source, end.Add(r.m.o.HoldLimit))
+}
+
+// lastChanges waits until all is carried over that the source has committed; with the end of its time the error is errLate.
+func (r *moving) lastChanges(ctx context.Context, source *pgx.Conn, end time.Time) error {
 	last, err := r.carry.SourceEnd(ctx, source)
 	if err != nil {
 		return err
 	}
-	end = end.Add(r.m.o.HoldLimit)
 	bounded, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	if err := r.carry.WaitFor(bounded, last); err != nil {
-		if ctx.Err() == nil {
-			err = fmt.Errorf("waits for the last changes: %w", errLate)
-		}
-		return err
+	if err = r.carry.WaitFor(bounded, last); err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("waits for the last changes: %w", errLate)
 	}
-	lap("applied")
-	return what(ctx, source, end)
+	return err
 }
 
 // releaseLimit bounds what releases writes.
@@ -126,7 +135,10 @@ const releaseLimit = 10 * time.Second
 func (r *moving) release(ctx context.Context, source *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
 	defer cancel()
-	opened := r.setFence(ctx, source, false, time.Time{})
+	var opened error
+	if !r.empty() {
+		opened = r.setFence(ctx, source, false, time.Time{})
+	}
 	_, err := r.held(ctx, false)
 	return errors.Join(opened, err)
 }

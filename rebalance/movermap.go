@@ -60,12 +60,19 @@ func (m *Mover) unguard(ctx context.Context, home *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	return metadata.SpreadEpoch(ctx, c, m.shards(), now.Epoch())
+	return metadata.SpreadEpoch(ctx, c, m.shards(now), now.Epoch())
 }
 
-// held has writes of the move's slots wait, or not any more, from the returned map on.
+// held has writes of the move's slots wait, or not any more, from the returned map on. Where a shard joins or leaves it
+// is writes of what all shards have, and definitions.
 func (r *moving) held(ctx context.Context, on bool) (*shardmap.Map, error) {
 	return r.m.change(ctx, r.home, func(now *shardmap.Map) (*shardmap.Map, error) {
+		if r.move.Kind != metadata.MoveSlots {
+			if now.Closed() == on {
+				return nil, nil
+			}
+			return now.Close(now.Epoch()+1, on), nil
+		}
 		rows, differs := now.Rows(), false
 		for _, s := range r.slots.Slots() {
 			differs = differs || rows[s].Held != on
@@ -177,11 +184,14 @@ func (m *Mover) cutOff(ctx context.Context, home *pgx.Conn, proxy string) error 
 	if err != nil {
 		return err
 	}
-	if err := metadata.SpreadEpoch(ctx, c, m.shards(), now.Epoch()); err != nil {
+	if err := metadata.SpreadEpoch(ctx, c, m.shards(now), now.Epoch()); err != nil {
 		return err
 	}
 	var ended int64
 	for i := range m.o.Shards {
+		if !slices.Contains(now.Shards(), m.o.Shards[i].Name) {
+			continue // it is no shard of the cluster: nobody uses it
+		}
 		n, err := m.endSessions(ctx, &m.o.Shards[i], proxy)
 		if err != nil {
 			return err
@@ -219,11 +229,12 @@ func (m *Mover) endSessions(ctx context.Context, s *MoverShard, proxy string) (a
 	}
 }
 
-// shards are the shards as metadata takes them.
-func (m *Mover) shards() []metadata.Shard {
-	all := make([]metadata.Shard, len(m.o.Shards))
-	for i, s := range m.o.Shards {
-		all[i] = metadata.Shard{Name: s.Name, Connect: s.Connect}
+// shards are those of a map as metadata takes them.
+func (m *Mover) shards(now *shardmap.Map) (all []metadata.Shard) {
+	for _, s := range m.o.Shards {
+		if slices.Contains(now.Shards(), s.Name) {
+			all = append(all, metadata.Shard{Name: s.Name, Connect: s.Connect})
+		}
 	}
 	return all
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +16,12 @@ import (
 // step does what belongs to the phase of the move, and ends with another one stored. Every step can be repeated from its
 // beginning, by whoever comes next.
 func (r *moving) step(ctx context.Context, blockers []*Blocker) error {
+	switch r.move.Kind {
+	case metadata.MoveJoin:
+		return r.joining(ctx, blockers)
+	case metadata.MoveLeave:
+		return r.leaving(ctx, blockers)
+	}
 	switch r.move.Phase {
 	case metadata.MovePlanned:
 		return r.planned(ctx, blockers)
@@ -36,6 +43,18 @@ func (r *moving) step(ctx context.Context, blockers []*Blocker) error {
 
 // planned looks for what is in the way.
 func (r *moving) planned(ctx context.Context, blockers []*Blocker) error {
+	now, _, err := metadata.Load(ctx, r.home)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(now.Shards(), r.target.Name) { // it was to join before
+		return r.to(ctx, metadata.MoveAborted, "shard "+r.target.Name+" has not joined the cluster")
+	}
+	return r.preflight(ctx, blockers, metadata.MoveHiding)
+}
+
+// preflight looks at both shards, and goes on to another phase, or gives the move up.
+func (r *moving) preflight(ctx context.Context, blockers []*Blocker, next metadata.MovePhase) error {
 	report := &PreflightReport{Blockers: blockers}
 	if may, err := r.mayCutOff(ctx); err != nil {
 		return err
@@ -66,7 +85,7 @@ func (r *moving) planned(ctx context.Context, blockers []*Blocker) error {
 	if len(report.Blockers) > 0 {
 		return r.to(ctx, metadata.MoveAborted, (&PreflightReport{Blockers: report.Blockers}).String())
 	}
-	return r.to(ctx, metadata.MoveHiding, "")
+	return r.to(ctx, next, "")
 }
 
 // mayCutOff reports whether the control user may end sessions.
@@ -93,8 +112,13 @@ func (r *moving) hiding(ctx context.Context) error {
 
 // copying carries the rows over that are there.
 func (r *moving) copying(ctx context.Context) error {
-	if err := r.hide(ctx, r.target, true); err != nil { // a target that has failed over may have lost it
-		return err
+	if r.move.Kind == metadata.MoveSlots {
+		if err := r.hide(ctx, r.target, true); err != nil { // a target that has failed over may have lost it
+			return err
+		}
+	}
+	if r.empty() {
+		return r.to(ctx, metadata.MoveFollowing, "")
 	}
 	var origin Origin
 	err := r.watched(ctx, func() { r.move.Copied = r.carry.Counts().CopiedRows }, func(ctx context.Context) error {
@@ -123,6 +147,9 @@ func (r *moving) copying(ctx context.Context) error {
 
 // following carries changes over until the target owns the slots.
 func (r *moving) following(ctx context.Context) error {
+	if r.empty() {
+		return r.followNone(ctx)
+	}
 	var origin Origin
 	if err := json.Unmarshal(r.move.Origin, &origin); err != nil {
 		return fmt.Errorf("where the changes begin: %w", err)
@@ -156,12 +183,39 @@ func (r *moving) following(ctx context.Context) error {
 	return err
 }
 
+// empty reports whether there is no table of which rows are to be carried.
+func (r *moving) empty() bool { return len(r.tables) == 0 }
+
+// followNone is following where nothing is to be carried.
+func (r *moving) followNone(ctx context.Context) error {
+	source, err := r.source.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer carryClose(source.PgConn())
+	if err := r.release(ctx, source); err != nil { // what a mover before has held
+		return err
+	}
+	return r.takeOver(ctx, source)
+}
+
+// check makes sure that what is carried is all that there is.
+func (r *moving) check(ctx context.Context, source *pgx.Conn) error {
+	if r.empty() {
+		return nil
+	}
+	return r.carry.Check(ctx, source)
+}
+
 // takeOver compares the rows of both sides, and then has the target own the slots.
 func (r *moving) takeOver(ctx context.Context, source *pgx.Conn) error {
 	if !r.move.Verified {
 		if err := r.verify(ctx, source); err != nil {
 			return err
 		}
+	}
+	if r.move.Kind == metadata.MoveJoin {
+		return r.heldAgain(ctx, source, r.join)
 	}
 	defer r.disconnect()
 	return r.heldAgain(ctx, source, r.flip)
@@ -170,14 +224,23 @@ func (r *moving) takeOver(ctx context.Context, source *pgx.Conn) error {
 // sameTables makes sure that no table has come whose rows would not be carried over. What comes later changes what definitions
 // returns; while writes are held nobody can make any through a proxy.
 func (r *moving) sameTables(ctx context.Context, source *pgx.Conn) (err error) {
-	if r.defined, err = definitions(ctx, source); err != nil {
+	if r.defined, err = r.definitions(ctx, source); err != nil {
 		return err
+	}
+	if r.move.Kind == metadata.MoveJoin {
+		differs, err := r.m.o.Differences(ctx, r.target.Name)
+		if err != nil {
+			return err
+		}
+		if differs != "" {
+			return &CarryError{Cause: Redefined, Reason: "definitions have changed: " + differs, Hint: "start it again"}
+		}
 	}
 	c, err := r.source.catalog(ctx, source)
 	if err != nil {
 		return err
 	}
-	tables, blockers := r.m.o.Tables(c, r.slots, r.total)
+	tables, blockers := r.movable(c)
 	if len(blockers) > 0 {
 		return &CarryError{Cause: Redefined, Table: blockers[0].Table, Reason: "a definition has changed: " + blockers[0].Reason, Hint: blockers[0].Hint}
 	}
@@ -197,11 +260,50 @@ func (r *moving) sameTables(ctx context.Context, source *pgx.Conn) (err error) {
 	return nil
 }
 
-// definitions returns what changes whenever a table is made, dropped or altered.
-func definitions(ctx context.Context, conn *pgx.Conn) (is string, err error) {
-	err = conn.QueryRow(ctx, `SELECT count(*) || ' ' || coalesce(sum(hashint8extended(oid::int8, xmin::text::int8)), 0)
-		FROM pg_class WHERE relkind IN ('r', 'p') AND relpersistence <> 't'`).Scan(&is)
+// tableDefinitions returns what changes whenever a table is made, dropped or altered.
+const tableDefinitions = `SELECT count(*) || ' ' || coalesce(sum(hashint8extended(oid::int8, xmin::text::int8)), 0)
+	FROM pg_class WHERE relkind IN ('r', 'p') AND relpersistence <> 't'`
+
+// allDefinitions returns what changes whenever anything is defined that a shard which joins must have as well. Temporary tables are none of it.
+const allDefinitions = `WITH kept AS MATERIALIZED (SELECT oid, xmin FROM pg_class WHERE relpersistence <> 't'), made (class, oid, part, xmin) AS (
+		SELECT 1, oid::int8, 0, xmin FROM kept
+		UNION ALL SELECT 2, attrelid::int8, attnum, a.xmin FROM pg_attribute a JOIN kept ON kept.oid = attrelid
+		UNION ALL SELECT 3, d.oid::int8, 0, d.xmin FROM pg_attrdef d JOIN kept ON kept.oid = adrelid
+		UNION ALL SELECT 4, c.oid::int8, 0, c.xmin FROM pg_constraint c LEFT JOIN kept ON kept.oid = conrelid WHERE conrelid = 0 OR kept.oid IS NOT NULL
+		UNION ALL SELECT 5, i.indexrelid::int8, 0, i.xmin FROM pg_index i JOIN kept ON kept.oid = indexrelid
+		UNION ALL SELECT 6, t.oid::int8, 0, t.xmin FROM pg_trigger t JOIN kept ON kept.oid = tgrelid
+		UNION ALL SELECT 7, r.oid::int8, 0, r.xmin FROM pg_rewrite r JOIN kept ON kept.oid = ev_class
+		UNION ALL SELECT 8, p.oid::int8, 0, p.xmin FROM pg_policy p
+		UNION ALL SELECT 9, p.oid::int8, 0, p.xmin FROM pg_proc p
+		UNION ALL SELECT 10, t.oid::int8, 0, t.xmin FROM pg_type t LEFT JOIN kept ON kept.oid = typrelid WHERE typelem = 0 AND (typrelid = 0 OR kept.oid IS NOT NULL)
+		UNION ALL SELECT 11, oid::int8, 0, xmin FROM pg_enum
+		UNION ALL SELECT 12, oid::int8, 0, xmin FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp_'
+		UNION ALL SELECT 13, oid::int8, 0, xmin FROM pg_extension
+		UNION ALL SELECT 14, oid::int8, 0, xmin FROM pg_collation
+		UNION ALL SELECT 15, oid::int8, 0, xmin FROM pg_operator
+		UNION ALL SELECT 16, oid::int8, 0, xmin FROM pg_cast
+		UNION ALL SELECT 17, oid::int8, 0, xmin FROM pg_default_acl
+		UNION ALL SELECT 18, oid::int8, 0, xmin FROM pg_statistic_ext
+		UNION ALL SELECT 19, oid::int8, 0, xmin FROM pg_event_trigger)
+	SELECT count(*) || ' ' || coalesce(sum(hashint8extended(oid, class * 65536 + part) # hashint8extended(xmin::text::int8, class)), 0) FROM made`
+
+// definitions returns what changes whenever something is defined that the move depends on.
+func (r *moving) definitions(ctx context.Context, conn *pgx.Conn) (is string, err error) {
+	sql := tableDefinitions
+	if r.move.Kind == metadata.MoveJoin {
+		sql = allDefinitions
+	}
+	err = conn.QueryRow(ctx, sql).Scan(&is)
 	return is, err
+}
+
+// defines makes sure that nothing has been defined since it was looked at; the error is errLate.
+func (r *moving) defines(ctx context.Context, source *pgx.Conn) error {
+	now, err := r.definitions(ctx, source)
+	if err == nil && now != r.defined {
+		err = fmt.Errorf("waits for tables and others that are being made or changed: %w", errLate)
+	}
+	return err
 }
 
 // verify compares the rows of both sides. Both are seen as they are while writes are held, and read when these go on.
@@ -320,8 +422,10 @@ func (r *moving) aborting(ctx context.Context) error {
 	if err := r.carry.ClearTarget(ctx); err != nil {
 		return err
 	}
-	if err := r.hide(ctx, r.target, false); err != nil {
-		return err
+	if r.move.Kind == metadata.MoveSlots {
+		if err := r.hide(ctx, r.target, false); err != nil {
+			return err
+		}
 	}
 	return r.to(ctx, metadata.MoveAborted, r.move.Said)
 }

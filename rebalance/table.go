@@ -33,7 +33,8 @@ type Column struct {
 	Type string
 }
 
-// NewTable returns a table of the catalog as one to be moved. key names the sharding key's columns. The error is a *Blocker,
+// NewTable returns a table of the catalog as one to be moved. key names the sharding key's columns; without any, all rows lie in
+// the one slot 0. The error is a *Blocker,
 // for a table whose rows cannot be moved.
 func NewTable(of *catalog.Table, key []string, slots int) (*Table, error) {
 	t := &Table{Schema: of.Schema, Name: of.Name, Slots: slots}
@@ -102,6 +103,9 @@ func (t *Table) ColumnList(places []int, prefix string) string {
 
 // SlotSQL returns an SQL expression for the slot of a row, whose columns stand behind prefix.
 func (t *Table) SlotSQL(prefix string) string {
+	if len(t.Key) == 0 {
+		return "0"
+	}
 	names := make([]string, len(t.Key))
 	for i, at := range t.Key {
 		names[i] = prefix + pgx.Identifier{t.Columns[at].Name}.Sanitize()

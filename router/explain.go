@@ -114,6 +114,17 @@ type RouteInput struct {
 	Values *Values
 }
 
+// all names the shards of the cluster: where the owners are not known, those of the configuration.
+func (in *RouteInput) all() (names []string) {
+	if in.Owners == nil {
+		return in.Shards
+	}
+	for _, i := range in.Owners.All() {
+		names = append(names, in.Shards[i])
+	}
+	return names
+}
+
 // Route says where the plan goes. It changes nothing but the buffers of in.Values.
 func (p *Plan) Route(in RouteInput) *Route {
 	r := &Route{Where: p.Where.String(), Node: "any"}
@@ -137,7 +148,7 @@ func (p *Plan) Route(in RouteInput) *Route {
 		r.refuse(wire.Errorf("0A000", "a value that stands for the time of the moment may differ from shard to shard").
 			WithHint("Give the time itself."))
 	case p.Where == All || p.Where == FanOut:
-		r.Shards = in.Shards
+		r.Shards = in.all()
 	case p.Where == Keyed:
 		p.keyed(r, in)
 	}

@@ -255,12 +255,8 @@ func (p *Plan) FansOut() bool { return p.fansOut }
 
 // Shards returns the shards of a plan that fans out, in order.
 func (p *Plan) Shards(o *Owners, v *Values) ([]int, error) {
-	var all []int
 	if p.Where == FanOut {
-		for i := range o.shards {
-			all = append(all, i)
-		}
-		return all, nil
+		return slices.Clone(o.all), nil
 	}
 	tr := &gather{}
 	l := locator{owners: o, values: v, shard: AnyShard, all: tr}

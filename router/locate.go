@@ -2,6 +2,7 @@ package router
 
 import (
 	"errors"
+	"slices"
 
 	"shardproxy/query"
 	"shardproxy/shardmap"
@@ -75,7 +76,10 @@ const maxCombinations = 100_000
 
 func (l *locator) group(g *Group) error {
 	if len(g.columns) == 0 {
-		return l.found(g, g.placement.fixedShard(l.owners))
+		if g.placement.fixed != "" {
+			return l.fixed(g, g.placement.fixed)
+		}
+		return l.found(g, l.owners.Of(g.placement.schema))
 	}
 	l.combos, l.within = 0, nil
 	return l.column(g, 0, 0)
@@ -170,7 +174,17 @@ func (l *locator) placed(g *Group, val *value, v shardmap.Value) error {
 	if err != nil {
 		return valueError(val, v.Type, err)
 	}
-	return l.found(g, l.owners.named(shard))
+	return l.fixed(g, shard)
+}
+
+// fixed notes a shard that the configuration names. It may have none of the cluster's rows yet, or no more.
+func (l *locator) fixed(g *Group, name string) error {
+	shard := l.owners.named(name)
+	if l.trace == nil && !slices.Contains(l.owners.all, shard) {
+		return wire.Errorf("55000", "shard %s, where the configuration places rows of %s, is no shard of the cluster", name, g.table).
+			WithHint("It joins by \"shardproxy rebalance start --add %s\".", name)
+	}
+	return l.found(g, shard)
 }
 
 // found notes a shard that the group needs.
@@ -223,14 +237,6 @@ func keyError(err error) error {
 		return unproven("what it means depends on settings or on rules of its own")
 	}
 	return err
-}
-
-// fixedShard is the shard of a schema.
-func (p *Placement) fixedShard(o *Owners) int {
-	if p.fixed != "" {
-		return o.named(p.fixed)
-	}
-	return o.Of(p.schema)
 }
 
 // Literals reports whether Shard looks at the literals of the text.

@@ -28,6 +28,7 @@ type Placement struct {
 type Owners struct {
 	slots  *shardmap.Map
 	index  []int // of the map's shards in the configuration
+	all    []int // these, in order
 	shards []string
 	since  int64 // the epoch since which any slot is held
 }
@@ -43,6 +44,7 @@ func NewOwners(m *shardmap.Map, shards []string) (o *Owners, ok bool) {
 		}
 		o.index = append(o.index, i)
 	}
+	o.all = slices.Sorted(slices.Values(o.index))
 	return o, true
 }
 
@@ -60,6 +62,18 @@ func (o *Owners) After(before *Owners) {
 		o.since = before.since
 	}
 }
+
+// All returns the places in the configuration of the shards of the slot map, in order: a shard that has not joined yet, or has left, is
+// none. The caller must not change it.
+func (o *Owners) All() []int {
+	if o == nil {
+		return nil
+	}
+	return o.all
+}
+
+// Closed reports whether writes that concern all shards wait.
+func (o *Owners) Closed() bool { return o != nil && o.slots.Closed() }
 
 // HeldSince is the epoch since which slots have been held; it means nothing unless Holding.
 func (o *Owners) HeldSince() int64 { return o.since }

@@ -15,6 +15,8 @@ type Slotted struct {
 	// Tables have rows that lie in slots by the hash of their keys: tables and partitions, and whatever else a rule makes such
 	// (materialised views, foreign partitions). A partitioned table has no rows of its own and is not among them.
 	Tables []SlottedTable
+	// Everywhere are tables that every shard has whole: reference tables and their partitions.
+	Everywhere []*catalog.Table
 	// Fixed are tables whose rows lie where the configuration says, by list or by range.
 	Fixed []FixedTable
 	// Schemas are placed as a whole, and have tables or sequences.
@@ -64,6 +66,7 @@ func SlottedTables(rules *config.Database, c *catalog.Catalog) *Slotted {
 		s.Schemas = append(s.Schemas, PlacedSchema{name, shardmap.SchemaHash(name), shard})
 	}
 	slices.SortFunc(s.Tables, func(a, b SlottedTable) int { return byName(a.Table, b.Table) })
+	slices.SortFunc(s.Everywhere, byName)
 	slices.SortFunc(s.Fixed, func(a, b FixedTable) int { return byName(a.Table, b.Table) })
 	slices.SortFunc(s.Unknown, func(a, b UnknownTable) int { return byName(a.Table, b.Table) })
 	slices.SortFunc(s.Schemas, func(a, b PlacedSchema) int { return strings.Compare(a.Name, b.Name) })
@@ -95,6 +98,8 @@ func (b *bound) slotted(s *Slotted, t *catalog.Table, schemas map[string]string)
 		s.Unknown = append(s.Unknown, UnknownTable{t, r.why})
 	case t.Root != nil && b.apart(t):
 		s.Unknown = append(s.Unknown, UnknownTable{t, "is a partition with a rule that places rows elsewhere than the table's"})
+	case r.kind == kindReference && (t.Kind == catalog.KindTable || t.Kind == catalog.KindPartition):
+		s.Everywhere = append(s.Everywhere, t)
 	case r.kind != kindSharded:
 	case r.placement.list != nil:
 		s.Fixed = append(s.Fixed, FixedTable{t, "list", b.named(t)})

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"shardproxy/metadata"
 	"shardproxy/router"
 	"shardproxy/wire"
 )
@@ -85,7 +86,10 @@ func (a *Allocator) highest(ctx context.Context, home *pgx.Conn, d *router.Draw,
 	for i := range a.opts.Shards {
 		conn := home
 		if i > 0 {
-			if conn, err = a.opts.Shards[i].Connect(ctx); err != nil {
+			if conn, err = a.opts.Shards[i].Connect(ctx); errors.Is(err, metadata.ErrSpare) {
+				continue
+			}
+			if err != nil {
 				// To refuse all inserts because one shard is away would be worse: what was
 				// drawn before is in top, or within the margin.
 				a.opts.Logger.Warn("shard not asked for the largest value of a sequence", "shard", a.opts.Shards[i].Name, "sequence", d.Sequence, "error", err)

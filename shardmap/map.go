@@ -14,6 +14,7 @@ type Map struct {
 	owner   []uint16 // by slot: index into shards
 	held    []bool   // by slot; nil when none is
 	guarded bool
+	closed  bool
 }
 
 // Row is one row of the stored table of slots.
@@ -178,26 +179,49 @@ func (m *Map) Guard(epoch int64, guarded bool) *Map {
 	return &next
 }
 
-// Next returns the map of the next epoch with these rows: of as many slots, of the same shards, and guarded or not as this one. The error is
-// a *MapError.
-func (m *Map) Next(rows []Row) (*Map, error) {
-	next, err := NewMap(m.epoch+1, len(m.owner), m.shards, rows)
+// Closed reports whether writes that concern all shards wait: those of what all have alike, and definitions. A shard that joins or
+// leaves makes a map so, and makes it not so again.
+func (m *Map) Closed() bool { return m.closed }
+
+// Close returns the map with the same owners that has this epoch, closed or not.
+func (m *Map) Close(epoch int64, closed bool) *Map {
+	next := *m // what it points to never changes
+	next.epoch, next.closed = epoch, closed
+	return &next
+}
+
+// Next returns the map of the next epoch with these rows: of as many slots, of the same shards, guarded and closed or not as this one. The
+// error is a *MapError.
+func (m *Map) Next(rows []Row) (*Map, error) { return m.next(m.shards, rows) }
+
+// With returns the map of the next epoch to which a shard has come that owns nothing. The error is a *MapError.
+func (m *Map) With(shard string) (*Map, error) {
+	return m.next(append(m.Shards(), shard), m.Rows())
+}
+
+// Without returns the map of the next epoch from which a shard has gone, which must own nothing. The error is a *MapError.
+func (m *Map) Without(shard string) (*Map, error) {
+	return m.next(slices.DeleteFunc(m.Shards(), func(s string) bool { return s == shard }), m.Rows())
+}
+
+func (m *Map) next(shards []string, rows []Row) (*Map, error) {
+	next, err := NewMap(m.epoch+1, len(m.owner), shards, rows)
 	if err != nil {
 		return nil, err
 	}
-	next.guarded = m.guarded
+	next.guarded, next.closed = m.guarded, m.closed
 	return next, nil
 }
 
-// Holding reports whether any slot is held.
-func (m *Map) Holding() bool { return m.held != nil }
+// Holding reports whether any write waits: of a slot that is held, or of what concerns all shards.
+func (m *Map) Holding() bool { return m.held != nil || m.closed }
 
 // Held reports whether writes of a slot wait. It panics when the map has no such slot.
 func (m *Map) Held(s Slot) bool { return m.held != nil && m.held[s] }
 
-// SameStates reports whether two maps of as many slots hold the same ones, and are both guarded or not.
+// SameStates reports whether two maps of as many slots hold the same ones, and are both guarded and closed or not.
 func (m *Map) SameStates(other *Map) bool {
-	if m.guarded != other.guarded || m.Holding() != other.Holding() {
+	if m.guarded != other.guarded || m.closed != other.closed || (m.held == nil) != (other.held == nil) {
 		return false
 	}
 	return slices.Equal(m.held, other.held)

@@ -2,8 +2,10 @@ package twopc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"shardproxy/metadata"
 	"shardproxy/wire"
 )
 
@@ -46,6 +48,9 @@ func (r *Resolver) locate(ctx context.Context, name string) (shard int, s *sessi
 	var unasked string
 	for i := range r.opts.Shards {
 		s, err := r.connect(ctx, i)
+		if errors.Is(err, metadata.ErrSpare) {
+			continue
+		}
 		if err != nil {
 			unasked = fmt.Sprintf("Shard %s: %v.", r.opts.Shards[i].Name, err)
 			continue

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"shardproxy/metadata"
 )
 
 const (
@@ -284,7 +286,7 @@ func (d *Detector) look(ctx context.Context, matters bool) []look {
 	after := int64(0)
 	for i := range looks {
 		after = max(after, looks[i].timeout*int64(time.Microsecond))
-		if errs[i] != nil && matters && ctx.Err() == nil && time.Since(d.logged[i]) >= logInterval {
+		if errs[i] != nil && !errors.Is(errs[i], metadata.ErrSpare) && matters && ctx.Err() == nil && time.Since(d.logged[i]) >= logInterval {
 			d.logged[i] = time.Now()
 			d.opts.Logger.Warn("cannot look for deadlocks on a shard: lock_timeout ends them", "shard", d.opts.Shards[i].Name, "error", errs[i])
 		}

@@ -3,11 +3,14 @@ package twopc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
+
+	"shardproxy/metadata"
 )
 
 const (
@@ -94,7 +97,17 @@ func (r *Resolver) look(ctx context.Context) (all [][]*part, errs []error) {
 			r.drop(i)
 		}
 	})
-	return all, errs
+	return all, notSpare(errs)
+}
+
+// notSpare forgets that shards could not be asked which are none of the cluster: they have prepared nothing.
+func notSpare(errs []error) []error {
+	for i, err := range errs {
+		if errors.Is(err, metadata.ErrSpare) {
+			errs[i] = nil
+		}
+	}
+	return errs
 }
 
 // drop closes a shard's session.

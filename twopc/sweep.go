@@ -42,7 +42,7 @@ func (r *Resolver) sweep(ctx context.Context) {
 			}
 		}
 	}()
-	err := errors.Join(errs...)
+	err := errors.Join(notSpare(errs)...)
 	needed := []string{}
 	for _, list := range lists {
 		for _, p := range list {
@@ -50,7 +50,11 @@ func (r *Resolver) sweep(ctx context.Context) {
 		}
 	}
 	if err == nil {
-		each(r.everyShard(), func(i int) { errs[i] = r.remove(ctx, sessions[i], needed) })
+		each(r.everyShard(), func(i int) {
+			if sessions[i] != nil {
+				errs[i] = r.remove(ctx, sessions[i], needed)
+			}
+		})
 		err = errors.Join(errs...)
 	}
 	if err != nil && ctx.Err() == nil {

@@ -35,7 +35,7 @@ type acknowledger struct {
 func newAcknowledger(c *cluster) *acknowledger {
 	host, _ := os.Hostname() // a name for people
 	a := &acknowledger{c: c, poke: make(chan struct{}, 1)}
-	a.told = metadata.Acknowledgement{Proxy: c.self, Host: fmt.Sprintf("%s, process %d", host, os.Getpid())}
+	a.told = metadata.Acknowledgement{Proxy: c.self, Host: fmt.Sprintf("%s, process %d", host, os.Getpid()), Shards: c.names()}
 	return a
 }
 
@@ -108,7 +108,7 @@ func (a *acknowledger) run(ctx context.Context) {
 		a.mu.Lock()
 		now := a.nowLocked()
 		wait := time.Until(beat.Add(ackBeat))
-		due := a.conn == nil || a.conn.IsClosed() || now != a.told || wait <= 0
+		due := a.conn == nil || a.conn.IsClosed() || now.Epoch != a.told.Epoch || now.Writes != a.told.Writes || now.Statements != a.told.Statements || wait <= 0
 		var err error
 		if due {
 			err = a.tellLocked(ctx, now)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,19 +65,20 @@ const linkSetup = `SET search_path = pg_catalog, pg_temp; SET default_transactio
 	SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout';
 	SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')`
 
-// openLinks connects to all shards, which must be those of the database's cluster.
+// openLinks connects to all shards, which must be those of the database's cluster: those of the configuration but for what is spare.
 func openLinks(ctx context.Context, cfg *config.Config, conf *config.Database) (*shardLinks, error) {
-	l := &shardLinks{conf: conf, connect: func(i int) metadata.Connect { return primaryOf(cfg, conf, i) }}
-	var err error
-	if l.status, err = metadata.Check(ctx, clusterOptions(conf, l.connect)); err != nil {
+	status, err := metadata.Check(ctx, clusterOptions(conf, func(i int) metadata.Connect { return primaryOf(cfg, conf, i) }))
+	if err != nil {
 		return nil, err
 	}
+	conf = withoutSpare(conf, status.Spare)
+	l := &shardLinks{conf: conf, status: status, connect: func(i int) metadata.Connect { return primaryOf(cfg, conf, i) }}
 	for _, w := range l.status.Warnings {
 		if errors.Is(w, metadata.ErrUnreachable) {
 			return nil, w
 		}
 	}
-	l.all = make([]*shardLink, len(conf.Shards))
+	l.all = make([]*shardLink, len(l.conf.Shards))
 	errs := l.each(func(i int) (err error) {
 		l.all[i], err = l.open(ctx, i)
 		return err
@@ -86,6 +88,16 @@ func openLinks(ctx context.Context, cfg *config.Config, conf *config.Database) (
 		return nil, err
 	}
 	return l, nil
+}
+
+// withoutSpare returns a database without the shards of these names.
+func withoutSpare(conf *config.Database, spare []string) *config.Database {
+	if len(spare) == 0 {
+		return conf
+	}
+	is := *conf
+	is.Shards = slices.DeleteFunc(slices.Clone(conf.Shards), func(s config.Shard) bool { return slices.Contains(spare, s.Name) })
+	return &is
 }
 
 // open makes one more connection to a shard.

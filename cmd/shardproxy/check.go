@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"shardproxy/config"
+	"shardproxy/metadata"
 	"shardproxy/verify"
 )
 
@@ -151,7 +153,7 @@ func (f *checkFlags) checkShards(cmd *cobra.Command, compare func(context.Contex
 	}
 	ctx, cancel := limited(cmd.Context(), f.timeout)
 	defer cancel()
-	c := connectShards(ctx, cfg, conf)
+	c := connectShards(ctx, cfg, membersOf(ctx, cfg, conf))
 	defer func() {
 		for _, s := range c.sessions {
 			s.Close()
@@ -190,6 +192,26 @@ func (f *checkFlags) sensible(cmd *cobra.Command) error {
 		return errors.New("--rows, --chunk-rows, --hold, --lock-wait and --timeout are not negative, and all but --rows and --timeout more than 0")
 	}
 	return nil
+}
+
+// membersOf returns a database without the shards that the slot map does not have; as it is when the map cannot be read, which shows elsewhere.
+func membersOf(ctx context.Context, cfg *config.Config, conf *config.Database) *config.Database {
+	home, err := primaryOf(cfg, conf, 0)(ctx)
+	if err != nil {
+		return conf
+	}
+	defer endConn(home)
+	m, _, err := metadata.Load(ctx, home)
+	if err != nil {
+		return conf
+	}
+	var spare []string
+	for _, s := range conf.Shards {
+		if !slices.Contains(m.Shards(), s.Name) {
+			spare = append(spare, s.Name)
+		}
+	}
+	return withoutSpare(conf, spare)
 }
 
 // connectShards logs in to the primaries of all shards, all at once.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,8 @@ type cluster struct {
 	db      *database
 	log     *slog.Logger
 	current atomic.Pointer[router.Owners]
-	slots   *gate.Gate // closed while the map holds any
+	had     atomic.Pointer[router.Owners] // those before the map was closed
+	slots   *gate.Gate                    // closed while the map holds any
 	acks    *acknowledger
 	id      atomic.Pointer[string] // of the cluster
 	tasks   sync.WaitGroup
@@ -59,19 +61,33 @@ func newCluster(db *database) *cluster {
 	o := sequence.Options{Logger: c.log}
 	for i := range db.conf.Shards {
 		o.Shards = append(o.Shards, sequence.Shard{
-			Name: db.conf.Shards[i].Name, Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[i].connect(ctx) },
+			Name: db.conf.Shards[i].Name, Connect: c.reach(i),
 		})
 	}
 	c.draws = sequence.New(o)
-	c.journal = newJournal(&db.conf, c.log, func(i int) metadata.Connect {
-		return func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[i].connect(ctx) }
-	})
+	c.journal = newJournal(&db.conf, c.log, c.reach, func() []int { return c.owners().All() })
 	return c
 }
 
-// newJournal makes the journal of a database's definitions.
-func newJournal(conf *config.Database, log *slog.Logger, connect func(shard int) metadata.Connect) *ddl.Journal {
-	o := ddl.Options{Database: conf.Name, Logger: log}
+// reach connects to a shard that is one of the cluster; the error is metadata.ErrSpare when it is none.
+func (c *cluster) reach(i int) metadata.Connect {
+	return func(ctx context.Context) (*pgx.Conn, error) {
+		if c.spare(i) {
+			return nil, fmt.Errorf("shard %s: %w", c.db.conf.Shards[i].Name, metadata.ErrSpare)
+		}
+		return c.db.shards[i].connect(ctx)
+	}
+}
+
+// spare reports whether a shard is none of the cluster: it has not joined, or has left. It has not left as long as the map is closed.
+func (c *cluster) spare(i int) bool {
+	owners := c.owners()
+	return owners != nil && !slices.Contains(owners.All(), i) && !(owners.Closed() && slices.Contains(c.had.Load().All(), i))
+}
+
+// newJournal makes the journal of a database's definitions. members may be nil: all shards are of the cluster then.
+func newJournal(conf *config.Database, log *slog.Logger, connect func(shard int) metadata.Connect, members func() []int) *ddl.Journal {
+	o := ddl.Options{Database: conf.Name, Logger: log, Members: members}
 	for i := range conf.Shards {
 		o.Shards = append(o.Shards, ddl.Shard{Name: conf.Shards[i].Name, Connect: connect(i)})
 	}
@@ -190,8 +206,8 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 // resolve finishes transactions that their coordinators have left.
 func (c *cluster) resolve(id string) {
 	o := twopc.ResolverOptions{Database: c.db.conf.Name, Cluster: id, Logger: c.log, Registerer: c.db.deps.registry}
-	for _, sh := range c.db.shards {
-		o.Shards = append(o.Shards, twopc.Shard{Name: sh.conf.Name, Connect: sh.connect})
+	for i, sh := range c.db.shards {
+		o.Shards = append(o.Shards, twopc.Shard{Name: sh.conf.Name, Connect: c.reach(i)})
 	}
 	r, err := twopc.NewResolver(o)
 	if err == nil {
@@ -316,19 +332,29 @@ func (c *cluster) tellNow(ctx context.Context) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
+// names are those of the configuration's shards, in order.
+func (c *cluster) names() []string {
+	names := make([]string, len(c.db.conf.Shards))
+	for i := range names {
+		names[i] = c.db.conf.Shards[i].Name
+	}
+	return names
+}
+
 // adopt makes a map the one in force. One with a shard that the configuration does
 // not have cannot be: what is known stays.
 func (c *cluster) adopt(m *shardmap.Map) {
-	names := make([]string, len(c.db.shards))
-	for i, sh := range c.db.shards {
-		names[i] = sh.conf.Name
-	}
-	o, ok := router.NewOwners(m, names)
+	o, ok := router.NewOwners(m, c.names())
 	if !ok {
 		c.log.Error("the new slot map has a shard that the configuration lacks: keyed statements are refused", "epoch", m.Epoch())
 	}
 	if o != nil {
 		o.After(c.current.Load())
+	}
+	if before := c.current.Load(); !o.Closed() || c.had.Load() == nil {
+		c.had.Store(o)
+	} else if !before.Closed() {
+		c.had.Store(before)
 	}
 	c.current.Store(o)
 	if o.Holding() {

@@ -18,6 +18,10 @@ func (c *cluster) followCollations(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		for i := range known {
+			if c.spare(i) {
+				known[i] = map[string]string{} // it orders nothing
+				continue
+			}
 			c.askCollations(ctx, i, known)
 		}
 		if said = c.judgeCollations(known, said); ctx.Err() != nil {

@@ -91,7 +91,7 @@ func (f *ddlFlags) with(cmd *cobra.Command, do func(context.Context, *ddl.Journa
 	}
 	ctx, cancel := limited(cmd.Context(), f.timeout)
 	defer cancel()
-	err = do(ctx, newJournal(conf, nil, func(i int) metadata.Connect { return primaryOf(cfg, conf, i) }))
+	err = do(ctx, newJournal(conf, nil, func(i int) metadata.Connect { return primaryOf(cfg, conf, i) }, nil))
 	var ee *exitError
 	if err != nil && !errors.As(err, &ee) {
 		return &exitError{exitProblems, err.Error()}

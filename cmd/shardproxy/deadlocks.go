@@ -13,8 +13,8 @@ func (c *cluster) detect(id string) {
 		Cluster: id, Logger: c.log,
 		Cancel: func(v twopc.Victim) bool { return c.db.deps.endDeadlock(c.db.proxy, v) },
 	}
-	for _, sh := range c.db.shards {
-		o.Shards = append(o.Shards, twopc.Shard{Name: sh.conf.Name, Connect: sh.connect})
+	for i, sh := range c.db.shards {
+		o.Shards = append(o.Shards, twopc.Shard{Name: sh.conf.Name, Connect: c.reach(i)})
 	}
 	d, err := twopc.NewDetector(o)
 	if err == nil {

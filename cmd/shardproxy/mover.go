@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -14,6 +16,7 @@ import (
 	"shardproxy/router"
 	"shardproxy/shardmap"
 	"shardproxy/twopc"
+	"shardproxy/verify"
 )
 
 // What a move may take of its shards, so that applications do not feel it.
@@ -26,7 +29,8 @@ const (
 func (c *cluster) move(ctx context.Context, id string) {
 	t := &rebalance.Throttle{}
 	t.SetRate(moveBytesPerSecond)
-	o := rebalance.MoverOptions{Logger: c.log, Throttle: t, PurgeRows: purgeRowsPerSecond, Tables: moverTables(&c.db.conf)}
+	o := rebalance.MoverOptions{Logger: c.log, Throttle: t, PurgeRows: purgeRowsPerSecond,
+		Tables: moverTables(&c.db.conf), Everywhere: moverEverywhere(&c.db.conf), Stays: moverStays(&c.db.conf), Differences: c.differences}
 	for _, sh := range c.db.shards {
 		o.Shards = append(o.Shards, rebalance.MoverShard{Name: sh.conf.Name, Connect: sh.connect, Replication: sh.replication})
 	}
@@ -86,6 +90,68 @@ func placeless(of *router.Slotted) (blockers []*rebalance.Blocker) {
 	}
 	return blockers
 }
+
+// moverEverywhere finds the tables that every shard has whole.
+func moverEverywhere(conf *config.Database) func(*catalog.Catalog) ([]*rebalance.Table, []*rebalance.Blocker) {
+	return func(c *catalog.Catalog) (tables []*rebalance.Table, blockers []*rebalance.Blocker) {
+		of := router.SlottedTables(conf, c)
+		for _, t := range of.Everywhere {
+			switch table, b := movable(router.SlottedTable{Table: t}, 1); {
+			case b != nil:
+				blockers = append(blockers, b)
+			default:
+				tables = append(tables, table)
+			}
+		}
+		return tables, append(blockers, placeless(of)...)
+	}
+}
+
+// moverStays says what keeps a shard from leaving.
+func moverStays(conf *config.Database) func(*catalog.Catalog, string) []*rebalance.Blocker {
+	return func(c *catalog.Catalog, shard string) []*rebalance.Blocker {
+		return staysOn(router.SlottedTables(conf, c), shard)
+	}
+}
+
+// differences says how the definitions of a shard differ from those of the home shard.
+func (c *cluster) differences(ctx context.Context, shard string) (string, error) {
+	var sessions []*verify.Session
+	defer func() {
+		for _, s := range sessions {
+			s.Close()
+		}
+	}()
+	for i, sh := range c.db.shards {
+		if i > 0 && sh.conf.Name != shard {
+			continue
+		}
+		s, err := verify.Open(ctx, sh.conf.Name, sh.connect)
+		if err != nil {
+			return "", fmt.Errorf("shard %s: %s", sh.conf.Name, verify.Told(err))
+		}
+		sessions = append(sessions, s)
+	}
+	found, err := verify.Schema(ctx, &c.db.conf, sessions, true)
+	if err != nil {
+		return "", err
+	}
+	var differ []string
+	for i := range found {
+		f := &found[i]
+		// A fence is made by the move itself.
+		if f.Shard == shard && f.Severity != verify.Note && !strings.Contains(f.Message, "shardproxy_fence_") {
+			differ = append(differ, f.Message)
+		}
+	}
+	if n := len(differ) - maxDiffer; n > 0 {
+		differ = append(differ[:maxDiffer], fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(differ, "; "), nil
+}
+
+// maxDiffer is how many differences are told of.
+const maxDiffer = 5
 
 // commitConn is a connection of the control user as twopc takes it.
 type commitConn struct{ conn *pgx.Conn }

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -73,17 +73,14 @@ func rebalanceStartCommand() *cobra.Command {
 	return c
 }
 
-// start stores the moves of a plan.
-func (p *planned) start(ctx context.Context, home *pgx.Conn, out io.Writer) error {
-	if len(p.plan.Moves) == 0 {
+// start stores the moves of a plan: shards join first, and leave last.
+func (p *planned) start(ctx context.Context, cfg *config.Config, home *pgx.Conn, out io.Writer) error {
+	moves := p.moves()
+	if len(moves) == 0 {
 		return nil
 	}
-	if len(p.added) > 0 {
-		return errors.New("shards can be planned with --add, and not added yet: slots move between shards that the slot map knows")
-	}
-	moves := make([]metadata.Move, len(p.plan.Moves))
-	for i, m := range p.plan.Moves {
-		moves[i] = metadata.Move{Slots: m.Slots, Source: m.From, Target: m.To}
+	if err := p.prepareJoins(ctx, cfg, out); err != nil {
+		return err
 	}
 	if err := metadata.PlanMoves(ctx, home, p.current.Epoch(), moves); err != nil {
 		return &exitError{exitBlocked, err.Error()}
@@ -98,6 +95,43 @@ func (p *planned) start(ctx context.Context, home *pgx.Conn, out io.Writer) erro
 	}
 	_, err = fmt.Fprintf(out, "moves are stored; one of %d proxies carries them out: shardproxy rebalance watch\n", len(all))
 	return err
+}
+
+// moves are those that are stored for a plan.
+func (p *planned) moves() (all []metadata.Move) {
+	home := p.conf.Shards[0].Name
+	for _, s := range p.added {
+		all = append(all, metadata.Move{Kind: metadata.MoveJoin, Source: home, Target: s.Name})
+	}
+	for _, m := range p.plan.Moves {
+		all = append(all, metadata.Move{Kind: metadata.MoveSlots, Slots: m.Slots, Source: m.From, Target: m.To})
+	}
+	for _, name := range p.f.remove {
+		all = append(all, metadata.Move{Kind: metadata.MoveLeave, Source: name, Target: home})
+	}
+	return all
+}
+
+// prepareJoins makes shards ready that are to join: each is marked as the cluster's.
+func (p *planned) prepareJoins(ctx context.Context, cfg *config.Config, out io.Writer) error {
+	if len(p.added) == 0 {
+		return nil
+	}
+	o := clusterOptions(p.whole, func(i int) metadata.Connect { return primaryOf(cfg, p.whole, i) })
+	for _, s := range p.added {
+		if !slices.ContainsFunc(p.whole.Shards, func(of config.Shard) bool { return of.Name == s.Name }) {
+			return &exitError{exitProblems, "--add " + s.Name + ": the configuration has no such shard; name it there last, and start every proxy with it before it joins"}
+		}
+		o.Join = append(o.Join, s.Name)
+	}
+	r, err := metadata.Init(ctx, o)
+	if err != nil {
+		return &exitError{exitProblems, err.Error()}
+	}
+	for _, s := range r.Steps {
+		fmt.Fprintf(out, "shard %s: %s\n", s.Shard, s.What)
+	}
+	return nil
 }
 
 func rebalanceStatusCommand() *cobra.Command {
@@ -251,6 +285,7 @@ type moveStatus struct {
 
 type movePrinted struct {
 	ID      int64     `json:"id"`
+	Kind    string    `json:"kind"`
 	From    string    `json:"from"`
 	To      string    `json:"to"`
 	Slots   []uint16  `json:"slots"`
@@ -287,7 +322,7 @@ func readMoveStatus(ctx context.Context, home *pgx.Conn, conf *config.Database, 
 	}
 	s := &moveStatus{Database: conf.Name, Epoch: now.Epoch(), Moves: []movePrinted{}, Proxies: []proxyPrinted{}}
 	for _, m := range moves {
-		p := movePrinted{ID: m.ID, From: m.Source, To: m.Target, Phase: string(m.Phase), Copied: m.Copied, Purged: m.Purged, HeldMs: m.HeldMs, Said: m.Said, Planned: m.PlannedAt, Changed: m.Changed}
+		p := movePrinted{ID: m.ID, Kind: string(m.Kind), From: m.Source, To: m.Target, Phase: string(m.Phase), Copied: m.Copied, Purged: m.Purged, HeldMs: m.HeldMs, Said: m.Said, Planned: m.PlannedAt, Changed: m.Changed}
 		for _, slot := range m.Slots {
 			p.Slots = append(p.Slots, uint16(slot))
 		}
@@ -301,14 +336,22 @@ func readMoveStatus(ctx context.Context, home *pgx.Conn, conf *config.Database, 
 
 // line is one move in a line.
 func (m *movePrinted) line() string {
-	line := fmt.Sprintf("move %d, %d slots from %s to %s: %s", m.ID, len(m.Slots), m.From, m.To, m.Phase)
+	var line string
+	switch metadata.MoveKind(m.Kind) {
+	case metadata.MoveJoin:
+		line = fmt.Sprintf("move %d, shard %s joins: %s", m.ID, m.To, m.Phase)
+	case metadata.MoveLeave:
+		line = fmt.Sprintf("move %d, shard %s leaves: %s", m.ID, m.From, m.Phase)
+	default:
+		line = fmt.Sprintf("move %d, %d slots from %s to %s: %s", m.ID, len(m.Slots), m.From, m.To, m.Phase)
+	}
 	if m.Copied > 0 {
 		line += fmt.Sprintf(", %d rows copied", m.Copied)
 	}
 	if m.Purged > 0 {
 		line += fmt.Sprintf(", %d purged", m.Purged)
 	}
-	if m.HeldMs > 0 && metadata.MovePhase(m.Phase).Flipped() {
+	if m.HeldMs > 0 && m.Kind != string(metadata.MoveLeave) && metadata.MovePhase(m.Phase).Flipped() {
 		line += fmt.Sprintf(", writes held for %d ms", m.HeldMs)
 	}
 	if m.Said != "" {

@@ -70,7 +70,7 @@ func (f *planFlags) flags(c *cobra.Command) {
 	fs := c.Flags()
 	fs.StringVarP(&f.config, "config", "c", "shardproxy.yaml", "configuration file")
 	fs.StringVar(&f.database, "database", "", "database of the configuration; needed when it has several")
-	fs.StringArrayVar(&f.add, "add", nil, "shard that is to join, with its nodes: s4=host:port[,host:port]")
+	fs.StringArrayVar(&f.add, "add", nil, "shard that is to join: its name in the configuration, or to plan only with its nodes: s4=host:port[,host:port]")
 	fs.StringArrayVar(&f.remove, "remove", nil, "shard that is to leave")
 	fs.StringArrayVar(&f.weights, "weight", nil, "a shard's share in relation to the others', s1=2; 1 when not given")
 	fs.StringVar(&f.by, "by", string(rebalance.BySlots), "what is spread evenly: slots, rows or bytes")
@@ -111,7 +111,8 @@ func (f *planFlags) sensible(cmd *cobra.Command) error {
 // planned is what a plan is made of.
 type planned struct {
 	f       *planFlags
-	conf    *config.Database
+	conf    *config.Database // without shards that are spare
+	whole   *config.Database // with them
 	current *shardmap.Map
 	added   []config.Shard
 	members []shardmap.Member
@@ -156,10 +157,6 @@ func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 	if len(conf.Shards) < 2 {
 		return fmt.Errorf("database %q has one shard: there are no slots to move; see shardproxy init", conf.Name)
 	}
-	p := &planned{f: f, conf: conf}
-	if err := p.readFlags(); err != nil {
-		return err
-	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := limited(ctx, f.timeout)
@@ -169,6 +166,10 @@ func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 		return &exitError{exitProblems, err.Error()}
 	}
 	defer links.close()
+	p := &planned{f: f, conf: links.conf, whole: conf}
+	if err := p.readFlags(); err != nil {
+		return err
+	}
 	if err := p.ask(ctx, links); err != nil {
 		return err
 	}
@@ -189,7 +190,7 @@ func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 		if f.json {
 			out = io.Discard // the plan is one object
 		}
-		err = p.start(ctx, links.all[0].conn, out)
+		err = p.start(ctx, cfg, links.all[0].conn, out)
 	}
 	return err
 }
@@ -220,7 +221,7 @@ func (p *planned) readFlags() error {
 		}
 	}
 	for _, text := range p.f.add {
-		s, err := parseShard(text)
+		s, err := p.parseShard(text)
 		if err != nil {
 			return err
 		}
@@ -244,6 +245,22 @@ func (p *planned) readFlags() error {
 		p.tenants = append(p.tenants, t)
 	}
 	return nil
+}
+
+// parseShard reads a shard that is to join: one of the configuration by its name, or another one with its nodes.
+func (p *planned) parseShard(text string) (config.Shard, error) {
+	name, _, _ := strings.Cut(text, "=")
+	for _, s := range p.whole.Shards {
+		if s.Name != strings.TrimSpace(name) || slices.ContainsFunc(p.conf.Shards, func(of config.Shard) bool { return of.Name == s.Name }) {
+			continue
+		}
+		given, err := parseShard(text)
+		if err == nil && !slices.Equal(given.Nodes, s.Nodes) {
+			return s, fmt.Errorf("--add %s: the configuration has other nodes for it: give its name alone", text)
+		}
+		return s, nil
+	}
+	return parseShard(text)
 }
 
 // ask asks the shards.
@@ -311,18 +328,24 @@ func (p *planned) judge() {
 	}
 	p.blockers = append(p.blockers, placeless(p.slotted)...)
 	for _, gone := range p.f.remove {
-		for _, t := range p.slotted.Fixed {
-			if slices.Contains(t.On, gone) {
-				p.held = append(p.held, &rebalance.Blocker{Table: sqlName(t.Table), Shard: gone, Reason: "its rows lie there by " + t.By + " and do not move with slots",
-					Hint: "move them, and have its rule name other shards"})
-			}
-		}
-		for _, s := range p.slotted.Schemas {
-			if s.Shard == gone {
-				p.held = append(p.held, &rebalance.Blocker{Shard: gone, Reason: "schema " + s.Name + " lies there by its rule and does not move with slots", Hint: "move it, and have its rule name another shard"})
-			}
+		p.held = append(p.held, staysOn(p.slotted, gone)...)
+	}
+}
+
+// staysOn says what lies on a shard by the configuration, and keeps it from leaving.
+func staysOn(of *router.Slotted, shard string) (all []*rebalance.Blocker) {
+	for _, t := range of.Fixed {
+		if slices.Contains(t.On, shard) {
+			all = append(all, &rebalance.Blocker{Table: sqlName(t.Table), Shard: shard, Reason: "its rows lie there by " + t.By + " and do not move with slots",
+				Hint: "move them, and have its rule name other shards"})
 		}
 	}
+	for _, s := range of.Schemas {
+		if s.Shard == shard {
+			all = append(all, &rebalance.Blocker{Shard: shard, Reason: "schema " + s.Name + " lies there by its rule and does not move with slots", Hint: "move it, and have its rule name another shard"})
+		}
+	}
+	return all
 }
 
 // blocked reports whether the plan cannot be done as it is.

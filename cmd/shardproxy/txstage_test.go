@@ -44,49 +44,63 @@ databases:
       lists:    {key: k}
       accounts: {key: id}
       ledger:   {key: account}
+      rates:    {reference: true}
 `
 
 const txStageSchema = `
 CREATE TABLE lists (k bigint PRIMARY KEY, vals bigint[] NOT NULL);
 CREATE TABLE accounts (id bigint PRIMARY KEY, balance bigint NOT NULL);
 CREATE TABLE ledger (transfer bigint, account bigint, amount bigint NOT NULL, PRIMARY KEY (account, transfer));
+CREATE TABLE rates (id bigint PRIMARY KEY, v bigint NOT NULL);
 `
 
 // listKeys is how many lists there are.
 const listKeys = 400
 
-// startTxStage starts the servers, and the proxies when they are wanted.
+// startTxStage starts the servers and the proxies.
 func startTxStage(t testing.TB, shards int) *txStage {
 	t.Helper()
+	return startSpareStage(t, shards, shards)
+}
+
+// startSpareStage is startTxStage with more servers than the cluster has shards at first.
+func startSpareStage(t testing.TB, servers, shards int) *txStage {
+	t.Helper()
 	s := &txStage{t: t}
-	for range shards {
+	for range servers {
 		cl := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_prepared_transactions": "100", "wal_level": "logical"}})
 		s.shards = append(s.shards, cl)
 		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), txStageSchema)
 	}
+	var first []string // those of the first proxy
 	for i := range s.proxies {
 		var nodes strings.Builder
 		for j, cl := range s.shards {
 			w := faultproxy.Start(t, faultproxy.Options{Target: cl.Primary().Addr(), RefuseTLS: true})
 			s.wires[i] = append(s.wires[i], w)
-			fmt.Fprintf(&nodes, "      - {name: s%d, nodes: [%q]}\n", j, w.Addr())
+			line := fmt.Sprintf("      - {name: s%d, nodes: [%q]}\n", j, w.Addr())
+			nodes.WriteString(line)
+			if i == 0 && j < shards {
+				first = append(first, line)
+			}
 		}
 		s.proxies[i] = newProcess(t, "app", nil, strings.Replace(txStageText, "%NODES%\n", nodes.String(), 1))
 		s.proxies[i].server = s.shards[0].Primary()
 	}
-	if o := call(t, "", "init", "-c", s.proxies[0].path); o.code != 0 {
+	made := newProcess(t, "app", nil, strings.Replace(txStageText, "%NODES%\n", strings.Join(first, ""), 1))
+	if o := call(t, "", "init", "-c", made.path); o.code != 0 {
 		t.Fatalf("init: %+v", o)
 	}
 	for _, ps := range s.proxies {
 		ps.start()
 		ps.logged("msg=listening")
 	}
-	s.makeLists()
+	s.makeLists(shards)
 	return s
 }
 
 // makeLists makes all lists, empty, and finds out where they are.
-func (s *txStage) makeLists() {
+func (s *txStage) makeLists(shards int) {
 	c := s.proxies[0].connect()
 	eventually(s.t, "the catalog is there", func() bool {
 		_, err := c.Exec(within(s.t, 10*time.Second), "SELECT * FROM lists WHERE k = 0")
@@ -97,14 +111,14 @@ func (s *txStage) makeLists() {
 		rows = append(rows, fmt.Sprintf("(%d, '{}')", k+1))
 	}
 	must(s.t, c, "INSERT INTO lists VALUES "+strings.Join(rows, ", "))
-	for _, cl := range s.shards {
+	for _, cl := range s.shards[:shards] {
 		var keys []int64
 		for _, row := range cl.Primary().Rows("app", "SELECT k FROM lists ORDER BY k") {
 			var k int64
 			_, _ = fmt.Sscan(row[0], &k)
 			keys = append(keys, k)
 		}
-		if len(keys) < listKeys/len(s.shards)/4 {
+		if len(keys) < listKeys/shards/4 {
 			s.t.Fatalf("a shard has %d lists", len(keys))
 		}
 		s.keys = append(s.keys, keys)
