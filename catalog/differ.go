@@ -142,7 +142,7 @@ func sameColumns(a, b *thing) bool {
 // facts compares two lists of the same qualities.
 func (d *differ) facts(at Difference, a, b []fact) {
 	for i := range a {
-		if a[i].value != b[i].value {
+		if !SameSQL(a[i].value, b[i].value) {
 			at.How, at.A, at.B = a[i].how, a[i].value, b[i].value
 			d.found = append(d.found, at)
 		}

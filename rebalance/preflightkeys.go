@@ -47,7 +47,7 @@ func (p *preflight) unique(ctx context.Context, t *Table, there *catalog.Table, 
 	}
 	here := p.source.table(t)
 	alike := slices.ContainsFunc(here.Indexes, func(o catalog.Index) bool {
-		return o.Name == x.Name && o.Definition == x.Definition && o.ConstraintDefinition == x.ConstraintDefinition
+		return o.Name == x.Name && catalog.SameSQL(o.Definition, x.Definition) && catalog.SameSQL(o.ConstraintDefinition, x.ConstraintDefinition)
 	})
 	if !alike {
 		return nil // which is told
