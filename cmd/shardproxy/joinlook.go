@@ -152,7 +152,7 @@ func thingsSQL() string {
 	return `WITH o (class, object) AS (SELECT 'pg_class'::regclass::oid, oid FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND relpersistence <> 't'` +
 		unionOf("pg_proc", "pg_type", "pg_namespace", "pg_operator", "pg_opclass", "pg_opfamily", "pg_collation", "pg_conversion", "pg_cast", "pg_language", "pg_foreign_data_wrapper",
 			"pg_foreign_server", "pg_ts_config", "pg_ts_dict", "pg_ts_parser", "pg_ts_template", "pg_statistic_ext", "pg_event_trigger", "pg_am", "pg_default_acl", "pg_largeobject_metadata", "pg_transform") +
-		`) SELECT i.type || ' ' || i.identity FROM o, pg_identify_object(CASE class WHEN 'pg_largeobject_metadata'::regclass THEN 'pg_largeobject'::regclass::oid ELSE class END, object, 0) i WHERE object >= 16384
+		`) SELECT i.type || ' ' || i.identity FROM o, pg_identify_object(CASE class WHEN 'pg_largeobject_metadata'::regclass THEN 'pg_largeobject'::regclass::oid ELSE class END, object, 0) i WHERE (object >= 16384 OR class = 'pg_largeobject_metadata'::regclass)
 	AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = class AND d.objid = object AND d.deptype IN ('e', 'i'))
 	AND i.schema IS DISTINCT FROM 'shardproxy' AND NOT coalesce(i.schema, i.name, '') ~ '^pg_(toast_)?temp_' AND NOT (i.type = 'schema' AND i.name IN ('public', 'shardproxy')) ORDER BY 1`
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,10 +25,11 @@ var (
 
 // copySchemaOptions say how a schema is copied.
 type copySchemaOptions struct {
-	pgDump   string    // the program; it is looked for when it is ""
-	dryRun   bool      // look and plan, and write nothing
-	withRows bool      // tables that are there already may have rows
-	progress io.Writer // gets a line for each step; nil for none
+	pgDump   string        // the program; it is looked for when it is ""
+	dryRun   bool          // look and plan, and write nothing
+	withRows bool          // tables that are there already may have rows
+	progress io.Writer     // gets a line for each step; nil for none
+	wait     time.Duration // for another call; copyWait when 0
 }
 
 func (o *copySchemaOptions) say(format string, args ...any) {
@@ -111,6 +113,7 @@ type join struct {
 	program      *pgDump
 	empty        bool
 	withoutEvent bool // event triggers cannot be made
+	locked       bool // nobody else copies a schema to the shard
 }
 
 func (j *join) close() {
@@ -136,37 +139,41 @@ func (j *join) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	var alone bool
-	if err := j.target.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock(hashtextextended('shardproxy copies the schema', 0))", pgx.QueryExecModeExec).Scan(&alone); err != nil {
-		return err
-	}
-	if !alone {
-		return errCopying
-	}
 	return j.alone(ctx)
 }
 
-// restoreWait is how long the session of a pg_restore that was ended is waited for.
-const restoreWait = 10 * time.Second
+// copyWait is how long another call, or the pg_restore of one that was ended, is waited for.
+const copyWait = 10 * time.Second
 
-// alone waits until no pg_restore of a call that was ended works on the shard any more.
+// alone waits until nobody else copies a schema to the shard: no call, and no pg_restore whose caller is gone.
 func (j *join) alone(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, restoreWait+aliveTimeout)
+	wait := cmp.Or(j.options.wait, copyWait)
+	ctx, cancel := context.WithTimeout(ctx, wait+aliveTimeout)
 	defer cancel()
-	for end := time.Now().Add(restoreWait); ; {
+	for end := time.Now().Add(wait); ; {
+		if !j.locked {
+			// A session that has just ended may have the lock for a moment.
+			err := j.target.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock(hashtextextended('shardproxy copies the schema', 0))", pgx.QueryExecModeExec).Scan(&j.locked)
+			if err != nil {
+				return err
+			}
+		}
 		var pids string
 		err := j.target.conn.QueryRow(ctx, "SELECT coalesce(string_agg(pid::text, ', '), '') FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1",
 			pgx.QueryExecModeExec, restoreName).Scan(&pids)
+		late := time.Now().After(end)
 		switch {
-		case err != nil || pids == "":
+		case err != nil || j.locked && pids == "":
 			return err
-		case time.Now().After(end):
+		case late && !j.locked:
+			return errCopying
+		case late:
 			return fmt.Errorf("%w: by pg_restore in session %s, whose caller is gone: wait, or end it with pg_terminate_backend", errCopying, pids)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
