@@ -42,7 +42,8 @@ func (j *join) look(ctx context.Context) error {
 		return err
 	}
 	r := j.report
-	r.Roles, r.Settings, r.Grants, r.Copied = j.plan.roles, j.plan.settings, j.plan.grants, j.empty
+	r.Roles, r.Settings, r.Grants = append(r.Roles, j.plan.roles...), append(r.Settings, j.plan.settings...), append(r.Grants, j.plan.grants...)
+	r.Copied = j.empty
 	r.Warnings = append(r.Warnings, j.plan.warnings...)
 	if j.empty {
 		r.Notes = append(r.Notes, sequenceNote)

@@ -51,6 +51,7 @@ func TestJoinSchemaRefused(t *testing.T) {
 		one(c.undoHome, c.undoTarget)
 	}
 	s.refusedPrograms()
+	s.movesMeanwhile()
 
 	lock := pgtest.Connect(t, s.target.Primary().DSN("app", "postgres"))
 	must(t, lock, "SELECT pg_advisory_lock(hashtextextended('shardproxy copies the schema', 0))")
@@ -104,6 +105,22 @@ func (s *joinStage) refusedPrograms() {
 	if _, err := s.copy(copySchemaOptions{pgDump: s.home.Engine.Binaries().Path("pg_dump"), dryRun: true}); err != nil {
 		s.t.Error(err)
 	}
+}
+
+// movesMeanwhile begins a move when the home shard has been looked at: what it makes there is found in the dump.
+func (s *joinStage) movesMeanwhile() {
+	s.t.Helper()
+	dir, bin := s.t.TempDir(), s.home.Engine.Binaries()
+	text := fmt.Sprintf("#!/bin/sh\n[ \"$1\" = --version ] && exec %[1]s --version\n%[2]s -X -q -d '%[3]s' -c 'CREATE TRIGGER shardproxy_fence_1_write BEFORE INSERT ON customers FOR EACH ROW EXECUTE FUNCTION fence()'\nexec %[1]s \"$@\"\n",
+		bin.Path("pg_dump"), bin.Path("psql"), s.home.Primary().DSN("app", "postgres"))
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "pg_dump"), []byte(text), 0o700), os.Symlink(bin.Path("pg_restore"), filepath.Join(dir, "pg_restore"))); err != nil {
+		s.t.Fatal(err)
+	}
+	if r, err := s.copy(copySchemaOptions{pgDump: filepath.Join(dir, "pg_dump")}); !errors.Is(err, errMoveRuns) || !strings.Contains(err.Error(), "just now") {
+		s.t.Errorf("%v %v", r, err)
+	}
+	s.nothing()
+	s.onHome("DROP TRIGGER shardproxy_fence_1_write ON customers")
 }
 
 // large makes a schema that takes a while to restore.
@@ -184,6 +201,7 @@ func TestJoinSchemaEnded(t *testing.T) {
 func TestJoinSchemaFails(t *testing.T) {
 	t.Parallel()
 	s := startJoin(t, joinControl)
+	s.target.Primary().Set("log_statement", "all")
 	s.onHome(`CREATE ROLE extra LOGIN PASSWORD 'extra-secret'; CREATE TABLE customers (id bigint PRIMARY KEY); CREATE EXTENSION postgres_fdw; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;
 		CREATE USER MAPPING FOR app SERVER far OPTIONS (password 'mapping-secret'); UPDATE pg_user_mapping SET umoptions = '{bogus=mapping-secret}'`)
 	_, err := s.copy(copySchemaOptions{})
@@ -198,7 +216,7 @@ func TestJoinSchemaFails(t *testing.T) {
 	s.copies()
 	for _, c := range []*pgtest.Cluster{s.home, s.target} {
 		log, err := os.ReadFile(c.Primary().Engine.LogFile())
-		if err != nil || strings.Contains(string(log), "SCRAM-SHA-256$") {
+		if err != nil || strings.Contains(string(log), "SCRAM-SHA-256$") || c == s.target && strings.Contains(string(log), "secret") {
 			t.Errorf("%v; the log of a server has a password", err)
 		}
 	}

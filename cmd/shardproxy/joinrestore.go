@@ -63,6 +63,7 @@ type schemaRun struct {
 	in      []byte
 	list    string       // for --use-list, "" for none
 	server  *pool.Target // nil for none
+	quiet   bool         // the server logs no statement, for some have passwords; only a superuser may say so
 	out     limitedBuffer
 }
 
@@ -88,7 +89,11 @@ func (r *schemaRun) run(ctx context.Context) error {
 			return err
 		}
 		// What the role or the database has set is not for this.
-		cmd.Env = append(env, "PGAPPNAME="+restoreName, "PGOPTIONS=-c default_transaction_read_only=off -c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=0")
+		settings := "PGOPTIONS=-c default_transaction_read_only=off -c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=0"
+		if r.quiet {
+			settings += " -c log_statement=none -c log_min_error_statement=panic -c log_min_duration_statement=-1 -c log_min_duration_sample=-1"
+		}
+		cmd.Env = append(env, "PGAPPNAME="+restoreName, settings)
 		cmd.Args = append(cmd.Args, "--no-password", "--dbname=dbname='"+strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(r.server.Database)+"'")
 	}
 	if r.list != "" {
@@ -218,7 +223,7 @@ func (j *join) copy(ctx context.Context) (*schemaArchive, error) {
 		}
 	}
 	j.options.say("shard %s: the schema is made", j.report.Shard)
-	r := schemaRun{program: j.program.restore(), server: j.server(j.target), in: a.data, list: a.list,
+	r := schemaRun{program: j.program.restore(), server: j.server(j.target), quiet: j.plan.target.super, in: a.data, list: a.list,
 		args: append(schemaArguments(), "--exit-on-error", "--single-transaction")}
 	if err := r.run(ctx); err != nil {
 		// Its session may still be at work; nothing is, once it is gone.

@@ -86,7 +86,8 @@ const sequenceNote = "sequences begin anew on this shard: those that tables on s
 // of the database are one transaction, the schema is another; when the call fails, or ctx ends, neither is done by
 // half. A schema that differs is a *schemaDiffers. Nobody may change definitions on the home shard meanwhile.
 func copySchema(ctx context.Context, cfg *config.Config, conf *config.Database, target int, o copySchemaOptions) (*copySchemaReport, error) {
-	j := &join{cfg: cfg, conf: conf, place: target, options: o, report: &copySchemaReport{Shard: conf.Shards[target].Name, DryRun: o.dryRun}}
+	j := &join{cfg: cfg, conf: conf, place: target, options: o,
+		report: &copySchemaReport{Shard: conf.Shards[target].Name, DryRun: o.dryRun, Roles: []string{}, Settings: []string{}, Grants: []string{}}}
 	defer j.close()
 	err := j.open(ctx)
 	if err == nil {
