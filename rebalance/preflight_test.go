@@ -191,6 +191,11 @@ in the way: s1, "public"."t": 2 rows with values of unique index t_pkey that row
 		{"many keys", preflightTable + "CREATE UNIQUE INDEX email ON t (lower(email), ('x' || note)) WHERE email <> ''; ", preflightMoves + "UPDATE t SET note = 'n'",
 			preflightStays + "UPDATE t SET email = 'M' || n || '@x', note = 'n' FROM (SELECT id AS i, row_number() OVER (ORDER BY id) AS n FROM t) s WHERE i = id", `
 in the way: s1, "public"."t": 99 rows with values of unique index email that rows to be moved from shard s0 have, too: (lower(email), (('x'::text || note))) = (m1@x,xn), (m2@x,xn), (m5@x,xn), (m6@x,xn), (m8@x,xn), (m9@x,xn), (m12@x,xn), (m13@x,xn), (m15@x,xn), (m17@x,xn), and 89 more (hint: change them on one of the shards; only a unique constraint that has the sharding key is one over all shards)`},
+		// The target's was restored from a dump, after which the same is printed otherwise.
+		{"restored", preflightTable + "ALTER TABLE t ADD s varchar(5) DEFAULT 'a'; ", "ALTER TABLE t ADD CHECK (s IN ('a', 'b')); CREATE UNIQUE INDEX email ON t (email) WHERE s IN ('a', 'b'); " + preflightMoves + "UPDATE t SET email = 'same' WHERE id = (SELECT min(id) FROM t)",
+			"ALTER TABLE t ADD CHECK (s::text = ANY (ARRAY['a'::varchar::text, 'b'::varchar::text])); CREATE UNIQUE INDEX email ON t (email) WHERE s::text = ANY (ARRAY['a'::varchar::text, 'b'::varchar::text]); " +
+				preflightStays + "UPDATE t SET email = 'same' WHERE id = (SELECT min(id) FROM t)", `
+in the way: s1, "public"."t": 1 row with values of unique index email that rows to be moved from shard s0 have, too: (email) = (same) (hint: change them on one of the shards; only a unique constraint that has the sharding key is one over all shards)`},
 		{"equal keys of another look", preflightTable + "CREATE TYPE mood AS ENUM ('a'); ALTER TABLE t ADD n numeric, ADD c char(5), ADD m mood, ADD ms mood[], ADD f float8; CREATE UNIQUE INDEX n ON t (n); CREATE UNIQUE INDEX c ON t (c); CREATE UNIQUE INDEX f ON t (f);",
 			"CREATE UNIQUE INDEX m ON t (m, ms);" + preflightMoves + "UPDATE t SET n = 1.0, c = 'a', m = 'a', ms = '{a}', f = 0 WHERE id = (SELECT min(id) FROM t)",
 			"CREATE TYPE shifts_numbers AS ENUM ('a'); CREATE UNIQUE INDEX m ON t (m, ms);" + preflightStays + "UPDATE t SET n = 1.00, c = 'a ', m = 'a', ms = '{a}', f = '-0' WHERE id = (SELECT min(id) FROM t)", `
