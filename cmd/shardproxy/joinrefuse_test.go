@@ -161,7 +161,7 @@ func TestJoinSchemaEnded(t *testing.T) {
 	}
 	whole := 0
 	for delay := 10 * time.Millisecond; whole == 0 && delay < 3*time.Second; delay = delay * 3 / 2 {
-		switch err := ended(func(cancel context.CancelFunc) { time.Sleep(delay); cancel() }); {
+		switch err := ended(func(cancel context.CancelFunc) { <-time.After(delay); cancel() }); {
 		case err == nil:
 			whole++
 		case !errors.Is(err, context.Canceled):
@@ -225,6 +225,12 @@ func TestJoinSchemaFails(t *testing.T) {
 	s.onHome(`CREATE ROLE aa; CREATE ROLE zz LOGIN PASSWORD 'zz-secret'; UPDATE pg_authid SET rolvaliduntil = NULL, rolconnlimit = 5 WHERE rolname = 'zz'; ALTER ROLE zz SET "my.key" = 'setting-secret'; ALTER ROLE zz SET work_mem = '1MB';
 		UPDATE pg_db_role_setting SET setconfig = '{my.key=setting-secret,no_such_setting=1}' WHERE setrole = 'zz'::regrole`)
 	if _, err = s.copy(copySchemaOptions{}); err == nil || !strings.Contains(err.Error(), "no_such_setting") || strings.Contains(err.Error(), "secret") {
+		t.Error(err)
+	}
+	// A server would repeat a value that it does not like.
+	s.target.Primary().Set("session_preload_libraries", "plpgsql")
+	s.onHome("UPDATE pg_db_role_setting SET setconfig = '{plpgsql.variable_conflict=setting-secret}' WHERE setrole = 'zz'::regrole")
+	if _, err = s.copy(copySchemaOptions{}); err == nil || !strings.Contains(err.Error(), `SET "plpgsql.variable_conflict" TO '...': SQLSTATE 22023`) || strings.Contains(err.Error(), "secret") {
 		t.Error(err)
 	}
 	if n := s.target.Primary().Value("app", "SELECT count(*) FROM pg_roles WHERE rolname IN ('aa', 'zz')"); n != "0" {

@@ -34,7 +34,10 @@ func findForServer(ctx context.Context, given string, major int) (*pgDump, error
 		}
 	}
 	d, err := findPgDump(ctx, given, major)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx) // nothing is wrong with the programs
+	case err != nil:
 		return nil, err
 	}
 	return d, restoreBeside(d)
