@@ -45,7 +45,7 @@ type bank struct {
 func (s *txStage) openBank(t testing.TB, set ...string) *bank {
 	t.Helper()
 	b := &bank{t: t, s: s, set: set, seed: uint64(testNumber(t, "SHARDPROXY_TEST_SEED", 1)), transfers: map[int64]listappend.Outcome{}, states: map[string]int{}}
-	for _, cl := range s.shards {
+	for _, cl := range s.shards[:s.made] {
 		cl.Primary().Exec("app", "TRUNCATE accounts, ledger")
 	}
 	var rows []string

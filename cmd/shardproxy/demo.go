@@ -72,16 +72,19 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "starting PostgreSQL %s: two shards, each a primary and a streaming replica ...\n", bin.Version)
+	fmt.Fprintf(d.out, "starting PostgreSQL %s: two shards, each a primary and a streaming replica, and a spare server ...\n", bin.Version)
 	defer d.remove()
 	if err := d.start(ctx, bin); err != nil {
 		return err
 	}
-	path, err := d.configure()
+	path, err := d.configure(demoShards)
 	if err != nil {
 		return err
 	}
 	if err := d.init(ctx, path); err != nil {
+		return err
+	}
+	if path, err = d.configure(len(d.shards)); err != nil { // the spare one joins when it is told to
 		return err
 	}
 	log, err := os.Create(filepath.Join(d.dirs[0], "shardproxy.log"))
@@ -110,14 +113,18 @@ func (d *demo) run(ctx context.Context) error {
 
 // start makes the shards.
 func (d *demo) start(ctx context.Context, bin pgcluster.Binaries) error {
-	for range demoShards {
+	for i := range demoShards + 1 {
 		dir, err := pgcluster.OwnFolder("shardproxy-demo-")
 		if err != nil {
 			return err
 		}
 		d.dirs = append(d.dirs, dir)
+		replicas := 1
+		if i == demoShards {
+			replicas = 0
+		}
 		d.shards = append(d.shards, pgcluster.New(pgcluster.Options{
-			Replicas: 1, Binaries: bin, Parent: dir, OwnParent: true,
+			Replicas: replicas, Binaries: bin, Parent: dir, OwnParent: true,
 			Settings: map[string]string{"max_prepared_transactions": "100", "wal_level": "logical"},
 		}))
 	}
@@ -128,7 +135,7 @@ func (d *demo) start(ctx context.Context, bin pgcluster.Binaries) error {
 	return all.Wait()
 }
 
-// demoShards is how many shards there are.
+// demoShards is how many shards there are at first. One server more may join.
 const demoShards = 2
 
 // remove ends the servers and removes what they have made.
@@ -253,10 +260,10 @@ func (d *demo) connect(ctx context.Context) (*pgx.Conn, error) {
 
 func (d *demo) dsn() string { return fmt.Sprintf("postgres://app:%s@%s/app", demoPassword, d.listen) }
 
-// configure writes the proxy's files into the folder.
-func (d *demo) configure() (string, error) {
+// configure writes the proxy's files, for so many shards, into the folder.
+func (d *demo) configure(n int) (string, error) {
 	var shards strings.Builder
-	for i, c := range d.shards {
+	for i, c := range d.shards[:n] {
 		var nodes []string
 		for _, n := range c.Nodes() {
 			nodes = append(nodes, fmt.Sprintf("%q", n.Addr()))
@@ -304,11 +311,12 @@ ready after %.1f s: %d orders on %d shards behind the proxy
   both     SELECT p.name, sum(i.quantity) FROM order_items i JOIN products p ON p.id = i.product_id GROUP BY 1 ORDER BY 2 DESC LIMIT 3;
   route    EXPLAIN (ROUTE) SELECT * FROM orders JOIN order_items USING (customer_id) WHERE customer_id = 42;
   move     shardproxy rebalance start -c %s --move-tenant orders.customer_id=42 --to s0; shardproxy rebalance watch -c %s
+  grow     shardproxy rebalance start -c %s --add s2; shardproxy rebalance watch -c %s
   console  PGPASSWORD=%s psql -h %s -p %s -U app shardproxy -c 'SHOW NODES'
   admin    http://%s/
   log      %s
 
-`, time.Since(begun).Seconds(), d.orders, len(d.shards), d.dsn(), demoPassword, host, port, d.config, d.config, demoPassword, host, port, d.admin, log)
+`, time.Since(begun).Seconds(), d.orders, demoShards, d.dsn(), demoPassword, host, port, d.config, d.config, d.config, d.config, demoPassword, host, port, d.admin, log)
 	d.nodes()
 	fmt.Fprint(d.out, "\nCtrl-C ends everything.\n")
 	return nil
@@ -318,10 +326,14 @@ ready after %.1f s: %d orders on %d shards behind the proxy
 func (d *demo) nodes() {
 	for i, c := range d.shards {
 		for _, n := range c.Nodes() {
-			fmt.Fprintf(d.out, "  s%d %-8s %s, process %d, data in %s\n", i, n.Name(), n.Addr(), n.PID(), n.DataDir())
+			what := n.Name()
+			if i >= demoShards {
+				what = "spare"
+			}
+			fmt.Fprintf(d.out, "  s%d %-8s %s, process %d, data in %s\n", i, what, n.Addr(), n.PID(), n.DataDir())
 		}
 	}
-	c := d.shards[len(d.shards)-1]
+	c := d.shards[demoShards-1]
 	promote := fmt.Sprintf("%s promote -D %s", c.Binaries().Path("pg_ctl"), c.Replicas()[0].DataDir())
 	if account := c.Account(); account != "" {
 		promote = fmt.Sprintf("su -s /bin/sh %s -c '%s'", account, promote)

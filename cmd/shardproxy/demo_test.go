@@ -172,11 +172,23 @@ func TestDemo(t *testing.T) {
 	if out := shell(ps.printedAs("psql") + ` -XAt -c "` + ps.printedAs("route") + `"`); !strings.Contains(out, "shard s") || !strings.Contains(out, "customer_id") {
 		t.Errorf("the route is\n%s", out)
 	}
-	if out := shell(ps.printedAs("console")); strings.Count(out, "replica") != 2 || strings.Count(out, "primary") != 2 {
+	if out := shell(ps.printedAs("console")); strings.Count(out, "replica") != 2 || strings.Count(out, "primary") != 3 {
 		t.Errorf("the console printed\n%s", out)
 	}
 	if admin := ps.printedAs("admin"); admin != "http://"+ps.admin+"/" || ps.get("/") != 200 || ps.get("/readyz") != 200 {
 		t.Errorf("the status page at %s does not answer", admin)
+	}
+
+	// What is printed calls the program by its name, as a user has it.
+	for _, word := range []string{"move", "grow"} {
+		for line := range strings.SplitSeq(ps.printedAs(word), ";") {
+			if o := call(t, "", strings.Fields(line)[1:]...); o.code != 0 {
+				t.Fatalf("%s: %+v", line, o)
+			}
+		}
+	}
+	if out := shell(ps.printedAs("psql") + ` -XAt -c "` + query + `"`); strings.Count(out, "\n") != rows {
+		t.Errorf("with three shards psql printed\n%s", out)
 	}
 
 	found := ps.traces()

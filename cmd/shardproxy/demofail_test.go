@@ -16,7 +16,7 @@ import (
 func TestDemoFailover(t *testing.T) {
 	t.Parallel()
 	ps, temp := startDemo(t)
-	eventually(t, "the demo gets ready", func() bool {
+	soon(t, time.Minute, "the demo gets ready", func() bool {
 		ps.runsStill()
 		return strings.Contains(ps.printed(), "Ctrl-C ends everything")
 	})

@@ -70,6 +70,7 @@ func rebalanceStartCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, true) },
 	}
 	f.flags(c)
+	c.Flags().StringVar(&f.pgDump, "pg-dump", "", "pg_dump program for the schema of shards that join; looked for when not given")
 	return c
 }
 
@@ -107,19 +108,27 @@ func (p *planned) moves() (all []metadata.Move) {
 		all = append(all, metadata.Move{Kind: metadata.MoveSlots, Slots: m.Slots, Source: m.From, Target: m.To})
 	}
 	for _, name := range p.f.remove {
-		all = append(all, metadata.Move{Kind: metadata.MoveLeave, Source: name, Target: home})
+		left := len(p.current.SlotsOf(name))
+		for _, m := range p.plan.Moves {
+			if m.From == name {
+				left -= len(m.Slots)
+			}
+		}
+		if left == 0 {
+			all = append(all, metadata.Move{Kind: metadata.MoveLeave, Source: name, Target: home})
+		}
 	}
 	return all
 }
 
-// prepareJoins makes shards ready that are to join: each is marked as the cluster's.
+// prepareJoins makes shards ready that are to join: each is marked as the cluster's, and gets what the home shard has beside rows.
 func (p *planned) prepareJoins(ctx context.Context, cfg *config.Config, out io.Writer) error {
 	if len(p.added) == 0 {
 		return nil
 	}
 	o := clusterOptions(p.whole, func(i int) metadata.Connect { return primaryOf(cfg, p.whole, i) })
 	for _, s := range p.added {
-		if !slices.ContainsFunc(p.whole.Shards, func(of config.Shard) bool { return of.Name == s.Name }) {
+		if !p.configured(s.Name) {
 			return &exitError{exitProblems, "--add " + s.Name + ": the configuration has no such shard; name it there last, and start every proxy with it before it joins"}
 		}
 		o.Join = append(o.Join, s.Name)
@@ -130,6 +139,18 @@ func (p *planned) prepareJoins(ctx context.Context, cfg *config.Config, out io.W
 	}
 	for _, s := range r.Steps {
 		fmt.Fprintf(out, "shard %s: %s\n", s.Shard, s.What)
+	}
+	for i, s := range p.whole.Shards {
+		if !slices.Contains(o.Join, s.Name) {
+			continue
+		}
+		r, err := copySchema(ctx, cfg, p.whole, i, copySchemaOptions{pgDump: p.f.pgDump})
+		if err != nil {
+			return &exitError{exitProblems, fmt.Sprintf("shard %s cannot join: %s", s.Name, verify.Told(err))}
+		}
+		if _, err := io.WriteString(out, r.String()); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ type planFlags struct {
 	stepBytes, rate  sizeFlag
 	timeout          time.Duration
 	lockWait         time.Duration
+	pgDump           string // of start
 }
 
 // defaultRate is what a move may be expected to carry in a second, indexes being made included.
@@ -177,6 +178,7 @@ func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 		return err
 	}
 	r := p.report()
+	r.starts = start && len(p.moves()) > 0
 	if f.json {
 		err = printJSON(cmd.OutOrStdout(), r)
 	} else {
@@ -261,6 +263,11 @@ func (p *planned) parseShard(text string) (config.Shard, error) {
 		return s, nil
 	}
 	return parseShard(text)
+}
+
+// configured reports whether the configuration has a shard.
+func (p *planned) configured(name string) bool {
+	return slices.ContainsFunc(p.whole.Shards, func(s config.Shard) bool { return s.Name == name })
 }
 
 // ask asks the shards.

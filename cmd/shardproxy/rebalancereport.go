@@ -42,8 +42,11 @@ type planReport struct {
 	Blockers         []planBlocker  `json:"blockers"`
 	Notes            []planNote     `json:"notes"`
 	Add              []plannedNodes `json:"add_to_configuration,omitempty"`
-	Remove           []string       `json:"remove_from_configuration,omitempty"`
-	home             string
+	// Join are those of the configuration that join.
+	Join   []string `json:"join,omitempty"`
+	Remove []string `json:"remove_from_configuration,omitempty"`
+	home   string
+	starts bool // it is not only looked at
 }
 
 // plannedAmount is how much lies in slots.
@@ -150,6 +153,10 @@ func (p *planned) report() *planReport {
 		r.Tenants = append(r.Tenants, planTenant{t.text, p.at[i], p.current.Owner(p.at[i])})
 	}
 	for _, s := range p.added {
+		if p.configured(s.Name) {
+			r.Join = append(r.Join, s.Name)
+			continue
+		}
 		r.Add = append(r.Add, plannedNodes{s.Name, s.Nodes})
 	}
 	p.reportTables(r)
@@ -213,6 +220,7 @@ func (r *planReport) text() string {
 		}
 	}
 	switch {
+	case r.starts && !r.Blocked:
 	case r.Blocked:
 		b.WriteString("a plan that cannot be done: something is in the way; nothing was changed\n")
 	case len(r.Moves) == 0:
@@ -313,6 +321,9 @@ func (r *planReport) tableList(b *strings.Builder) {
 }
 
 func (r *planReport) configuration(b *strings.Builder) {
+	for _, name := range r.Join {
+		fmt.Fprintf(b, "shard %s is in the configuration; start gives it the schema and the rows of reference tables first\n", name)
+	}
 	if len(r.Add) > 0 {
 		fmt.Fprintf(b, "to be added to databases.%s.shards of the configuration:\n", r.Database)
 	}
@@ -331,7 +342,7 @@ func (r *planReport) configuration(b *strings.Builder) {
 			if s.Then.Slots > 0 {
 				fmt.Fprintf(b, "%s still owns %d slots afterwards, and stays in the configuration\n", name, s.Then.Slots)
 			} else {
-				fmt.Fprintf(b, "to be taken out of the configuration when it owns no slots: %s\n", name)
+				fmt.Fprintf(b, "to be taken out of the configuration when it has left: %s\n", name)
 			}
 		}
 	}

@@ -23,6 +23,7 @@ type txStage struct {
 	wires   [2][]*faultproxy.Proxy
 	proxies [2]*process
 	starts  int
+	made    int // how many shards the cluster had at first
 	// keys are those of the table lists by the shards that they are on.
 	keys [][]int64
 	// value is the last one that was appended or otherwise given a number.
@@ -66,11 +67,13 @@ func startTxStage(t testing.TB, shards int) *txStage {
 // startSpareStage is startTxStage with more servers than the cluster has shards at first.
 func startSpareStage(t testing.TB, servers, shards int) *txStage {
 	t.Helper()
-	s := &txStage{t: t}
-	for range servers {
+	s := &txStage{t: t, made: shards}
+	for i := range servers {
 		cl := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_prepared_transactions": "100", "wal_level": "logical"}})
 		s.shards = append(s.shards, cl)
-		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), txStageSchema)
+		if i < shards {
+			must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), txStageSchema)
+		}
 	}
 	var first []string // those of the first proxy
 	for i := range s.proxies {
