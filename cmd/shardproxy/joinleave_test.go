@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -152,4 +154,89 @@ func TestShardsJoinAndLeave(t *testing.T) {
 	if b.slowest > 5*time.Second {
 		t.Error("a statement took", b.slowest)
 	}
+}
+
+// TestJoinWaitsAndEnds has a shard join that one of the proxies does not know, and one whose definitions change meanwhile.
+func TestJoinWaitsAndEnds(t *testing.T) {
+	t.Parallel()
+	s := startSpareStage(t, 3, 2)
+	c := s.proxies[0].connect()
+	must(t, c, "INSERT INTO rates SELECT n, 0 FROM generate_series(1, 1000) n")
+	value := func(sql string) string { return s.shards[0].Primary().Value("app", sql) }
+
+	// What the configuration places on a spare shard is refused, and nothing else goes there.
+	if got := s.shards[2].Primary().Value("app", "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"); got != "0" {
+		t.Fatalf("the spare shard has %s relations", got)
+	}
+	must(t, c, "CREATE TABLE everywhere (id bigint PRIMARY KEY)")
+	must(t, c, "DROP TABLE everywhere")
+
+	// A proxy that lacks the shard in its configuration.
+	with, err := os.ReadFile(s.proxies[1].path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := regexp.MustCompile(`(?m)^.*name: s2.*\n`).ReplaceAll(with, nil)
+	s.kill(1)
+	if err := os.WriteFile(s.proxies[1].path, without, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.restart(1)
+	s.rebalance(t, "start", "--add", "s2", "--slots", "0", "--to", "s2")
+	soon(t, time.Minute, "the proxy is waited for", func() bool {
+		return strings.Contains(value("SELECT said FROM shardproxy.moves WHERE kind = 'join'"), "the configuration to name shard s2, of proxy")
+	})
+	must(t, c, "UPDATE rates SET v = v + 1 WHERE id = 1") // it holds nobody up
+	s.kill(1)
+	if err := os.WriteFile(s.proxies[1].path, with, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.restart(1)
+	s.ends(t, "the proxy knows the shard")
+	if s.members() != "s0 s1 s2" {
+		t.Fatalf("the shards are %s: %s", s.members(), s.rebalance(t, "history"))
+	}
+	// One that does not know a shard of the map is not served.
+	s.kill(1)
+	if err := os.WriteFile(s.proxies[1].path, without, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o := call(t, "", "run", "--config", s.proxies[1].path); o.code == 0 || !strings.Contains(o.err, `shard "s2" is gone`) {
+		t.Errorf("a proxy without the shard: %+v", o)
+	}
+	if err := os.WriteFile(s.proxies[1].path, with, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.restart(1)
+	s.rebalance(t, "start", "--remove", "s2", "--threshold", "99%")
+	s.ends(t, "it leaves")
+
+	// Rows that are there already are nobody's to delete.
+	if o := call(t, "", "rebalance", "start", "-c", s.proxies[0].path, "--add", "s2", "--slots", "0", "--to", "s2"); o.code != 2 || !strings.Contains(o.err, "rates") {
+		t.Errorf("with rows: %+v", o)
+	}
+	s.shards[2].Primary().Exec("app", "TRUNCATE rates")
+
+	// Definitions that change meanwhile: a client's open transaction keeps the join from its end until they have.
+	holds := s.proxies[1].connect()
+	s.rebalance(t, "start", "--add", "s2", "--slots", "0", "--to", "s2")
+	soon(t, time.Minute, "its changes are followed", func() bool {
+		return value("SELECT EXISTS (SELECT FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL)") == "t" // before, it waits for who writes
+	})
+	must(t, holds, "BEGIN")
+	must(t, holds, "UPDATE rates SET v = v + 1 WHERE id = 2")
+	soon(t, time.Minute, "writers are waited for", func() bool {
+		return strings.Contains(value("SELECT said FROM shardproxy.moves WHERE kind = 'join' ORDER BY id DESC LIMIT 1"), "waits for")
+	})
+	must(t, s.proxies[0].connect(), "CREATE FUNCTION later() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+	must(t, holds, "COMMIT")
+	s.ends(t, "it is given up")
+	if got := value("SELECT string_agg(phase || ' ' || said, '; ' ORDER BY id) FROM (SELECT * FROM shardproxy.moves ORDER BY id DESC LIMIT 2) x"); !strings.Contains(got, "aborted") || !strings.Contains(got, "later") || s.members() != "s0 s1" {
+		t.Errorf("%s; the shards are %s", got, s.members())
+	}
+	if got := s.shards[2].Primary().Value("app", "SELECT count(*) FROM rates"); got != "0" {
+		t.Errorf("%s rows are left", got)
+	}
+	s.clean(t)
+	must(t, s.proxies[0].connect(), "UPDATE rates SET v = v + 1")
 }
