@@ -51,6 +51,10 @@ type Move struct {
 	Slots          []shardmap.Slot
 	Source, Target string
 	Phase          MovePhase
+	// Rows is about how many rows it carries, 0 for not known.
+	Rows int64
+	// Paused is set while no further phase is to be begun, and no writes are to be held.
+	Paused bool
 	// Maker is the number in unique ids of a shard that joins.
 	Maker int
 	// Abort is set when it is to be given up; it has no effect once the target owns the slots.
@@ -70,7 +74,7 @@ type Move struct {
 // Name is the move's name in replication slots, triggers and fences.
 func (m *Move) Name() string { return fmt.Sprintf("m%d", m.ID) }
 
-const selectMoves = `SELECT id, kind, coalesce(maker, 0), slots, source, target, phase, abort, verified, origin::text, copied, purged, held_ms, said,
+const selectMoves = `SELECT id, kind, coalesce(maker, 0), rows, paused, slots, source, target, phase, abort, verified, origin::text, copied, purged, held_ms, said,
 	(extract(epoch FROM planned_at) * 1000000)::bigint, (extract(epoch FROM changed_at) * 1000000)::bigint FROM shardproxy.moves`
 
 func readMoves(ctx context.Context, tx pgx.Tx, where string, args ...any) (all []*Move, err error) {
@@ -83,7 +87,7 @@ func readMoves(ctx context.Context, tx pgx.Tx, where string, args ...any) (all [
 		var slots []int32
 		var origin *string
 		var planned, changed int64
-		err := r.Scan(&m.ID, &m.Kind, &m.Maker, &slots, &m.Source, &m.Target, &m.Phase, &m.Abort, &m.Verified, &origin, &m.Copied, &m.Purged, &m.HeldMs, &m.Said, &planned, &changed)
+		err := r.Scan(&m.ID, &m.Kind, &m.Maker, &m.Rows, &m.Paused, &slots, &m.Source, &m.Target, &m.Phase, &m.Abort, &m.Verified, &origin, &m.Copied, &m.Purged, &m.HeldMs, &m.Said, &planned, &changed)
 		for _, s := range slots {
 			m.Slots = append(m.Slots, shardmap.Slot(s))
 		}
@@ -178,10 +182,10 @@ func insertMove(ctx context.Context, tx pgx.Tx, current *shardmap.Map, m *Move) 
 			}
 		}
 	}
-	_, err := exec(ctx, tx, `INSERT INTO shardproxy.moves (kind, slots, source, target, phase, maker)
-		SELECT $1::text, $2::int4[], $3::text, $4::text, 'planned', CASE $1::text
+	_, err := exec(ctx, tx, `INSERT INTO shardproxy.moves (kind, slots, source, target, rows, phase, maker)
+		SELECT $1::text, $2::int4[], $3::text, $4::text, $5::int8, 'planned', CASE $1::text
 			WHEN 'join' THEN 1 + greatest((SELECT max(position) FROM shardproxy.shards), (SELECT max(maker) FROM shardproxy.moves))
-			WHEN 'leave' THEN (SELECT position FROM shardproxy.shards WHERE name = $3::text) END`, string(m.Kind), slots, m.Source, m.Target)
+			WHEN 'leave' THEN (SELECT position FROM shardproxy.shards WHERE name = $3::text) END`, string(m.Kind), slots, m.Source, m.Target, m.Rows)
 	return err
 }
 
@@ -198,6 +202,18 @@ func AbortMoves(ctx context.Context, home *pgx.Conn) (aborted, goOn int64, err e
 		return 0, 0, asked("", "abort the moves", err)
 	}
 	return aborted, goOn, nil
+}
+
+// PauseMoves has no move begin another phase, or hold writes, or lets them go on. It returns how many moves that concerns. The error is a *Problem.
+func PauseMoves(ctx context.Context, home *pgx.Conn, paused bool) (n int64, err error) {
+	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
+		n, err = exec(ctx, tx, "UPDATE shardproxy.moves SET paused = $1 WHERE phase NOT IN ('done', 'aborted')", paused)
+		return err
+	})
+	if err != nil {
+		return 0, asked("", "pause the moves", err)
+	}
+	return n, nil
 }
 
 // AdvanceMove stores a move as m says, if it is in the phase from. ok is false when it is not: somebody else has advanced it. The error

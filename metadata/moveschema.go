@@ -109,11 +109,15 @@ const joinColumns = `
 ALTER TABLE shardproxy.moves
 	ADD COLUMN kind text NOT NULL DEFAULT 'slots' CHECK (kind IN ('slots', 'join', 'leave')),
 	ADD COLUMN maker integer,
+	ADD COLUMN rows bigint NOT NULL DEFAULT 0,
+	ADD COLUMN paused boolean NOT NULL DEFAULT false,
 	DROP CONSTRAINT moves_slots_check,
 	ADD CONSTRAINT moves_slots_check CHECK ((cardinality(slots) > 0) = (kind = 'slots'));
 COMMENT ON TABLE shardproxy.moves IS 'Moves of slots, and shards that join or leave, in the order in which they are made. Those that are neither done nor aborted are under way or to come.';
 COMMENT ON COLUMN shardproxy.moves.kind IS 'slots go from the source to the target; join: the target becomes a shard; leave: the source is none any more';
 COMMENT ON COLUMN shardproxy.moves.maker IS 'The number in unique ids of a shard that joins, never given again; one that leaves had no higher one';
+COMMENT ON COLUMN shardproxy.moves.rows IS 'About how many rows it carries, 0 for not known';
+COMMENT ON COLUMN shardproxy.moves.paused IS 'No further phase is begun, and no writes are held';
 
 ALTER TABLE shardproxy.acknowledged ADD COLUMN shards text[];
 COMMENT ON COLUMN shardproxy.acknowledged.shards IS 'Those of the proxy''s configuration';

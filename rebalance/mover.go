@@ -224,7 +224,10 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 			continue
 		}
 		was := move.Phase
-		err := r.step(ctx, blockers)
+		err := r.rest(ctx)
+		if err == nil {
+			err = r.step(ctx, blockers)
+		}
 		var lasting *CarryError
 		switch {
 		case errors.Is(err, errAbort):
@@ -368,6 +371,7 @@ func (r *moving) reread(ctx context.Context) error {
 	}
 	for _, m := range all {
 		if m.ID == r.move.ID {
+			r.move.Paused = m.Paused
 			if m.Phase != r.move.Phase {
 				return errOvertaken
 			}
@@ -378,6 +382,27 @@ func (r *moving) reread(ctx context.Context) error {
 		}
 	}
 	return errOvertaken
+}
+
+// rest waits while the move is paused. Writes that are held because the target owns their slots are not kept waiting.
+func (r *moving) rest(ctx context.Context) error {
+	if r.move.Phase == metadata.MoveFlipped || r.move.Phase == metadata.MoveAborting {
+		return nil
+	}
+	err := r.reread(ctx)
+	if err != nil || !r.move.Paused {
+		return err
+	}
+	for err == nil && r.move.Paused {
+		r.say(ctx, "paused, until shardproxy rebalance resume")
+		if err = carrySleep(ctx, moverWatch); err == nil {
+			err = r.reread(ctx)
+		}
+	}
+	if err == nil {
+		r.say(ctx, "")
+	}
+	return err
 }
 
 // bits returns the slots of the move as the text of a bit string.

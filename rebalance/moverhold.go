@@ -39,6 +39,9 @@ func (r *moving) caughtUp(ctx context.Context, source *pgx.Conn) error {
 // heldAgain does something while writes are held, as often as it takes.
 func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(context.Context, *pgx.Conn, time.Time) error) error {
 	for pause := moverWatch; ; pause = min(2*pause, moverBackoff) {
+		if err := r.rest(ctx); err != nil {
+			return err
+		}
 		if err := r.caughtUp(ctx, source); err != nil {
 			return err
 		}

@@ -106,6 +106,30 @@ func (b *bank) judge(t *testing.T) {
 	}
 }
 
+// pauses pauses moves for a while: they stay where they are, and hold nothing.
+func (s *txStage) pauses(t *testing.T) {
+	t.Helper()
+	if got := s.rebalance(t, "pause"); !strings.HasPrefix(got, "paused: ") || got == "paused: 0\n" {
+		t.Errorf("pause says %q", got)
+	}
+	state := func() string {
+		return s.shards[0].Primary().Value("app", "SELECT (SELECT epoch FROM shardproxy.epoch) || ' ' || (SELECT string_agg(phase || ' ' || said, ', ' ORDER BY id) FROM shardproxy.moves WHERE phase NOT IN ('done', 'aborted'))")
+	}
+	soon(t, time.Minute, "the move rests", func() bool { return strings.Contains(state(), "paused, until") })
+	before := state()
+	select {
+	case <-t.Context().Done():
+	case <-time.After(1500 * time.Millisecond):
+	}
+	if after := state(); after != before {
+		t.Errorf("a paused move goes on: %s, before %s", after, before)
+	}
+	if got := s.rebalance(t, "status"); !strings.Contains(got, "paused") {
+		t.Error(got)
+	}
+	s.rebalance(t, "resume")
+}
+
 // TestMoveSlots moves slots between three shards, through two proxies, while the bank works: nothing is lost, nothing counted
 // twice, and no client sees an error.
 func TestMoveSlots(t *testing.T) {
@@ -125,6 +149,9 @@ func TestMoveSlots(t *testing.T) {
 			{"--move-tenant", "accounts.id=7", "--to", "s0"},
 		} {
 			said = append(said, s.rebalance(t, append([]string{"start"}, step...)...))
+			if step[0] == "--slots" {
+				s.pauses(t)
+			}
 			said = append(said, s.watched(t))
 		}
 	}

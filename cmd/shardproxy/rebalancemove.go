@@ -105,7 +105,7 @@ func (p *planned) moves() (all []metadata.Move) {
 		all = append(all, metadata.Move{Kind: metadata.MoveJoin, Source: home, Target: s.Name})
 	}
 	for _, m := range p.plan.Moves {
-		all = append(all, metadata.Move{Kind: metadata.MoveSlots, Slots: m.Slots, Source: m.From, Target: m.To})
+		all = append(all, metadata.Move{Kind: metadata.MoveSlots, Slots: m.Slots, Source: m.From, Target: m.To, Rows: m.Amount.Rows})
 	}
 	for _, name := range p.f.remove {
 		left := len(p.current.SlotsOf(name))
@@ -207,6 +207,37 @@ func rebalanceAbortCommand() *cobra.Command {
 	return c
 }
 
+func rebalancePauseCommand() *cobra.Command {
+	return pauseMovesCommand("pause", "Have moves come to no further phase, until they are resumed",
+		"Pause lets no move begin another phase: no writes are held, and no other move begins. A copy that is under way goes on to its end, and\n"+
+			"changes are followed; a move whose slots have just changed their owner lets writes go on first.", true)
+}
+
+func rebalanceResumeCommand() *cobra.Command {
+	return pauseMovesCommand("resume", "Have moves go on that are paused", "", false)
+}
+
+func pauseMovesCommand(use, short, long string, paused bool) *cobra.Command {
+	var f moveFlags
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long:  long,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, _ *config.Database) error {
+				n, err := metadata.PauseMoves(ctx, home, paused)
+				if err == nil {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%sd: %d\n", use, n)
+				}
+				return err
+			})
+		},
+	}
+	f.add(c)
+	return c
+}
+
 func rebalanceForgetCommand() *cobra.Command {
 	var f moveFlags
 	c := &cobra.Command{
@@ -229,73 +260,6 @@ func rebalanceForgetCommand() *cobra.Command {
 	return c
 }
 
-// watchEach is the time between two looks of rebalance watch.
-const watchEach = 500 * time.Millisecond
-
-func rebalanceWatchCommand() *cobra.Command {
-	var f moveFlags
-	c := &cobra.Command{
-		Use:   "watch",
-		Short: "Follow the moves until none is left",
-		Long: "Watch prints a line for each phase that a move comes to, and while one is under way how far it is. It ends when no move is left:\n" +
-			"exit code 0 when all are done, 1 when one was given up.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, conf *config.Database) error {
-				return watchMoves(ctx, home, conf, cmd.OutOrStdout())
-			})
-		},
-	}
-	f.add(c)
-	return c
-}
-
-// watchMoves prints what changes.
-func watchMoves(ctx context.Context, home *pgx.Conn, conf *config.Database, out io.Writer) error {
-	last := map[int64]string{}
-	ended := map[int64]bool{}
-	failed := false
-	for first := true; ; first = false {
-		s, err := readMoveStatus(ctx, home, conf, true)
-		if err != nil {
-			return err
-		}
-		left := 0
-		for _, m := range s.Moves {
-			over := metadata.MovePhase(m.Phase).Ended()
-			if first && over {
-				ended[m.ID] = true
-			}
-			if ended[m.ID] {
-				continue
-			}
-			if line := m.line(); line != last[m.ID] {
-				last[m.ID] = line
-				if _, err := fmt.Fprintln(out, line); err != nil {
-					return err
-				}
-			}
-			if over {
-				ended[m.ID] = true
-				failed = failed || m.Phase == string(metadata.MoveAborted)
-				continue
-			}
-			left++
-		}
-		if left == 0 {
-			if failed {
-				return &exitError{code: exitBlocked}
-			}
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(watchEach):
-		}
-	}
-}
-
 // moveStatus is what is printed of the moves.
 type moveStatus struct {
 	Database string         `json:"database"`
@@ -311,6 +275,8 @@ type movePrinted struct {
 	To      string    `json:"to"`
 	Slots   []uint16  `json:"slots"`
 	Phase   string    `json:"phase"`
+	Paused  bool      `json:"paused,omitempty"`
+	Rows    int64     `json:"rows,omitempty"`
 	Copied  int64     `json:"copied_rows"`
 	Purged  int64     `json:"purged_rows"`
 	HeldMs  int       `json:"held_ms"`
@@ -343,7 +309,7 @@ func readMoveStatus(ctx context.Context, home *pgx.Conn, conf *config.Database, 
 	}
 	s := &moveStatus{Database: conf.Name, Epoch: now.Epoch(), Moves: []movePrinted{}, Proxies: []proxyPrinted{}}
 	for _, m := range moves {
-		p := movePrinted{ID: m.ID, Kind: string(m.Kind), From: m.Source, To: m.Target, Phase: string(m.Phase), Copied: m.Copied, Purged: m.Purged, HeldMs: m.HeldMs, Said: m.Said, Planned: m.PlannedAt, Changed: m.Changed}
+		p := movePrinted{ID: m.ID, Kind: string(m.Kind), From: m.Source, To: m.Target, Phase: string(m.Phase), Paused: m.Paused, Rows: m.Rows, Copied: m.Copied, Purged: m.Purged, HeldMs: m.HeldMs, Said: m.Said, Planned: m.PlannedAt, Changed: m.Changed}
 		for _, slot := range m.Slots {
 			p.Slots = append(p.Slots, uint16(slot))
 		}
@@ -355,17 +321,20 @@ func readMoveStatus(ctx context.Context, home *pgx.Conn, conf *config.Database, 
 	return s, nil
 }
 
-// line is one move in a line.
-func (m *movePrinted) line() string {
-	var line string
+// what says what the move does.
+func (m *movePrinted) what() string {
 	switch metadata.MoveKind(m.Kind) {
 	case metadata.MoveJoin:
-		line = fmt.Sprintf("move %d, shard %s joins: %s", m.ID, m.To, m.Phase)
+		return fmt.Sprintf("move %d, shard %s joins", m.ID, m.To)
 	case metadata.MoveLeave:
-		line = fmt.Sprintf("move %d, shard %s leaves: %s", m.ID, m.From, m.Phase)
-	default:
-		line = fmt.Sprintf("move %d, %d slots from %s to %s: %s", m.ID, len(m.Slots), m.From, m.To, m.Phase)
+		return fmt.Sprintf("move %d, shard %s leaves", m.ID, m.From)
 	}
+	return fmt.Sprintf("move %d, %d slots from %s to %s", m.ID, len(m.Slots), m.From, m.To)
+}
+
+// line is one move in a line.
+func (m *movePrinted) line() string {
+	line := m.what() + ": " + m.Phase
 	if m.Copied > 0 {
 		line += fmt.Sprintf(", %d rows copied", m.Copied)
 	}
