@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -132,6 +133,9 @@ func inspect(ctx context.Context, shard string, conn *pgx.Conn) *facts {
 	return f
 }
 
+// surveyConnect bounds a connection to one of the shards but the home shard.
+const surveyConnect = 3 * time.Second
+
 // survey connects to all shards and inspects them, all at once. turn, when set,
 // is waited for on the home shard before any other is asked: what they say must
 // not be older than it. The connections, nil where there is none, are the
@@ -142,7 +146,13 @@ func survey(ctx context.Context, shards []Shard, turn func(context.Context, *pgx
 		if shards[i].Connect == nil {
 			return errors.New("no way to connect")
 		}
-		conns[i], err = shards[i].Connect(ctx)
+		limited := ctx
+		if i > 0 { // one that is away must not take the time of the others
+			var cancel context.CancelFunc
+			limited, cancel = context.WithTimeout(ctx, surveyConnect)
+			defer cancel()
+		}
+		conns[i], err = shards[i].Connect(limited)
 		if err == nil && i == 0 && turn != nil {
 			err = turn(ctx, conns[i])
 		}

@@ -96,6 +96,10 @@ func TestJoinAndLeave(t *testing.T) {
 		rows[i].Shard = []string{"s0", "s2"}[i%2]
 	}
 	change(now.Next(rows))
+	if _, err := Left(now, moves[2]); !errors.Is(err, ErrConflict) {
+		t.Errorf("left while writes go on: %v", err)
+	}
+	change(now.Close(now.Epoch()+1, true), nil)
 	change(Left(now, moves[2]))
 	if !now.Closed() || !slices.Equal(now.Shards(), []string{"s0", "s2"}) {
 		t.Errorf("%v", now.Shards())

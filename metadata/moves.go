@@ -190,13 +190,13 @@ func insertMove(ctx context.Context, tx pgx.Tx, current *shardmap.Map, m *Move) 
 }
 
 // AbortMoves has all moves given up that have not gone so far that only going on is right; those that have not begun never will. It returns how
-// many those are, and how many go on to their end. The error is a *Problem.
+// many those are, and how many go on to their end. A shard that has left and whose server is lost is not asked any more what it has prepared. The error is a *Problem.
 func AbortMoves(ctx context.Context, home *pgx.Conn) (aborted, goOn int64, err error) {
 	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
-		if aborted, err = exec(ctx, tx, "UPDATE shardproxy.moves SET abort = true, changed_at = clock_timestamp() WHERE phase IN ('planned', 'hiding', 'copying', 'following', 'aborting')"); err != nil {
+		if aborted, err = exec(ctx, tx, "UPDATE shardproxy.moves SET abort = true, changed_at = clock_timestamp() WHERE phase IN ('planned', 'hiding', 'copying', 'following', 'aborting') OR kind = 'leave' AND phase = 'purging'"); err != nil {
 			return err
 		}
-		return row(ctx, tx, "SELECT count(*) FROM shardproxy.moves WHERE phase IN ('flipped', 'purging')").Scan(&goOn)
+		return row(ctx, tx, "SELECT count(*) FROM shardproxy.moves WHERE phase IN ('flipped', 'purging') AND NOT abort").Scan(&goOn)
 	})
 	if err != nil {
 		return 0, 0, asked("", "abort the moves", err)
@@ -248,16 +248,12 @@ func Joined(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
 	return now.With(m.Target)
 }
 
-// Left returns the map in which the source of a move is no shard any more, and which is closed.
+// Left returns the map in which the source of a move is no shard any more, of the map now, which must be closed.
 func Left(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
-	if owned := len(now.SlotsOf(m.Source)); owned > 0 {
-		return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("shard %q owns %d slots", m.Source, owned), Hint: "move them away first"}
+	if owned := len(now.SlotsOf(m.Source)); owned > 0 || !now.Closed() {
+		return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("shard %q owns %d slots, or writes go on", m.Source, owned), Hint: "move them away first"}
 	}
-	next, err := now.Without(m.Source)
-	if err != nil {
-		return nil, err
-	}
-	return next.Close(next.Epoch(), true), nil
+	return now.Without(m.Source)
 }
 
 // Flipped returns the map in which the target of a move owns its slots, which are held in now.

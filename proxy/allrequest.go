@@ -217,7 +217,9 @@ func partFrames(part *router.Part, extended bool, tail []byte) []byte {
 
 // everywhere makes the request one for all shards.
 func (s *session) everywhere(r *allRequest, bind, tail []byte) *wire.Error {
-	r.shards = s.allShards()
+	if r.shards = s.allShards(); r.shards == nil {
+		return errNoOwners()
+	}
 	if r.plan != nil && r.plan.Moment() {
 		s.markMoment(r)
 	}

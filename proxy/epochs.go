@@ -212,6 +212,12 @@ func (s *session) othersNow() bool {
 	return !slices.Equal(m.owners.All(), now.All())
 }
 
+// strayed reports whether the session is at a shard that is none of the cluster any more.
+func (s *session) strayed() bool {
+	owners := s.db.Owners()
+	return owners != nil && s.index > 0 && !slices.Contains(owners.All(), s.index)
+}
+
 // sinceMoved looks at a request anew of which a key has moved since the transaction began: one that is READ COMMITTED sees
 // each shard as it is.
 func (s *session) sinceMoved(n *need) {

@@ -65,16 +65,8 @@ func (c *scattering) withTargets(shards []int) []int {
 	return all
 }
 
-// allShards returns the places of the shards that the cluster has now; without a slot map, of those of the configuration.
-func (s *session) allShards() (all []int) {
-	if owners := s.db.Owners(); owners != nil {
-		return slices.Clone(owners.All())
-	}
-	for i := range s.places {
-		all = append(all, i)
-	}
-	return all
-}
+// allShards returns the places of the shards that the cluster has now, none without a slot map.
+func (s *session) allShards() []int { return slices.Clone(s.db.Owners().All()) }
 
 // travelsByName has the values of types that each server numbers anew travel as text.
 func travelsByName(types map[uint32]typeOf) {

@@ -71,6 +71,10 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 		n.err = errHeld
 		return
 	}
+	if p.Where == router.All && s.db.Owners() == nil {
+		n.err = errNoOwners()
+		return
+	}
 	if p.Where == router.All && s.othersNow() {
 		n.err = errMoved
 		return
@@ -80,8 +84,11 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 		return
 	}
 	shard, err := s.shardOf(p, text, rest, bind)
+	if err == nil && shard == router.AnyShard && s.strayed() {
+		shard = 0 // where it is has left, and hears of nothing
+	}
 	switch {
-	case err == errSplit && s.othersNow():
+	case (err == errSplit || err == nil && shard == 0 && s.strayed()) && s.othersNow():
 		n.err = errMoved
 	case err == errSplit:
 		n.batch, n.all = n.bound > 1, true

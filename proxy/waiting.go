@@ -39,7 +39,7 @@ func (s *session) acquire(n need) error {
 // seeks begins the search.
 func (s *session) seeks(n need) {
 	s.moveTo(n.shard)
-	if n.shard == router.AnyShard && s.places != nil && s.shard.Gate.Closed() {
+	if n.shard == router.AnyShard && s.places != nil && (s.shard.Gate.Closed() || s.strayed()) {
 		s.moveToOpen()
 	}
 	if b := s.begun; b != nil {

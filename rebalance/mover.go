@@ -62,6 +62,7 @@ const DefaultHoldLimit = 500 * time.Millisecond
 // How a Mover waits.
 const (
 	moverIdle    = time.Second            // between two looks for moves
+	moverConnect = 10 * time.Second       // for a connection to a shard
 	moverPoll    = 5 * time.Millisecond   // for proxies
 	moverTell    = time.Second            // until it is said who is waited for
 	moverWatch   = 500 * time.Millisecond // between two looks at the row of a move while something long runs
@@ -261,6 +262,9 @@ func (r *moving) look(ctx context.Context) ([]*Blocker, error) {
 		r.total, r.move.Slots = 1, []shardmap.Slot{0} // of what every shard has whole
 	}
 	r.slots = NewSet(r.move.Slots, r.total)
+	if r.move.Kind == metadata.MoveLeave {
+		return nil, nil // nothing is carried, and its server may be lost
+	}
 	conn, err := r.source.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -292,6 +296,8 @@ func (r *moving) movable(c *catalog.Catalog) ([]*Table, []*Blocker) {
 
 // connect connects and makes the session one of ours.
 func (s *MoverShard) connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, moverConnect) // or it waits for a primary without an end
+	defer cancel()
 	conn, err := s.Connect(ctx)
 	if err == nil {
 		if err = moverSession(ctx, conn); err != nil {
@@ -372,6 +378,9 @@ func (r *moving) reread(ctx context.Context) error {
 	for _, m := range all {
 		if m.ID == r.move.ID {
 			r.move.Paused = m.Paused
+			if r.move.Kind == metadata.MoveLeave && m.Phase == metadata.MovePurging {
+				r.move.Abort = m.Abort
+			}
 			if m.Phase != r.move.Phase {
 				return errOvertaken
 			}

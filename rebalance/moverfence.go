@@ -53,7 +53,7 @@ func (r *moving) fence(ctx context.Context) error {
 	return nil
 }
 
-// shortly tries a transaction with a short lock timeout until it gets its locks.
+// shortly tries a transaction with a short lock timeout until it gets its locks, more and more seldom: readers queue behind each try.
 func (r *moving) shortly(ctx context.Context, conn *pgx.Conn, try func(pgx.Tx) error) error {
 	for n := 0; ; n++ {
 		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
@@ -68,7 +68,7 @@ func (r *moving) shortly(ctx context.Context, conn *pgx.Conn, try func(pgx.Tx) e
 		if n == 10 {
 			r.say(ctx, "waits for locks of tables on shard "+r.source.Name+" that others hold: "+err.Error())
 		}
-		if err := carrySleep(ctx, 200*time.Millisecond); err != nil {
+		if err := carrySleep(ctx, min(200*time.Millisecond<<min(n/3, 10), moverBackoff)); err != nil {
 			return err
 		}
 		if err := r.reread(ctx); err != nil {

@@ -98,7 +98,9 @@ func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.C
 			err = released
 		}
 	}()
-	err = r.await(ctx, end, "statements and transactions that write", func(a *metadata.Acknowledgement) bool { return a.Writes >= r.now.Epoch() })
+	err = r.await(ctx, end, "statements and transactions that write", func(a *metadata.Acknowledgement) bool {
+		return a.Writes >= r.now.Epoch() && r.knownTo(a)
+	})
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func (r *moving) joining(ctx context.Context, blockers []*Blocker) error {
 	case metadata.MovePurging:
 		return r.joinCleaned(ctx)
 	case metadata.MoveAborting:
-		return r.aborting(ctx)
+		return r.joinAborted(ctx)
 	}
 	return fmt.Errorf("phase %q is none of a shard that joins", r.move.Phase)
 }
@@ -37,7 +37,7 @@ func (r *moving) joining(ctx context.Context, blockers []*Blocker) error {
 // joinPlanned waits until every proxy can reach the shard, and looks for what is in the way.
 func (r *moving) joinPlanned(ctx context.Context, blockers []*Blocker) error {
 	name := r.target.Name
-	err := r.await(ctx, time.Time{}, "the configuration to name shard "+name, func(a *metadata.Acknowledgement) bool { return slices.Contains(a.Shards, name) })
+	err := r.await(ctx, time.Time{}, "the configuration to name shard "+name, r.knownTo)
 	if err != nil {
 		return err
 	}
@@ -69,6 +69,11 @@ func (r *moving) joinPlanned(ctx context.Context, blockers []*Blocker) error {
 		return r.to(ctx, metadata.MoveAborted, "its definitions are not those of shard "+r.source.Name+": "+differs)
 	}
 	return r.preflight(ctx, blockers, metadata.MoveCopying)
+}
+
+// knownTo reports whether a proxy can reach the shard that joins.
+func (r *moving) knownTo(a *metadata.Acknowledgement) bool {
+	return r.move.Kind != metadata.MoveJoin || slices.Contains(a.Shards, r.target.Name)
 }
 
 // join stores that the target is a shard. It is the point of no return.
@@ -116,25 +121,23 @@ func (r *moving) decide(ctx context.Context, become func(*shardmap.Map, *metadat
 // joined lets writes go on once all proxies know which shards there are now. Statements that began before are not waited for: one of them may wait
 // for a transaction that waits until writes go on.
 func (r *moving) joined(ctx context.Context) error {
-	now, c, err := metadata.Load(ctx, r.home)
+	now, _, err := metadata.Load(ctx, r.home)
 	if err != nil {
-		return err
-	}
-	if err := metadata.SpreadEpoch(ctx, c, r.m.shards(now), now.Epoch()); err != nil {
 		return err
 	}
 	err = r.await(ctx, time.Time{}, "the shards that there are now to be known", func(a *metadata.Acknowledgement) bool { return a.Epoch >= now.Epoch() })
 	if err != nil {
 		return err
 	}
-	source, err := r.source.connect(ctx)
+	// The fence of one that joins is on the home shard, which is written on. There may be none, as for one that leaves.
+	home := r.m.o.Shards[0]
+	conn, err := home.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer carryClose(source.PgConn())
-	// The fence of one that joins is on the home shard, which is written on. There may be none.
-	if err := execSimple(ctx, source, "UPDATE shardproxy.fences SET closed = false WHERE closed AND move = '"+r.move.Name()+"'"); err != nil {
-		return fmt.Errorf("shard %s: the fence: %w", r.source.Name, err)
+	defer carryClose(conn.PgConn())
+	if err := execSimple(ctx, conn, "UPDATE shardproxy.fences SET closed = false WHERE closed AND move = '"+r.move.Name()+"'"); err != nil {
+		return fmt.Errorf("shard %s: the fence: %w", home.Name, err)
 	}
 	if _, err := r.held(ctx, false); err != nil {
 		return err
@@ -142,8 +145,20 @@ func (r *moving) joined(ctx context.Context) error {
 	return r.to(ctx, metadata.MovePurging, "")
 }
 
+// spread tells all shards the newest map. Nobody waits for it: a shard may be away.
+func (r *moving) spread(ctx context.Context) error {
+	now, c, err := metadata.Load(ctx, r.home)
+	if err != nil {
+		return err
+	}
+	return metadata.SpreadEpoch(ctx, c, r.m.shards(now), now.Epoch())
+}
+
 // joinCleaned takes away what the move has made.
 func (r *moving) joinCleaned(ctx context.Context) error {
+	if err := r.spread(ctx); err != nil {
+		return err
+	}
 	if err := r.carry.Clean(ctx); err != nil {
 		return err
 	}
@@ -154,4 +169,27 @@ func (r *moving) joinCleaned(ctx context.Context) error {
 		return err
 	}
 	return r.to(ctx, metadata.MoveDone, "")
+}
+
+// joinAborted takes away what was made. A server that is lost keeps nobody from going on: a shard with rows cannot join.
+func (r *moving) joinAborted(ctx context.Context) error {
+	err := r.aborting(ctx)
+	if err == nil || r.home.IsClosed() {
+		return err
+	}
+	conn, lost := r.target.connect(ctx)
+	if lost == nil {
+		carryClose(conn.PgConn())
+		return err // it is something else
+	}
+	if _, err := r.held(ctx, false); err != nil {
+		return err
+	}
+	if err := r.unfence(ctx); err != nil {
+		return err
+	}
+	if err := r.carry.Clean(ctx); err != nil {
+		return err
+	}
+	return r.to(ctx, metadata.MoveAborted, r.move.Said+"; rows may be left on shard "+r.target.Name+": "+lost.Error())
 }

@@ -19,12 +19,15 @@ func (r *moving) leaving(ctx context.Context, blockers []*Blocker) error {
 	case metadata.MovePlanned:
 		return r.leavePlanned(ctx, blockers)
 	case metadata.MoveFollowing:
-		return r.decide(ctx, metadata.Left)
+		return r.leave(ctx)
 	case metadata.MoveFlipped:
 		return r.joined(ctx)
 	case metadata.MovePurging:
 		return r.left(ctx)
 	case metadata.MoveAborting:
+		if _, err := r.held(ctx, false); err != nil {
+			return err
+		}
 		return r.to(ctx, metadata.MoveAborted, r.move.Said)
 	}
 	return fmt.Errorf("phase %q is none of a shard that leaves", r.move.Phase)
@@ -38,15 +41,43 @@ func (r *moving) leavePlanned(ctx context.Context, blockers []*Blocker) error {
 	if n := len(now.SlotsOf(r.source.Name)); n > 0 {
 		blockers = append(blockers, &Blocker{Shard: r.source.Name, Reason: fmt.Sprintf("it owns %d slots", n), Hint: "move them away first"})
 	}
-	if len(blockers) > 0 {
+	home, err := r.m.o.Shards[0].connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer carryClose(home.PgConn())
+	c, err := r.m.o.Shards[0].catalog(ctx, home)
+	if err != nil {
+		return err
+	}
+	if blockers = append(blockers, r.m.o.Stays(c, r.source.Name)...); len(blockers) > 0 {
 		return r.to(ctx, metadata.MoveAborted, (&PreflightReport{Blockers: blockers}).String())
 	}
 	return r.to(ctx, metadata.MoveFollowing, "")
 }
 
+// leave holds writes that concern all shards, so that nobody is about to write on the one that leaves, and takes it out of the map.
+func (r *moving) leave(ctx context.Context) error {
+	home, err := r.m.o.Shards[0].connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer carryClose(home.PgConn())
+	if _, err := r.held(ctx, false); err != nil { // what a mover before has held
+		return err
+	}
+	return r.heldAgain(ctx, home, func(ctx context.Context, _ *pgx.Conn, _ time.Time) error { return r.decide(ctx, metadata.Left) })
+}
+
 // left waits for transactions that have written on the shard, and until none of their parts is in doubt there or waits for what
 // it has decided.
 func (r *moving) left(ctx context.Context) error {
+	if r.move.Abort {
+		return r.to(ctx, metadata.MoveDone, "what is prepared was not waited for: it was given up")
+	}
+	if err := r.spread(ctx); err != nil {
+		return err
+	}
 	now, _, err := metadata.Load(ctx, r.home)
 	if err != nil {
 		return err
@@ -89,6 +120,9 @@ func (r *moving) finished(ctx context.Context, s *MoverShard) error {
 			r.say(ctx, fmt.Sprintf("waits for %d prepared transactions on shard %s, as %s", len(gids), s.Name, gids[0]))
 		}
 		if err := carrySleep(ctx, moverWatch); err != nil {
+			return err
+		}
+		if err := r.reread(ctx); err != nil || r.move.Abort {
 			return err
 		}
 	}

@@ -187,12 +187,23 @@ func (m *Mover) cutOff(ctx context.Context, home *pgx.Conn, proxy string) error 
 	if err := metadata.SpreadEpoch(ctx, c, m.shards(now), now.Epoch()); err != nil {
 		return err
 	}
+	if now.Closed() { // one that leaves this moment is asked too, but its server may be shut down
+		for _, s := range m.o.Shards {
+			if !slices.Contains(now.Shards(), s.Name) {
+				_ = metadata.SpreadEpoch(ctx, c, []metadata.Shard{{Name: s.Name, Connect: s.Connect}}, now.Epoch())
+			}
+		}
+	}
 	var ended int64
 	for i := range m.o.Shards {
-		if !slices.Contains(now.Shards(), m.o.Shards[i].Name) {
+		member := slices.Contains(now.Shards(), m.o.Shards[i].Name)
+		if !member && !now.Closed() {
 			continue // it is no shard of the cluster: nobody uses it
 		}
 		n, err := m.endSessions(ctx, &m.o.Shards[i], proxy)
+		if !member {
+			err = nil
+		}
 		if err != nil {
 			return err
 		}

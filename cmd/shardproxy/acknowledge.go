@@ -105,6 +105,9 @@ func (a *acknowledger) run(ctx context.Context) {
 		case <-a.poke:
 		case <-timer.C:
 		}
+		if a.c.lost.Load() {
+			return // it refuses all, and is not to be waited for
+		}
 		a.mu.Lock()
 		now := a.nowLocked()
 		wait := time.Until(beat.Add(ackBeat))

@@ -30,8 +30,9 @@ type cluster struct {
 	db      *database
 	log     *slog.Logger
 	current atomic.Pointer[router.Owners]
-	had     atomic.Pointer[router.Owners] // those before the map was closed
-	slots   *gate.Gate                    // closed while the map holds any
+	had     []atomic.Bool // by shard: it was of the cluster since this process began, or is leaving
+	lost    atomic.Bool   // the map has had a shard that the configuration lacks
+	slots   *gate.Gate    // closed while the map holds any
 	acks    *acknowledger
 	id      atomic.Pointer[string] // of the cluster
 	tasks   sync.WaitGroup
@@ -56,7 +57,8 @@ type cluster struct {
 
 func newCluster(db *database) *cluster {
 	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name), said: make(chan struct{}, 1), self: db.self,
-		slots: gate.New(gateOptions(&db.conf.Failover))}
+		slots: gate.New(gateOptions(&db.conf.Failover)),
+		had:   make([]atomic.Bool, len(db.conf.Shards))}
 	c.acks = newAcknowledger(c)
 	o := sequence.Options{Logger: c.log}
 	for i := range db.conf.Shards {
@@ -79,10 +81,25 @@ func (c *cluster) reach(i int) metadata.Connect {
 	}
 }
 
-// spare reports whether a shard is none of the cluster: it has not joined, or has left. It has not left as long as the map is closed.
-func (c *cluster) spare(i int) bool {
-	owners := c.owners()
-	return owners != nil && !slices.Contains(owners.All(), i) && !(owners.Closed() && slices.Contains(c.had.Load().All(), i))
+// spare reports whether a shard is none of the cluster, and was none: one that has left may still have parts of transactions.
+func (c *cluster) spare(i int) bool { return c.owners() != nil && !c.had[i].Load() }
+
+// leaving notes shards that are leaving, of which the map says nothing any more.
+func (c *cluster) leaving(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	home, err := c.db.shards[0].connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer endConn(home)
+	moves, err := metadata.Moves(ctx, home, false)
+	for _, m := range moves {
+		if i := slices.Index(c.names(), m.Source); m.Kind == metadata.MoveLeave && i >= 0 {
+			c.had[i].Store(true)
+		}
+	}
+	return err
 }
 
 // newJournal makes the journal of a database's definitions. members may be nil: all shards are of the cluster then.
@@ -186,6 +203,9 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 		}
 	}
 	c.id.Store(&st.Cluster.ID)
+	if err := c.leaving(ctx); err != nil {
+		c.log.Warn("it is not known which shards are leaving", "error", err)
+	}
 	c.adopt(st.Map)
 	c.tasks.Go(func() { c.acks.run(ctx) })
 	w := metadata.NewWatcher(metadata.WatcherOptions{
@@ -345,16 +365,16 @@ func (c *cluster) names() []string {
 // not have cannot be: what is known stays.
 func (c *cluster) adopt(m *shardmap.Map) {
 	o, ok := router.NewOwners(m, c.names())
-	if !ok {
-		c.log.Error("the new slot map has a shard that the configuration lacks: keyed statements are refused", "epoch", m.Epoch())
+	if !ok && !c.lost.Swap(true) {
+		c.log.Error("the new slot map has a shard that the configuration lacks: statements are refused until the proxy is started with it", "epoch", m.Epoch())
 	}
-	if o != nil {
+	if c.lost.Load() {
+		o = nil // and for good: nobody waits for this proxy any more
+	} else {
 		o.After(c.current.Load())
 	}
-	if before := c.current.Load(); !o.Closed() || c.had.Load() == nil {
-		c.had.Store(o)
-	} else if !before.Closed() {
-		c.had.Store(before)
+	for _, i := range o.All() {
+		c.had[i].Store(true)
 	}
 	c.current.Store(o)
 	if o.Holding() {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // rates are writers and readers of a table that every shard has whole.
@@ -161,6 +163,9 @@ func TestJoinWaitsAndEnds(t *testing.T) {
 	t.Parallel()
 	s := startSpareStage(t, 3, 2)
 	c := s.proxies[0].connect()
+	for _, cl := range s.shards[:2] {
+		cl.Primary().Exec("app", "CREATE ROLE later")
+	}
 	must(t, c, "INSERT INTO rates SELECT n, 0 FROM generate_series(1, 1000) n")
 	value := func(sql string) string { return s.shards[0].Primary().Value("app", sql) }
 
@@ -170,6 +175,9 @@ func TestJoinWaitsAndEnds(t *testing.T) {
 	}
 	must(t, c, "CREATE TABLE everywhere (id bigint PRIMARY KEY)")
 	must(t, c, "DROP TABLE everywhere")
+
+	// A privilege that is taken away while a shard joins must not be left there.
+	must(t, c, "GRANT SELECT ON rates TO later")
 
 	// A proxy that lacks the shard in its configuration.
 	with, err := os.ReadFile(s.proxies[1].path)
@@ -228,10 +236,10 @@ func TestJoinWaitsAndEnds(t *testing.T) {
 	soon(t, time.Minute, "writers are waited for", func() bool {
 		return strings.Contains(value("SELECT said FROM shardproxy.moves WHERE kind = 'join' ORDER BY id DESC LIMIT 1"), "waits for")
 	})
-	must(t, s.proxies[0].connect(), "CREATE FUNCTION later() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+	must(t, s.proxies[0].connect(), "REVOKE SELECT ON rates FROM later")
 	must(t, holds, "COMMIT")
 	s.ends(t, "it is given up")
-	if got := value("SELECT string_agg(phase || ' ' || said, '; ' ORDER BY id) FROM (SELECT * FROM shardproxy.moves ORDER BY id DESC LIMIT 2) x"); !strings.Contains(got, "aborted") || !strings.Contains(got, "later") || s.members() != "s0 s1" {
+	if got := value("SELECT string_agg(phase || ' ' || said, '; ' ORDER BY id) FROM (SELECT * FROM shardproxy.moves ORDER BY id DESC LIMIT 2) x"); !strings.Contains(got, "aborted") || !strings.Contains(got, "relation public.rates: its owner and privileges") || s.members() != "s0 s1" {
 		t.Errorf("%s; the shards are %s", got, s.members())
 	}
 	if got := s.shards[2].Primary().Value("app", "SELECT count(*) FROM rates"); got != "0" {
@@ -239,4 +247,80 @@ func TestJoinWaitsAndEnds(t *testing.T) {
 	}
 	s.clean(t)
 	must(t, s.proxies[0].connect(), "UPDATE rates SET v = v + 1")
+}
+
+// TestLeftIsNotRead has sessions that were at a shard read, and write, what all shards have when it has left, and when its server is gone.
+func TestLeftIsNotRead(t *testing.T) {
+	t.Parallel()
+	s := startTxStage(t, 3)
+	c := s.proxies[0].connect()
+	must(t, c, "INSERT INTO rates SELECT n, 0 FROM generate_series(1, 10) n")
+	must(t, c, "GRANT SELECT ON lists TO PUBLIC")
+	var keys []int64
+	for _, row := range s.shards[2].Primary().Rows("app", "SELECT k FROM lists LIMIT 1") {
+		var k int64
+		_, _ = fmt.Sscan(row[0], &k)
+		keys = append(keys, k)
+	}
+	at := s.proxies[1].connect() // a session at s2
+	open := s.proxies[0].connect()
+	onKey := fmt.Sprintf("SELECT * FROM lists WHERE k = %d", keys[0])
+	must(t, at, onKey)
+	must(t, open, onKey)
+	must(t, open, "BEGIN")
+	must(t, open, "SELECT max(v) FROM rates")
+	s.rebalance(t, "start", "--remove", "s2", "--step-slots", "2000")
+	soon(t, time.Minute, "it has left", func() bool { return s.members() == "s0 s1" })
+	must(t, c, "UPDATE rates SET v = 1")
+	for what, conn := range map[string]*pgx.Conn{"a session": at, "a transaction": open} {
+		var v int
+		if err := conn.QueryRow(within(t, 10*time.Second), "SELECT max(v) FROM rates").Scan(&v); err != nil || v != 1 {
+			t.Errorf("%s at the shard that has left reads %d, %v", what, v, err)
+		}
+	}
+	must(t, open, "UPDATE rates SET v = 2")
+	must(t, open, "COMMIT")
+	s.ends(t, "it leaves")
+	s.shards[2].Primary().Stop()
+	for i, want := range []string{"20", "20"} {
+		if got := s.shards[i].Primary().Value("app", "SELECT sum(v) FROM rates"); got != want {
+			t.Errorf("shard s%d has %s", i, got)
+		}
+	}
+	// A proxy starts, and all goes on, while its server is down and the configuration still has it.
+	s.kill(1)
+	s.restart(1)
+	soon(t, time.Minute, "the proxy serves", func() bool {
+		_, err := s.proxies[1].connect().Exec(within(t, 20*time.Second), "UPDATE rates SET v = 3")
+		return err == nil
+	})
+	must(t, s.proxies[1].connect(), "SELECT count(*) FROM lists")
+}
+
+// TestLeaveOfLostServer has a shard leave whose server is lost: writes of what all shards have are not kept waiting, and abort ends the rest.
+func TestLeaveOfLostServer(t *testing.T) {
+	t.Parallel()
+	s := startTxStage(t, 3)
+	c := s.proxies[0].connect()
+	must(t, c, "INSERT INTO rates VALUES (1, 0)")
+	s.rebalance(t, "start", "--slots", s.slotsOf(t, 2, 1), "--to", "s0", "--step-slots", "4096")
+	s.ends(t, "it is empty")
+	s.shards[2].Primary().Kill9()
+	s.shards[0].Primary().Exec("app", "INSERT INTO shardproxy.moves (kind, slots, source, target, phase, maker) VALUES ('leave', '{}', 's2', 's0', 'planned', 2)")
+	phase := func() string {
+		return s.shards[0].Primary().Value("app", "SELECT phase || CASE WHEN closed THEN ' closed' ELSE '' END FROM shardproxy.moves, shardproxy.epoch WHERE kind = 'leave'")
+	}
+	soon(t, time.Minute, "writes go on", func() bool { return phase() == "purging" })
+	must(t, c, "UPDATE rates SET v = v + 1")
+	if s.members() != "s0 s1" {
+		t.Errorf("the shards are %s", s.members())
+	}
+	s.rebalance(t, "abort")
+	soon(t, time.Minute, "it has ended", func() bool { return phase() == "done" })
+	must(t, s.proxies[1].connect(), "UPDATE rates SET v = v + 1")
+	for _, i := range []int{0, 1} {
+		if got := s.shards[i].Primary().Value("app", "SELECT v FROM rates"); got != "2" {
+			t.Errorf("shard s%d has %s", i, got)
+		}
+	}
 }

@@ -117,6 +117,7 @@ func moverStays(conf *config.Database) func(*catalog.Catalog, string) []*rebalan
 // differences says how the definitions of a shard differ from those of the home shard.
 func (c *cluster) differences(ctx context.Context, shard string) (string, error) {
 	var sessions []*verify.Session
+	other := c.db.shards[0]
 	defer func() {
 		for _, s := range sessions {
 			s.Close()
@@ -130,7 +131,7 @@ func (c *cluster) differences(ctx context.Context, shard string) (string, error)
 		if err != nil {
 			return "", fmt.Errorf("shard %s: %s", sh.conf.Name, verify.Told(err))
 		}
-		sessions = append(sessions, s)
+		sessions, other = append(sessions, s), sh
 	}
 	// Without the home shard's part neither values of sequences nor rows are looked at.
 	found, err := verify.Schema(ctx, &c.db.conf, sessions, false)
@@ -145,6 +146,11 @@ func (c *cluster) differences(ctx context.Context, shard string) (string, error)
 			differ = append(differ, f.Message)
 		}
 	}
+	privileges, err := unlikePrivileges(ctx, c.db.shards[0], other)
+	if err != nil {
+		return "", err
+	}
+	differ = append(differ, privileges...)
 	if n := len(differ) - maxDiffer; n > 0 {
 		differ = append(differ[:maxDiffer], fmt.Sprintf("and %d more", n))
 	}
