@@ -311,7 +311,7 @@ ready after %.1f s: %d orders on %d shards behind the proxy
   both     SELECT p.name, sum(i.quantity) FROM order_items i JOIN products p ON p.id = i.product_id GROUP BY 1 ORDER BY 2 DESC LIMIT 3;
   route    EXPLAIN (ROUTE) SELECT * FROM orders JOIN order_items USING (customer_id) WHERE customer_id = 42;
   move     shardproxy rebalance start -c %s --move-tenant orders.customer_id=42 --to s0; shardproxy rebalance watch -c %s
-  grow     shardproxy rebalance start -c %s --add s2; shardproxy rebalance watch -c %s
+  grow     shardproxy rebalance start -c %s --add s2 --step-slots 400; shardproxy rebalance watch -c %s
   console  PGPASSWORD=%s psql -h %s -p %s -U app shardproxy -c 'SHOW NODES'
   admin    http://%s/
   log      %s
