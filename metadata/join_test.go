@@ -67,7 +67,7 @@ func TestJoinAndLeave(t *testing.T) {
 		t.Fatalf("%+v, %v", moves, err)
 	}
 	now := st.Map
-	if _, err := Joined(now, moves[0]); !errors.Is(err, ErrConflict) {
+	if _, err := Flipped(now, moves[0]); !errors.Is(err, ErrConflict) {
 		t.Errorf("joined while writes go on: %v", err)
 	}
 	change := func(next *shardmap.Map, err error) {
@@ -83,12 +83,12 @@ func TestJoinAndLeave(t *testing.T) {
 		}
 	}
 	change(now.Close(now.Epoch()+1, true), nil)
-	change(Joined(now, moves[0]))
+	change(Flipped(now, moves[0]))
 	if !now.Closed() || !slices.Equal(now.Shards(), []string{"s0", "s1", "s2"}) {
 		t.Errorf("%v", now.Shards())
 	}
 	change(now.Close(now.Epoch()+1, false), nil)
-	if _, err := Left(now, moves[2]); !errors.Is(err, ErrConflict) {
+	if _, err := Flipped(now, moves[2]); !errors.Is(err, ErrConflict) {
 		t.Errorf("left with slots: %v", err)
 	}
 	rows := now.Rows()
@@ -96,11 +96,11 @@ func TestJoinAndLeave(t *testing.T) {
 		rows[i].Shard = []string{"s0", "s2"}[i%2]
 	}
 	change(now.Next(rows))
-	if _, err := Left(now, moves[2]); !errors.Is(err, ErrConflict) {
+	if _, err := Flipped(now, moves[2]); !errors.Is(err, ErrConflict) {
 		t.Errorf("left while writes go on: %v", err)
 	}
 	change(now.Close(now.Epoch()+1, true), nil)
-	change(Left(now, moves[2]))
+	change(Flipped(now, moves[2]))
 	if !now.Closed() || !slices.Equal(now.Shards(), []string{"s0", "s2"}) {
 		t.Errorf("%v", now.Shards())
 	}

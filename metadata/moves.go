@@ -137,9 +137,13 @@ func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) e
 		if len(under) > 0 {
 			return &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("%d moves are under way or to come", len(under)), Hint: "wait for their end, or abort them"}
 		}
+		known := current.Shards()
 		for i := range moves {
-			if err := insertMove(ctx, tx, current, &moves[i]); err != nil {
+			if err := insertMove(ctx, tx, current, known, &moves[i]); err != nil {
 				return err
+			}
+			if moves[i].Kind == MoveJoin {
+				known = append(known, moves[i].Target)
 			}
 		}
 		return nil
@@ -150,9 +154,9 @@ func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) e
 	return nil
 }
 
-// insertMove stores one move. A shard that is to join is in no map yet: slots may be planned to go there once it has.
-func insertMove(ctx context.Context, tx pgx.Tx, current *shardmap.Map, m *Move) error {
-	home, known := current.Shards()[0], current.Shards()
+// insertMove stores one move. Slots may be planned to go to any known shard, as one that is to join before is.
+func insertMove(ctx context.Context, tx pgx.Tx, current *shardmap.Map, known []string, m *Move) error {
+	home := current.Shards()[0]
 	refused := func(format string, args ...any) error {
 		return &Problem{Kind: ErrInvalid, Reason: fmt.Sprintf(format, args...), Hint: "plan again"}
 	}
@@ -163,18 +167,11 @@ func insertMove(ctx context.Context, tx pgx.Tx, current *shardmap.Map, m *Move) 
 			return refused("shard %q cannot join", m.Target)
 		}
 	case MoveLeave:
-		if !slices.Contains(known, m.Source) || m.Source == home || m.Target != home {
+		if !slices.Contains(current.Shards(), m.Source) || m.Source == home || m.Target != home {
 			return refused("shard %q cannot leave", m.Source)
 		}
 	default:
 		m.Kind = MoveSlots
-		under, err := readMoves(ctx, tx, " WHERE phase NOT IN ('done', 'aborted') AND kind = 'join'")
-		if err != nil {
-			return err
-		}
-		for _, j := range under {
-			known = append(known, j.Target)
-		}
 		for n, s := range m.Slots {
 			slots[n] = int32(s)
 			if int(s) >= current.Slots() || current.Owner(s) != m.Source || !slices.Contains(known, m.Target) {
@@ -240,24 +237,15 @@ func advance(ctx context.Context, tx pgx.Tx, from MovePhase, m *Move) (bool, err
 	return n == 1, err
 }
 
-// Joined returns the map in which the target of a move is a shard, of the map now, which must be closed.
-func Joined(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
-	if !now.Closed() || slices.Contains(now.Shards(), m.Target) {
-		return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("shard %q is in the map, or this is not closed", m.Target), Hint: "read the map again"}
-	}
-	return now.With(m.Target)
-}
-
-// Left returns the map in which the source of a move is no shard any more, of the map now, which must be closed.
-func Left(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
-	if owned := len(now.SlotsOf(m.Source)); owned > 0 || !now.Closed() {
-		return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("shard %q owns %d slots, or writes go on", m.Source, owned), Hint: "move them away first"}
-	}
-	return now.Without(m.Source)
-}
-
-// Flipped returns the map in which the target of a move owns its slots, which are held in now.
+// Flipped returns what comes of a move, of the map now: the target owns its slots, which are held in now; or it is a shard; or the source is
+// none any more. For both of these now must be closed.
 func Flipped(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
+	switch m.Kind {
+	case MoveJoin:
+		return joined(now, m)
+	case MoveLeave:
+		return left(now, m)
+	}
 	rows := now.Rows()
 	for _, s := range m.Slots {
 		if rows[s].Shard != m.Source || !rows[s].Held {
@@ -268,7 +256,21 @@ func Flipped(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
 	return now.Next(rows)
 }
 
-// FlipIn stores within an open transaction on the home shard what comes of a move: next, by Flipped, Joined or Left of the map now, which must be the
+func joined(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
+	if !now.Closed() || slices.Contains(now.Shards(), m.Target) {
+		return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("shard %q is in the map, or this is not closed", m.Target), Hint: "read the map again"}
+	}
+	return now.With(m.Target)
+}
+
+func left(now *shardmap.Map, m *Move) (*shardmap.Map, error) {
+	if owned := len(now.SlotsOf(m.Source)); owned > 0 || !now.Closed() {
+		return nil, &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("shard %q owns %d slots, or writes go on", m.Source, owned), Hint: "move them away first"}
+	}
+	return now.Without(m.Source)
+}
+
+// FlipIn stores within an open transaction on the home shard what comes of a move: next, by Flipped of the map now, which must be the
 // stored one. It is followed by a commit over several shards: until that has decided, nothing holds, and the part on the home shard, which notifies, must be
 // the one that decides: it cannot be prepared. m.Phase becomes MoveFlipped. The transaction must be READ COMMITTED. The error is a *Problem.
 func FlipIn(ctx context.Context, tx pgx.Tx, c *Cluster, now, next *shardmap.Map, m *Move) error {

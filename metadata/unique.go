@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -88,20 +89,11 @@ COMMENT ON COLUMN shardproxy.proxies.until IS 'Ids of earlier times, in millisec
 
 // number gives a shard its number for unique ids, once: its place in the map.
 func (w *writer) number(ctx context.Context, i int) error {
-	shard := w.options.Shards[i].Name
-	number := -1
-	for at, name := range w.report.Map.Shards() {
-		if name == shard {
-			number = UniqueProxies + at
-		}
-	}
-	if number < 0 || number >= 1<<UniqueMakerBits || w.way[len(w.way)-1].version < uniqueVersion {
-		return nil // the function says that there is none
-	}
-	if w.options.DryRun {
+	at := slices.Index(w.report.Map.Shards(), w.options.Shards[i].Name)
+	if at < 0 || w.options.DryRun || w.way[len(w.way)-1].version < uniqueVersion {
 		return nil
 	}
-	if err := SetMaker(ctx, w.view.conns[i], number-UniqueProxies); err != nil {
+	if err := SetMaker(ctx, w.view.conns[i], at); err != nil {
 		return w.failed(i, "store the number for unique ids", err)
 	}
 	return nil

@@ -65,7 +65,11 @@ func (s *session) runEach(kind byte, size int, r *allRequest) error {
 	s.held = false
 	var first pool.Answer
 	var done []string
-	for _, i := range s.allShards() {
+	shards := s.allShards()
+	if shards == nil {
+		return s.answerAll(kind, *r, first, errNoOwners()) // it was known when the statement was located
+	}
+	for _, i := range shards {
 		a, err := s.runThere(i, r.frames)
 		e := wire.AsError(err)
 		if err == errEnded || err != nil && e.IsFatal() && !isLost(err) {

@@ -15,7 +15,7 @@ import (
 // flipLimit is for how long the flip may go beyond its end, until its decision.
 const flipLimit = 2 * time.Second
 
-// flip has the target own the slots. It is the point of no return, which is not gone to after the end.
+// flip stores what the move is for: the target owns the slots, or the map has another shard, or one less. It is the point of no return, which is not gone to after the end.
 func (r *moving) flip(ctx context.Context, source *pgx.Conn, end time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, end.Add(flipLimit))
 	defer cancel()
@@ -53,7 +53,7 @@ func (r *moving) commitFlip(ctx context.Context, parts []FlipPart) error {
 	return nil
 }
 
-// flipParts opens the transaction that flips on the home shard, which decides, and on both shards of the move, all at once, and looks meanwhile
+// flipParts opens the transaction that flips on its shards, the first of which decides, all at once, and looks meanwhile
 // whether the tables are those whose rows have been carried over.
 func (r *moving) flipParts(ctx context.Context, source *pgx.Conn) (parts []FlipPart, err error) {
 	next, err := metadata.Flipped(r.now, r.move)
@@ -90,12 +90,14 @@ func (r *moving) flipPart(ctx context.Context, s *MoverShard, conn *pgx.Conn, ho
 		r.move.HeldMs = int(time.Since(r.flipped).Milliseconds())
 		err = metadata.FlipIn(ctx, tx, r.cluster, r.now, next, r.move)
 	}
-	if err == nil && s.Name == r.source.Name {
-		if err = execSimple(ctx, conn, r.hideSQL(true)); err == nil && !r.empty() {
-			err = r.stillClosed(ctx, conn)
-		}
+	slots := r.move.Kind == metadata.MoveSlots
+	if err == nil && slots && s.Name == r.source.Name {
+		err = execSimple(ctx, conn, r.hideSQL(true))
 	}
-	if err == nil && s.Name == r.target.Name {
+	if err == nil && !r.empty() && s.Name == r.source.Name {
+		err = r.stillClosed(ctx, conn)
+	}
+	if err == nil && slots && s.Name == r.target.Name {
 		err = execSimple(ctx, conn, r.hideSQL(false))
 	}
 	return err
@@ -116,9 +118,12 @@ func (r *moving) stillClosed(ctx context.Context, source *pgx.Conn) error {
 	return err
 }
 
-// flipShards are those of the flip: the home shard, which decides, and both of the move.
+// flipShards are those of the flip: the home shard, which decides, and where slots move both of the move.
 func (r *moving) flipShards() []*MoverShard {
 	all := []*MoverShard{&r.m.o.Shards[0]}
+	if r.move.Kind != metadata.MoveSlots {
+		return all
+	}
 	for _, s := range []*MoverShard{r.source, r.target} {
 		if s.Name != all[0].Name {
 			all = append(all, s)

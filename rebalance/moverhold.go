@@ -45,13 +45,8 @@ func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(cont
 		if err := r.caughtUp(ctx, source); err != nil {
 			return err
 		}
-		if err := r.reread(ctx); err != nil {
+		if err := r.prepare(ctx); err != nil {
 			return err
-		}
-		if r.move.Kind == metadata.MoveSlots {
-			if err := r.prepare(ctx); err != nil {
-				return err
-			}
 		}
 		if err := r.m.cutAbsent(ctx, r.home); err != nil {
 			return err

@@ -7,10 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"shardproxy/metadata"
-	"shardproxy/shardmap"
 )
 
 // joining does what belongs to the phase of a shard that joins. Its server has the schema, and is marked as the shard that it is to be; what is
@@ -29,7 +26,7 @@ func (r *moving) joining(ctx context.Context, blockers []*Blocker) error {
 	case metadata.MovePurging:
 		return r.joinCleaned(ctx)
 	case metadata.MoveAborting:
-		return r.joinAborted(ctx)
+		return r.aborting(ctx)
 	}
 	return fmt.Errorf("phase %q is none of a shard that joins", r.move.Phase)
 }
@@ -74,48 +71,6 @@ func (r *moving) joinPlanned(ctx context.Context, blockers []*Blocker) error {
 // knownTo reports whether a proxy can reach the shard that joins.
 func (r *moving) knownTo(a *metadata.Acknowledgement) bool {
 	return r.move.Kind != metadata.MoveJoin || slices.Contains(a.Shards, r.target.Name)
-}
-
-// join stores that the target is a shard. It is the point of no return.
-func (r *moving) join(ctx context.Context, source *pgx.Conn, end time.Time) error {
-	ctx, cancel := context.WithDeadline(ctx, end.Add(flipLimit))
-	defer cancel()
-	if err := r.check(ctx, source); err != nil {
-		return err
-	}
-	if err := r.defines(ctx, source); err != nil {
-		return err
-	}
-	return r.decide(ctx, metadata.Joined)
-}
-
-// decide stores what comes of a move on the home shard alone.
-func (r *moving) decide(ctx context.Context, become func(*shardmap.Map, *metadata.Move) (*shardmap.Map, error)) error {
-	now, _, err := metadata.Load(ctx, r.home)
-	if err != nil {
-		return err
-	}
-	next, err := become(now, r.move)
-	if err != nil {
-		return err
-	}
-	conn, err := r.m.o.Shards[0].connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer carryClose(conn.PgConn())
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: flipBegin})
-	if err != nil {
-		return err
-	}
-	if !r.flipped.IsZero() {
-		r.move.HeldMs = int(time.Since(r.flipped).Milliseconds())
-	}
-	if err := metadata.FlipIn(ctx, tx, r.cluster, now, next, r.move); err != nil {
-		r.move.Phase = metadata.MoveFollowing
-		return err
-	}
-	return r.commitFlip(ctx, []FlipPart{{Shard: r.m.o.Shards[0].Name, Conn: conn}})
 }
 
 // joined lets writes go on once all proxies know which shards there are now. Statements that began before are not waited for: one of them may wait
@@ -169,27 +124,4 @@ func (r *moving) joinCleaned(ctx context.Context) error {
 		return err
 	}
 	return r.to(ctx, metadata.MoveDone, "")
-}
-
-// joinAborted takes away what was made. A server that is lost keeps nobody from going on: a shard with rows cannot join.
-func (r *moving) joinAborted(ctx context.Context) error {
-	err := r.aborting(ctx)
-	if err == nil || r.home.IsClosed() {
-		return err
-	}
-	conn, lost := r.target.connect(ctx)
-	if lost == nil {
-		carryClose(conn.PgConn())
-		return err // it is something else
-	}
-	if _, err := r.held(ctx, false); err != nil {
-		return err
-	}
-	if err := r.unfence(ctx); err != nil {
-		return err
-	}
-	if err := r.carry.Clean(ctx); err != nil {
-		return err
-	}
-	return r.to(ctx, metadata.MoveAborted, r.move.Said+"; rows may be left on shard "+r.target.Name+": "+lost.Error())
 }

@@ -19,7 +19,7 @@ func (r *moving) leaving(ctx context.Context, blockers []*Blocker) error {
 	case metadata.MovePlanned:
 		return r.leavePlanned(ctx, blockers)
 	case metadata.MoveFollowing:
-		return r.leave(ctx)
+		return r.followNone(ctx)
 	case metadata.MoveFlipped:
 		return r.joined(ctx)
 	case metadata.MovePurging:
@@ -54,19 +54,6 @@ func (r *moving) leavePlanned(ctx context.Context, blockers []*Blocker) error {
 		return r.to(ctx, metadata.MoveAborted, (&PreflightReport{Blockers: blockers}).String())
 	}
 	return r.to(ctx, metadata.MoveFollowing, "")
-}
-
-// leave holds writes that concern all shards, so that nobody is about to write on the one that leaves, and takes it out of the map.
-func (r *moving) leave(ctx context.Context) error {
-	home, err := r.m.o.Shards[0].connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer carryClose(home.PgConn())
-	if _, err := r.held(ctx, false); err != nil { // what a mover before has held
-		return err
-	}
-	return r.heldAgain(ctx, home, func(ctx context.Context, _ *pgx.Conn, _ time.Time) error { return r.decide(ctx, metadata.Left) })
 }
 
 // left waits for transactions that have written on the shard, and until none of their parts is in doubt there or waits for what

@@ -186,9 +186,14 @@ func (r *moving) following(ctx context.Context) error {
 // empty reports whether there is no table of which rows are to be carried.
 func (r *moving) empty() bool { return len(r.tables) == 0 }
 
-// followNone is following where nothing is to be carried.
+// followNone is following where nothing is to be carried. The definitions of a shard that leaves are asked of the home shard: its own server
+// may be lost.
 func (r *moving) followNone(ctx context.Context) error {
-	source, err := r.source.connect(ctx)
+	from := r.source
+	if r.move.Kind == metadata.MoveLeave {
+		from = &r.m.o.Shards[0]
+	}
+	source, err := from.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -209,13 +214,10 @@ func (r *moving) check(ctx context.Context, source *pgx.Conn) error {
 
 // takeOver compares the rows of both sides, and then has the target own the slots.
 func (r *moving) takeOver(ctx context.Context, source *pgx.Conn) error {
-	if !r.move.Verified {
+	if !r.move.Verified && !r.empty() {
 		if err := r.verify(ctx, source); err != nil {
 			return err
 		}
-	}
-	if r.move.Kind == metadata.MoveJoin {
-		return r.heldAgain(ctx, source, r.join)
 	}
 	defer r.disconnect()
 	return r.heldAgain(ctx, source, r.flip)
@@ -419,13 +421,31 @@ func (r *moving) aborting(ctx context.Context) error {
 	if err := r.carry.Clean(ctx); err != nil {
 		return err
 	}
+	said := r.move.Said
 	if err := r.carry.ClearTarget(ctx); err != nil {
-		return err
+		lost := r.lost(ctx)
+		if lost == nil {
+			return err
+		}
+		said += "; rows may be left on shard " + r.target.Name + ": " + lost.Error()
 	}
 	if r.move.Kind == metadata.MoveSlots {
 		if err := r.hide(ctx, r.target, false); err != nil {
 			return err
 		}
 	}
-	return r.to(ctx, metadata.MoveAborted, r.move.Said)
+	return r.to(ctx, metadata.MoveAborted, said)
+}
+
+// lost says why the server of a shard that was to join cannot be reached; nil when it can. It keeps nobody from going on: a shard with rows cannot
+// join.
+func (r *moving) lost(ctx context.Context) error {
+	if r.move.Kind != metadata.MoveJoin || r.home.IsClosed() {
+		return nil
+	}
+	conn, err := r.target.connect(ctx)
+	if err == nil {
+		carryClose(conn.PgConn())
+	}
+	return err
 }

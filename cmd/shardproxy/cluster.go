@@ -160,9 +160,7 @@ func (c *cluster) check(ctx context.Context) (*metadata.Status, error) {
 	defer cancel()
 	// Before the map is read: who moves slots waits for this proxy from now on.
 	untold := c.acks.first(ctx)
-	st, err := metadata.Check(ctx, clusterOptions(&c.db.conf, func(i int) metadata.Connect {
-		return func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[i].connect(ctx) }
-	}))
+	st, err := metadata.Check(ctx, clusterOptions(&c.db.conf, func(i int) metadata.Connect { return c.db.shards[i].connect }))
 	if err != nil && !errors.Is(err, metadata.ErrUnreachable) {
 		c.acks.leave() // nothing is served
 	}

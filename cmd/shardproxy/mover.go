@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -114,39 +115,31 @@ func moverStays(conf *config.Database) func(*catalog.Catalog, string) []*rebalan
 	}
 }
 
-// differences says how the definitions of a shard differ from those of the home shard.
-func (c *cluster) differences(ctx context.Context, shard string) (string, error) {
-	var sessions []*verify.Session
-	other := c.db.shards[0]
-	defer func() {
-		for _, s := range sessions {
-			s.Close()
-		}
-	}()
-	for i, sh := range c.db.shards {
-		if i > 0 && sh.conf.Name != shard {
-			continue
-		}
+// differences says how the definitions of a shard of the configuration differ from those of the home shard.
+func (c *cluster) differences(ctx context.Context, name string) (string, error) {
+	home, other := c.db.shards[0], c.db.shards[slices.Index(c.names(), name)]
+	var sessions [2]*verify.Session
+	for i, sh := range [...]*shard{home, other} {
 		s, err := verify.Open(ctx, sh.conf.Name, sh.connect)
 		if err != nil {
 			return "", fmt.Errorf("shard %s: %s", sh.conf.Name, verify.Told(err))
 		}
-		sessions, other = append(sessions, s), sh
-	}
-	// Without the home shard's part neither values of sequences nor rows are looked at.
-	found, err := verify.Schema(ctx, &c.db.conf, sessions, false)
-	if err != nil {
-		return "", err
+		defer s.Close()
+		sessions[i] = s
 	}
 	var differ []string
-	for i := range found {
-		f := &found[i]
-		// A fence is made by the move itself.
-		if f.Shard == shard && f.Severity != verify.Note && !strings.Contains(f.Message, "shardproxy_fence_") {
-			differ = append(differ, f.Message)
+	var found *schemaDiffers
+	switch err := copiedSchema(ctx, &c.db.conf, sessions[0], sessions[1]); {
+	case errors.As(err, &found):
+		for _, f := range found.Findings {
+			if !strings.Contains(f.Message, "shardproxy_fence_") { // that is made by the move itself
+				differ = append(differ, f.Message)
+			}
 		}
+	case err != nil:
+		return "", err
 	}
-	privileges, err := unlikePrivileges(ctx, c.db.shards[0], other)
+	privileges, err := unlikePrivileges(ctx, home, other)
 	if err != nil {
 		return "", err
 	}
