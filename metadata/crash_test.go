@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -141,12 +142,12 @@ func TestUpgrade(t *testing.T) {
 
 	before := f.state()
 	_, err := initialise(t.Context(), f.opts, failing)
-	wantProblem(t, err, "s0", ErrServer, "schema version 9: ERROR: division by zero")
+	wantProblem(t, err, "s0", ErrServer, fmt.Sprintf("schema version %d: ERROR: division by zero", Version+2))
 	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "16" {
 		t.Errorf("a failed upgrade left\n%s\nbefore\n%s", after, before)
 	}
 	r, err := initialise(t.Context(), f.opts, next)
-	if err != nil || len(r.Steps) != 2 || r.Steps[1] != (Step{"s1", "upgraded the schema from version 7 to 8"}) || r.Cluster.SchemaVersion != 8 {
+	if err != nil || len(r.Steps) != 2 || r.Steps[1] != (Step{"s1", fmt.Sprintf("upgraded the schema from version %d to %d", Version, Version+1)}) || r.Cluster.SchemaVersion != Version+1 {
 		t.Errorf("upgrade: %+v, %v", r, err)
 	}
 	if r, err = initialise(t.Context(), f.opts, next); err != nil || len(r.Steps) != 0 {
@@ -160,7 +161,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	conn := f.dbs[0].Connect("app")
 	_, _, err = Load(t.Context(), conn)
-	wantProblem(t, err, "s0", ErrVersion, "schema version 8, this program's is 7")
+	wantProblem(t, err, "s0", ErrVersion, fmt.Sprintf("schema version %d, this program's is %d", Version+1, Version))
 	_, err = Init(t.Context(), f.opts)
 	if !errors.Is(err, ErrVersion) || strings.Count(err.Error(), "newer") != 2 {
 		t.Errorf("Init: %v", err)
@@ -169,9 +170,9 @@ func TestUpgrade(t *testing.T) {
 	if !errors.Is(err, ErrVersion) {
 		t.Errorf("Check: %v", err)
 	}
-	wantProblem(t, Change(t.Context(), conn, 1, r.Map), "s0", ErrVersion, "schema version 8")
+	wantProblem(t, Change(t.Context(), conn, 1, r.Map), "s0", ErrVersion, fmt.Sprint("schema version ", Version+1))
 	c := r.Cluster
 	c.Shard = "s1"
 	_, err = RaiseEpoch(t.Context(), f.dbs[1].Connect("app"), &c, 2)
-	wantProblem(t, err, "s1", ErrVersion, "schema version 8")
+	wantProblem(t, err, "s1", ErrVersion, fmt.Sprint("schema version ", Version+1))
 }

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ func TestUpgradeFromOne(t *testing.T) {
 		t.Errorf("version 1: PUBLIC may use the schema: %s", got)
 	}
 	r := mustInit(t, old.opts)
-	want := []Step{{"s0", "upgraded the schema from version 1 to 7"}}
+	want := []Step{{"s0", fmt.Sprint("upgraded the schema from version 1 to ", Version)}}
 	if !slices.Equal(r.Steps, want) || r.Cluster.ID != first.Cluster.ID || !r.Map.Equal(first.Map) {
 		t.Errorf("%v, want %v", r, want)
 	}

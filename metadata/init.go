@@ -31,7 +31,7 @@ type Options struct {
 
 // validate returns the problem with the options themselves, or nil.
 func (o *Options) validate() error {
-	_, err := o.propose(cmp.Or(o.Slots, shardmap.DefaultSlots))
+	_, err := o.FirstMap()
 	if err == nil && o.Database == "" {
 		err = errors.New("the database has no name")
 	}
@@ -39,6 +39,11 @@ func (o *Options) validate() error {
 		return &CheckError{[]*Problem{{Kind: ErrInvalid, Cause: err, Reason: err.Error(), Hint: "correct the configuration"}}}
 	}
 	return nil
+}
+
+// FirstMap returns the map that Init stores where there is none.
+func (o *Options) FirstMap() (*shardmap.Map, error) {
+	return o.propose(cmp.Or(o.Slots, shardmap.DefaultSlots))
 }
 
 // propose returns the first map, its shards in the configuration's order.

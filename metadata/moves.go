@@ -22,6 +22,7 @@ const (
 	MoveCopying   MovePhase = "copying"
 	MoveFollowing MovePhase = "following"
 	MoveFlipped   MovePhase = "flipped"
+	MoveReversing MovePhase = "reversing"
 	MovePurging   MovePhase = "purging"
 	MoveDone      MovePhase = "done"
 	MoveAborting  MovePhase = "aborting"
@@ -32,7 +33,18 @@ const (
 func (p MovePhase) Ended() bool { return p == MoveDone || p == MoveAborted }
 
 // Flipped reports whether the target owns the slots.
-func (p MovePhase) Flipped() bool { return p == MoveFlipped || p == MovePurging || p == MoveDone }
+func (p MovePhase) Flipped() bool {
+	return p == MoveFlipped || p == MoveReversing || p == MovePurging || p == MoveDone
+}
+
+// Wanted is what is to become of a reversible move.
+type Wanted string
+
+// What can be wanted. Without any, changes of the target are streamed back to the source.
+const (
+	WantComplete Wanted = "complete" // the source gives up its rows
+	WantRollback Wanted = "rollback" // the source gets the slots back
+)
 
 // MoveKind is what a move does.
 type MoveKind string
@@ -55,6 +67,13 @@ type Move struct {
 	Rows int64
 	// Paused is set while no further phase is to be begun, and no writes are to be held.
 	Paused bool
+	// Reversible is set when the source is kept as the target is behind the flip, until something is Wanted.
+	Reversible bool
+	Wanted     Wanted
+	// Reverse is where the target's changes begin then, as JSON; nil before the flip.
+	Reverse json.RawMessage
+	// Back is set when it is, or was, rolled back: Source and Target are those of the way back then.
+	Back bool
 	// Maker is the number in unique ids of a shard that joins.
 	Maker int
 	// Abort is set when it is to be given up; it has no effect once the target owns the slots.
@@ -71,10 +90,18 @@ type Move struct {
 	PlannedAt, Changed time.Time
 }
 
-// Name is the move's name in replication slots, triggers and fences.
-func (m *Move) Name() string { return fmt.Sprintf("m%d", m.ID) }
+// Name is the move's name in replication slots, triggers and fences, on its way back another one.
+func (m *Move) Name() string {
+	if m.Back {
+		return m.ReverseName()
+	}
+	return fmt.Sprintf("m%d", m.ID)
+}
 
-const selectMoves = `SELECT id, kind, coalesce(maker, 0), rows, paused, slots, source, target, phase, abort, verified, origin::text, copied, purged, held_ms, said,
+// ReverseName is the name of the stream from the target to the source.
+func (m *Move) ReverseName() string { return fmt.Sprintf("m%dr", m.ID) }
+
+const selectMoves = `SELECT id, kind, coalesce(maker, 0), rows, paused, reversible, wanted, reverse::text, back, slots, source, target, phase, abort, verified, origin::text, copied, purged, held_ms, said,
 	(extract(epoch FROM planned_at) * 1000000)::bigint, (extract(epoch FROM changed_at) * 1000000)::bigint FROM shardproxy.moves`
 
 func readMoves(ctx context.Context, tx pgx.Tx, where string, args ...any) (all []*Move, err error) {
@@ -85,14 +112,17 @@ func readMoves(ctx context.Context, tx pgx.Tx, where string, args ...any) (all [
 	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Move, error) {
 		m := &Move{}
 		var slots []int32
-		var origin *string
+		var origin, reverse *string
 		var planned, changed int64
-		err := r.Scan(&m.ID, &m.Kind, &m.Maker, &m.Rows, &m.Paused, &slots, &m.Source, &m.Target, &m.Phase, &m.Abort, &m.Verified, &origin, &m.Copied, &m.Purged, &m.HeldMs, &m.Said, &planned, &changed)
+		err := r.Scan(&m.ID, &m.Kind, &m.Maker, &m.Rows, &m.Paused, &m.Reversible, &m.Wanted, &reverse, &m.Back, &slots, &m.Source, &m.Target, &m.Phase, &m.Abort, &m.Verified, &origin, &m.Copied, &m.Purged, &m.HeldMs, &m.Said, &planned, &changed)
 		for _, s := range slots {
 			m.Slots = append(m.Slots, shardmap.Slot(s))
 		}
 		if origin != nil {
 			m.Origin = json.RawMessage(*origin)
+		}
+		if reverse != nil {
+			m.Reverse = json.RawMessage(*reverse)
 		}
 		m.PlannedAt, m.Changed = time.UnixMicro(planned), time.UnixMicro(changed)
 		return m, err
@@ -179,26 +209,11 @@ func insertMove(ctx context.Context, tx pgx.Tx, current *shardmap.Map, known []s
 			}
 		}
 	}
-	_, err := exec(ctx, tx, `INSERT INTO shardproxy.moves (kind, slots, source, target, rows, phase, maker)
-		SELECT $1::text, $2::int4[], $3::text, $4::text, $5::int8, 'planned', CASE $1::text
+	_, err := exec(ctx, tx, `INSERT INTO shardproxy.moves (kind, slots, source, target, rows, reversible, phase, maker)
+		SELECT $1::text, $2::int4[], $3::text, $4::text, $5::int8, $6::boolean, 'planned', CASE $1::text
 			WHEN 'join' THEN 1 + greatest((SELECT max(position) FROM shardproxy.shards), (SELECT max(maker) FROM shardproxy.moves))
-			WHEN 'leave' THEN (SELECT position FROM shardproxy.shards WHERE name = $3::text) END`, string(m.Kind), slots, m.Source, m.Target, m.Rows)
+			WHEN 'leave' THEN (SELECT position FROM shardproxy.shards WHERE name = $3::text) END`, string(m.Kind), slots, m.Source, m.Target, m.Rows, m.Reversible && m.Kind == MoveSlots)
 	return err
-}
-
-// AbortMoves has all moves given up that have not gone so far that only going on is right; those that have not begun never will. It returns how
-// many those are, and how many go on to their end. A shard that has left and whose server is lost is not asked any more what it has prepared. The error is a *Problem.
-func AbortMoves(ctx context.Context, home *pgx.Conn) (aborted, goOn int64, err error) {
-	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
-		if aborted, err = exec(ctx, tx, "UPDATE shardproxy.moves SET abort = true, changed_at = clock_timestamp() WHERE phase IN ('planned', 'hiding', 'copying', 'following', 'aborting') OR kind = 'leave' AND phase = 'purging'"); err != nil {
-			return err
-		}
-		return row(ctx, tx, "SELECT count(*) FROM shardproxy.moves WHERE phase IN ('flipped', 'purging') AND NOT abort").Scan(&goOn)
-	})
-	if err != nil {
-		return 0, 0, asked("", "abort the moves", err)
-	}
-	return aborted, goOn, nil
 }
 
 // PauseMoves has no move begin another phase, or hold writes, or lets them go on. It returns how many moves that concerns. The error is a *Problem.
@@ -227,14 +242,19 @@ func AdvanceMove(ctx context.Context, home *pgx.Conn, from MovePhase, m *Move) (
 }
 
 func advance(ctx context.Context, tx pgx.Tx, from MovePhase, m *Move) (bool, error) {
-	var origin *string
-	if m.Origin != nil {
-		text := string(m.Origin)
-		origin = &text
-	}
-	n, err := exec(ctx, tx, `UPDATE shardproxy.moves SET phase = $3, verified = $4, origin = $5::jsonb, copied = $6, purged = $7, held_ms = $8, said = $9, changed_at = clock_timestamp()
-		WHERE id = $1 AND phase = $2 AND ($3 <> 'flipped' OR NOT abort)`, m.ID, string(from), string(m.Phase), m.Verified, origin, m.Copied, m.Purged, int32(m.HeldMs), m.Said)
+	n, err := exec(ctx, tx, `UPDATE shardproxy.moves SET phase = $3, verified = $4, origin = $5::jsonb, reverse = $6::jsonb, copied = $7, purged = $8, held_ms = $9, said = $10, changed_at = clock_timestamp()
+		WHERE id = $1 AND phase = $2 AND ($3 <> 'flipped' OR NOT abort)`, m.ID, string(from), string(m.Phase), m.Verified, jsonText(m.Origin), jsonText(m.Reverse), m.Copied, m.Purged,
+		int32(m.HeldMs), m.Said)
 	return n == 1, err
+}
+
+// jsonText returns JSON as a parameter, nil for NULL.
+func jsonText(of json.RawMessage) *string {
+	if of == nil {
+		return nil
+	}
+	text := string(of)
+	return &text
 }
 
 // Flipped returns what comes of a move, of the map now: the target owns its slots, which are held in now; or it is a shard; or the source is
@@ -303,18 +323,4 @@ func FlipIn(ctx context.Context, tx pgx.Tx, c *Cluster, now, next *shardmap.Map,
 		return asked("", "flip slots", err)
 	}
 	return nil
-}
-
-// moverLock is the advisory lock on the home shard, of a session, of whoever carries moves out.
-const moverLock = 3
-
-// TryMover takes the lock of whoever carries moves out, for the session. The error is a *Problem.
-func TryMover(ctx context.Context, home *pgx.Conn) (taken bool, err error) {
-	err = within(ctx, home, beginRead, func(tx pgx.Tx) error {
-		return row(ctx, tx, "SELECT pg_try_advisory_lock($1, $2)", int32(lockClass), int32(moverLock)).Scan(&taken)
-	})
-	if err != nil {
-		return false, asked("", "take the lock of who moves slots", err)
-	}
-	return taken, nil
 }

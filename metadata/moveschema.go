@@ -122,3 +122,20 @@ COMMENT ON COLUMN shardproxy.moves.paused IS 'No further phase is begun, and no 
 ALTER TABLE shardproxy.acknowledged ADD COLUMN shards text[];
 COMMENT ON COLUMN shardproxy.acknowledged.shards IS 'Those of the proxy''s configuration';
 `
+
+// backVersion is the version of the schema since which moves can be taken back behind their flip.
+const backVersion = 8
+
+const backColumns = `
+ALTER TABLE shardproxy.moves
+	ADD COLUMN reversible boolean NOT NULL DEFAULT false,
+	ADD COLUMN reverse jsonb,
+	ADD COLUMN wanted text NOT NULL DEFAULT '' CHECK (wanted IN ('', 'complete', 'rollback')),
+	ADD COLUMN back boolean NOT NULL DEFAULT false,
+	DROP CONSTRAINT moves_phase_check,
+	ADD CONSTRAINT moves_phase_check CHECK (phase IN ('planned', 'hiding', 'copying', 'following', 'flipped', 'reversing', 'purging', 'done', 'aborting', 'aborted'));
+COMMENT ON COLUMN shardproxy.moves.reversible IS 'Behind the flip the source is kept as the target is, until the move is completed or rolled back';
+COMMENT ON COLUMN shardproxy.moves.reverse IS 'Where the target''s changes begin that are streamed back; NULL before the flip';
+COMMENT ON COLUMN shardproxy.moves.wanted IS 'What is to become of a reversible move';
+COMMENT ON COLUMN shardproxy.moves.back IS 'It is being rolled back, or was: source and target are those of the way back';
+`

@@ -16,7 +16,7 @@ func BenchmarkCarry(b *testing.B) {
 	const rows = 1_000_000
 	p.source.Exec("app", fmt.Sprintf("INSERT INTO t SELECT g %% 1000, g, g, now(), 'a note of some length ' || g FROM generate_series(1, %d) g; ANALYZE t", rows))
 	p.source.Exec("app", "CHECKPOINT")
-	where := p.slots.hasSQL(p.tables[0].SlotSQL(""))
+	where := p.slots.HasSQL(p.tables[0].SlotSQL(""))
 	for b.Loop() {
 		c := p.carry("bench")
 		for _, workers := range []int{1, 2, 4} {

@@ -25,8 +25,8 @@ const (
 	clearBlocks = 64
 )
 
-// hasSQL returns a condition that is true for slots of the set: slot is an SQL expression. It costs the same however many they are.
-func (s *Set) hasSQL(slot string) string {
+// HasSQL returns a condition that is true for slots of the set: slot is an SQL expression. It costs the same however many they are.
+func (s *Set) HasSQL(slot string) string {
 	bits := make([]byte, (len(s.in)+7)/8)
 	for _, slot := range s.slots {
 		bits[slot/8] |= 1 << (slot % 8) // as get_bit numbers them
@@ -152,17 +152,6 @@ func (c *Carry) Copy(ctx context.Context, snapshot *Snapshot, workers int) error
 	}
 	_, err = target.Exec(ctx, "INSERT INTO shardproxy.move_progress (move, lsn) VALUES ($1, $2::pg_lsn)", c.o.Move, snapshot.Origin.LSN.String())
 	return carryRefusal(err, "shardproxy.move_progress", "", "write down that the copy is complete")
-}
-
-// Begin writes down on the target that it has all rows as they were at the origin, without a copy: for a stream that goes the other way.
-func (c *Carry) Begin(ctx context.Context, origin Origin) error {
-	target, err := c.openTarget(ctx, true)
-	if err != nil {
-		return err
-	}
-	defer target.close()
-	_, err = target.Exec(ctx, "INSERT INTO shardproxy.move_progress (move, lsn) VALUES ($1, $2::pg_lsn)", c.o.Move, origin.LSN.String())
-	return carryRefusal(err, "shardproxy.move_progress", "", "write down where the stream begins")
 }
 
 // Forget takes the position from the target, when the move has ended.
@@ -327,7 +316,7 @@ func (p copyPart) sql(slots *Set) (out, in string) {
 	if p.binary {
 		format = " WITH (FORMAT binary)"
 	}
-	where := slots.hasSQL(t.SlotSQL(""))
+	where := slots.HasSQL(t.SlotSQL(""))
 	if p.from > 0 {
 		where += fmt.Sprintf(" AND ctid >= '(%d,0)'", p.from)
 	}
@@ -425,7 +414,7 @@ func (c *Carry) clear(ctx context.Context, target *carrySession, t *Table) error
 	if err != nil {
 		return err
 	}
-	mine := c.o.Slots.hasSQL(t.SlotSQL(""))
+	mine := c.o.Slots.HasSQL(t.SlotSQL(""))
 	for from := int64(0); from < blocks; from += clearBlocks {
 		where := fmt.Sprintf("ctid >= '(%d,0)' AND ctid < '(%d,0)'", from, from+clearBlocks)
 		if target.version < 140000 {

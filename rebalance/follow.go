@@ -142,7 +142,7 @@ func (c *Carry) applyFacts(ctx context.Context, target *carrySession) (map[*Tabl
 	}
 	byTable := make(map[*Table]*carryFacts, len(facts))
 	for _, f := range facts {
-		f.guard = c.o.Slots.hasSQL(f.table.SlotSQL(""))
+		f.guard = c.o.Slots.HasSQL(f.table.SlotSQL(""))
 		f.statements = map[string]*applyStatement{}
 		byTable[f.table] = f
 	}

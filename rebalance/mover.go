@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,8 @@ type MoverOptions struct {
 	Stays func(c *catalog.Catalog, shard string) []*Blocker
 	// Commit commits open transactions on several shards, all or none; the first decides. unknown is set when it cannot be said which.
 	Commit func(ctx context.Context, parts []FlipPart) (unknown bool, err error)
+	// Moves is how many moves are carried out at once, each between other shards than the others; 2 when 0.
+	Moves int
 	// HoldLimit is for how long writes of the slots of a move may be held at once; DefaultHoldLimit when 0.
 	HoldLimit time.Duration
 	// Workers is how many tables, or parts of them, are copied at once; 2 when 0.
@@ -70,11 +73,14 @@ const (
 	moverBackoff = 5 * time.Second        // the longest wait between two holds
 )
 
-// Mover carries moves of slots out, one after the other. Of all Movers of a cluster one does at a time; another goes on where it was
+// Mover carries moves of slots out. Of all Movers of a cluster one does at a time; another goes on where it was
 // ended. It is made by NewMover and run by one goroutine.
 type Mover struct {
 	o    MoverOptions
-	home *pgx.Conn            // nil, or what moves are looked for with
+	home *pgx.Conn     // nil, or what moves are looked for with
+	maps chan struct{} // has one place: who changes the slot map, or counts on it that nobody else of this Mover does
+
+	mu   sync.Mutex
 	away map[string]time.Time // since when proxies that are waited for have been seen not to be there
 }
 
@@ -86,10 +92,13 @@ func NewMover(o MoverOptions) *Mover {
 	if o.Workers <= 0 {
 		o.Workers = 2
 	}
+	if o.Moves <= 0 {
+		o.Moves = 2
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &Mover{o: o, away: map[string]time.Time{}}
+	return &Mover{o: o, maps: make(chan struct{}, 1), away: map[string]time.Time{}}
 }
 
 // errOvertaken says that somebody else has advanced the move.
@@ -119,54 +128,6 @@ func (m *Mover) Run(ctx context.Context) {
 	}
 }
 
-// turn carries out what there is, if nobody else does. The connection is kept while there is nothing, and left with
-// the lock that it has when a move has failed: somebody else may fare better.
-func (m *Mover) turn(ctx context.Context) (err error) {
-	if m.home == nil || m.home.IsClosed() {
-		if m.home, err = m.o.Shards[0].connect(ctx); err != nil {
-			return err
-		}
-		clear(m.away) // they may have lost the home shard as this one has
-	}
-	home, locked := m.home, false
-	defer func() {
-		if err != nil || locked {
-			m.leave()
-		}
-	}()
-	for {
-		moves, err := metadata.Moves(ctx, home, false)
-		if err != nil {
-			return err
-		}
-		if len(moves) == 0 && !locked {
-			if guarded, err := m.guarded(ctx, home); err != nil || !guarded {
-				return err
-			}
-		}
-		if !locked {
-			if locked, err = metadata.TryMover(ctx, home); err != nil || !locked {
-				return err
-			}
-			continue // what is there may have changed before
-		}
-		if len(moves) == 0 {
-			return m.unguard(ctx, home)
-		}
-		if err := m.carryOut(ctx, home, moves[0]); err != nil {
-			return fmt.Errorf("move %d, %s: %w", moves[0].ID, moves[0].Phase, err)
-		}
-	}
-}
-
-// leave closes the connection, and gives up the lock.
-func (m *Mover) leave() {
-	if m.home != nil {
-		carryClose(m.home.PgConn())
-		m.home = nil
-	}
-}
-
 // moverSession sees to it that nothing a role or a database has set changes what is done.
 func moverSession(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, `SET search_path = pg_catalog, pg_temp; SET default_transaction_read_only = off; SET default_transaction_deferrable = off;
@@ -180,13 +141,14 @@ func moverSession(ctx context.Context, conn *pgx.Conn) error {
 // moving is one move that is being carried out.
 type moving struct {
 	m              *Mover
-	home           *pgx.Conn // has the lock; lost when a query on it fails
+	home           *pgx.Conn // its own, for as long as which nobody else carries moves out
 	move           *metadata.Move
 	source, target *MoverShard
 	slots          *Set
 	total          int // how many slots there are
 	tables         []*Table
 	carry          *Carry
+	reverse        *Carry               // from the target to the source; nil when nothing is streamed back
 	flipped        time.Time            // when the hold of the flip began
 	conns          map[string]*pgx.Conn // to the shards of the flip, made before it
 	now            *shardmap.Map        // while writes are held
@@ -214,6 +176,9 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 	}
 	m.o.Logger.Info("moves", "move", move.ID, "kind", move.Kind, "phase", move.Phase, "from", move.Source, "to", move.Target, "slots", len(move.Slots))
 	for !move.Phase.Ended() {
+		if move.Phase == metadata.MoveReversing && move.Wanted == "" {
+			return r.keep(ctx)
+		}
 		if move.Abort && !move.Phase.Flipped() && move.Phase != metadata.MoveAborting {
 			next := metadata.MoveAborting
 			if move.Phase == metadata.MovePlanned {
@@ -231,6 +196,8 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 		}
 		var lasting *CarryError
 		switch {
+		case errors.Is(err, errTurned):
+			return nil
 		case errors.Is(err, errAbort):
 			move.Abort = true
 			continue
@@ -280,6 +247,11 @@ func (r *moving) look(ctx context.Context) ([]*Blocker, error) {
 		Move: r.move.Name(), Tables: r.tables, Slots: r.slots, Source: r.source.Connect, Target: r.target.Connect, Replication: r.source.Replication,
 		Throttle: r.m.o.Throttle,
 	})
+	if r.move.Reversible && !r.move.Back {
+		r.reverse = NewCarry(CarryOptions{
+			Move: r.move.ReverseName(), Tables: r.tables, Slots: r.slots, Source: r.target.Connect, Target: r.source.Connect, Replication: r.target.Replication,
+		})
+	}
 	return blockers, nil
 }
 
@@ -377,7 +349,7 @@ func (r *moving) reread(ctx context.Context) error {
 	}
 	for _, m := range all {
 		if m.ID == r.move.ID {
-			r.move.Paused = m.Paused
+			r.move.Paused, r.move.Wanted = m.Paused, m.Wanted
 			if r.move.Kind == metadata.MoveLeave && m.Phase == metadata.MovePurging {
 				r.move.Abort = m.Abort
 			}
@@ -395,7 +367,7 @@ func (r *moving) reread(ctx context.Context) error {
 
 // rest waits while the move is paused. Writes that are held because the target owns their slots are not kept waiting.
 func (r *moving) rest(ctx context.Context) error {
-	if r.move.Phase == metadata.MoveFlipped || r.move.Phase == metadata.MoveAborting {
+	if r.move.Phase == metadata.MoveFlipped || r.move.Phase == metadata.MoveReversing || r.move.Phase == metadata.MoveAborting {
 		return nil
 	}
 	err := r.reread(ctx)

@@ -60,6 +60,12 @@ func (r *moving) flipParts(ctx context.Context, source *pgx.Conn) (parts []FlipP
 	if err != nil {
 		return nil, err
 	}
+	back := ""
+	if r.reverse != nil && !r.empty() {
+		if back, err = r.reverseBegins(ctx, r.conns[r.target.Name]); err != nil {
+			return nil, err
+		}
+	}
 	var all errgroup.Group
 	all.Go(func() error {
 		if err := r.defines(ctx, source); err != nil {
@@ -71,7 +77,7 @@ func (r *moving) flipParts(ctx context.Context, source *pgx.Conn) (parts []FlipP
 		conn := r.conns[s.Name]
 		parts = append(parts, FlipPart{Shard: s.Name, Conn: conn})
 		all.Go(func() error {
-			if err := r.flipPart(ctx, s, conn, i == 0, next); err != nil {
+			if err := r.flipPart(ctx, s, conn, i == 0, next, back); err != nil {
 				return fmt.Errorf("shard %s: %w", s.Name, err)
 			}
 			return nil
@@ -83,8 +89,8 @@ func (r *moving) flipParts(ctx context.Context, source *pgx.Conn) (parts []FlipP
 // flipBegin begins the parts of a flip.
 const flipBegin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 
-// flipPart opens a shard's part of the transaction that flips.
-func (r *moving) flipPart(ctx context.Context, s *MoverShard, conn *pgx.Conn, home bool, next *shardmap.Map) error {
+// flipPart opens a shard's part of the transaction that flips; back is what the source stores so that changes can be streamed back, "" when they are not.
+func (r *moving) flipPart(ctx context.Context, s *MoverShard, conn *pgx.Conn, home bool, next *shardmap.Map, back string) error {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: flipBegin})
 	if err == nil && home {
 		r.move.HeldMs = int(time.Since(r.flipped).Milliseconds())
@@ -92,7 +98,7 @@ func (r *moving) flipPart(ctx context.Context, s *MoverShard, conn *pgx.Conn, ho
 	}
 	slots := r.move.Kind == metadata.MoveSlots
 	if err == nil && slots && s.Name == r.source.Name {
-		err = execSimple(ctx, conn, r.hideSQL(true))
+		err = execSimple(ctx, conn, r.hideSQL(true)+"; "+back)
 	}
 	if err == nil && !r.empty() && s.Name == r.source.Name {
 		err = r.stillClosed(ctx, conn)

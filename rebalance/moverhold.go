@@ -74,6 +74,11 @@ func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(cont
 // then. The error is errLate when others take longer than the limit, or what the mover does itself once they are through as long again: to give
 // up then would hold the writes once more for the same.
 func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.Context, *pgx.Conn, time.Time) error) (err error) {
+	done, err := r.m.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	r.now, err = r.held(ctx, true)
 	if err != nil {
 		return err
@@ -129,6 +134,16 @@ func (r *moving) lastChanges(ctx context.Context, source *pgx.Conn, end time.Tim
 
 // releaseLimit bounds what releases writes.
 const releaseLimit = 10 * time.Second
+
+// releaseAlone is release of who does not hold.
+func (r *moving) releaseAlone(ctx context.Context, source *pgx.Conn) error {
+	done, err := r.m.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return r.release(ctx, source)
+}
 
 // release opens the fence and lets writes go on. It does so too when the move does not go on; where the fence cannot be opened, who
 // comes to it is refused, and does not wait.

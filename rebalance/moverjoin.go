@@ -94,7 +94,7 @@ func (r *moving) joined(ctx context.Context) error {
 	if err := execSimple(ctx, conn, "UPDATE shardproxy.fences SET closed = false WHERE closed AND move = '"+r.move.Name()+"'"); err != nil {
 		return fmt.Errorf("shard %s: the fence: %w", home.Name, err)
 	}
-	if _, err := r.held(ctx, false); err != nil {
+	if err := r.unhold(ctx); err != nil {
 		return err
 	}
 	return r.to(ctx, metadata.MovePurging, "")

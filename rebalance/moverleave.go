@@ -25,7 +25,7 @@ func (r *moving) leaving(ctx context.Context, blockers []*Blocker) error {
 	case metadata.MovePurging:
 		return r.left(ctx)
 	case metadata.MoveAborting:
-		if _, err := r.held(ctx, false); err != nil {
+		if err := r.unhold(ctx); err != nil {
 			return err
 		}
 		return r.to(ctx, metadata.MoveAborted, r.move.Said)

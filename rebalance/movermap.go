@@ -85,6 +85,17 @@ func (r *moving) held(ctx context.Context, on bool) (*shardmap.Map, error) {
 	})
 }
 
+// unhold has writes of the move's slots wait no more, whoever has had them wait.
+func (r *moving) unhold(ctx context.Context) error {
+	done, err := r.m.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = r.held(ctx, false)
+	return err
+}
+
 // errLate says that somebody did not come so far in time.
 var errLate = errors.New("not in time")
 
@@ -162,6 +173,8 @@ func (m *Mover) cutAbsent(ctx context.Context, home *pgx.Conn) error {
 
 // absent reports whether a proxy that is waited for has been away for long.
 func (m *Mover) absent(a *metadata.Acknowledgement) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if a.Age > silentFor {
 		return true
 	}
@@ -212,7 +225,9 @@ func (m *Mover) cutOff(ctx context.Context, home *pgx.Conn, proxy string) error 
 	if _, err := metadata.Forget(ctx, home, proxy); err != nil {
 		return err
 	}
+	m.mu.Lock()
 	delete(m.away, proxy)
+	m.mu.Unlock()
 	m.o.Logger.Warn("a proxy that is not there any more was cut off from the shards", "proxy", proxy, "sessions", ended)
 	return nil
 }

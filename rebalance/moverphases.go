@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"shardproxy/metadata"
+	"shardproxy/shardmap"
 )
 
 // step does what belongs to the phase of the move, and ends with another one stored. Every step can be repeated from its
@@ -33,9 +35,17 @@ func (r *moving) step(ctx context.Context, blockers []*Blocker) error {
 		return r.following(ctx)
 	case metadata.MoveFlipped:
 		return r.releasing(ctx)
+	case metadata.MoveReversing:
+		if r.move.Wanted == metadata.WantRollback {
+			return r.turnBack(ctx)
+		}
+		return r.to(ctx, metadata.MovePurging, "")
 	case metadata.MovePurging:
 		return r.purging(ctx)
 	case metadata.MoveAborting:
+		if r.move.Back {
+			return r.turnForth(ctx)
+		}
 		return r.aborting(ctx)
 	}
 	return fmt.Errorf("phase %q is not known", r.move.Phase)
@@ -99,7 +109,7 @@ func (r *moving) hiding(ctx context.Context) error {
 	if err := r.hide(ctx, r.target, true); err != nil {
 		return err
 	}
-	guarded, err := r.m.guard(ctx, r.home, true)
+	guarded, err := r.guard(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,6 +118,16 @@ func (r *moving) hiding(ctx context.Context) error {
 		return err
 	}
 	return r.to(ctx, metadata.MoveCopying, "")
+}
+
+// guard has statements over several shards leave hidden rows out, from the returned map on.
+func (r *moving) guard(ctx context.Context) (*shardmap.Map, error) {
+	done, err := r.m.alone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return r.m.guard(ctx, r.home, true)
 }
 
 // copying carries the rows over that are there.
@@ -150,9 +170,9 @@ func (r *moving) following(ctx context.Context) error {
 	if r.empty() {
 		return r.followNone(ctx)
 	}
-	var origin Origin
-	if err := json.Unmarshal(r.move.Origin, &origin); err != nil {
-		return fmt.Errorf("where the changes begin: %w", err)
+	origin, err := originOf(r.move.Origin)
+	if err != nil {
+		return err
 	}
 	source, err := r.source.connect(ctx)
 	if err != nil {
@@ -162,7 +182,7 @@ func (r *moving) following(ctx context.Context) error {
 	if err := r.fence(ctx); err != nil {
 		return err
 	}
-	if err := r.release(ctx, source); err != nil { // what a mover before has held
+	if err := r.releaseAlone(ctx, source); err != nil { // what a mover before has held
 		return err
 	}
 	inner, cancel := context.WithCancel(ctx)
@@ -198,7 +218,7 @@ func (r *moving) followNone(ctx context.Context) error {
 		return err
 	}
 	defer carryClose(source.PgConn())
-	if err := r.release(ctx, source); err != nil { // what a mover before has held
+	if err := r.releaseAlone(ctx, source); err != nil { // what a mover before has held
 		return err
 	}
 	return r.takeOver(ctx, source)
@@ -216,6 +236,11 @@ func (r *moving) check(ctx context.Context, source *pgx.Conn) error {
 func (r *moving) takeOver(ctx context.Context, source *pgx.Conn) error {
 	if !r.move.Verified && !r.empty() {
 		if err := r.verify(ctx, source); err != nil {
+			return err
+		}
+	}
+	if r.reverse != nil && !r.empty() {
+		if err := r.watched(ctx, func() {}, r.prepareReverse); err != nil {
 			return err
 		}
 	}
@@ -362,17 +387,36 @@ func (r *moving) releasing(ctx context.Context) error {
 	if err := r.await(ctx, time.Time{}, "the new owner of the slots to be known", func(a *metadata.Acknowledgement) bool { return a.Epoch >= now.Epoch() }); err != nil {
 		return err
 	}
-	if _, err := r.held(ctx, false); err != nil {
+	if err := r.unhold(ctx); err != nil {
 		return err
 	}
 	if !r.flipped.IsZero() {
 		r.move.HeldMs = int(time.Since(r.flipped).Milliseconds())
 	}
-	return r.to(ctx, metadata.MovePurging, "")
+	if r.reverse == nil {
+		return r.to(ctx, metadata.MovePurging, "")
+	}
+	// Its own stream is needed no more. The fence stays closed: the source is not to be written on by others.
+	if err := r.carry.Clean(ctx); err != nil {
+		return err
+	}
+	if err := r.carry.Forget(ctx); err != nil {
+		return err
+	}
+	return r.to(ctx, metadata.MoveReversing, "")
 }
 
 // purging deletes the rows of the source, which nobody reads any more, and what the move has made.
 func (r *moving) purging(ctx context.Context) error {
+	said := ""
+	if strings.HasPrefix(r.move.Said, notKept) {
+		said = r.move.Said
+	}
+	if r.reverse != nil {
+		if err := r.reverse.Clean(ctx); err != nil {
+			return err
+		}
+	}
 	if err := r.carry.Clean(ctx); err != nil { // first: nobody may follow the deletes
 		return err
 	}
@@ -407,16 +451,26 @@ func (r *moving) purging(ctx context.Context) error {
 	if err := r.carry.Forget(ctx); err != nil {
 		return err
 	}
-	return r.to(ctx, metadata.MoveDone, "")
+	if r.reverse != nil {
+		if err := r.reverse.Forget(ctx); err != nil {
+			return err
+		}
+	}
+	return r.to(ctx, metadata.MoveDone, said)
 }
 
 // aborting takes everything away that the move has made.
 func (r *moving) aborting(ctx context.Context) error {
-	if _, err := r.held(ctx, false); err != nil {
+	if err := r.unhold(ctx); err != nil {
 		return err
 	}
 	if err := r.unfence(ctx); err != nil {
 		return err
+	}
+	if r.reverse != nil {
+		if err := r.reverse.Clean(ctx); err != nil {
+			return err
+		}
 	}
 	if err := r.carry.Clean(ctx); err != nil {
 		return err

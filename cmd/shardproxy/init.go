@@ -16,7 +16,7 @@ import (
 
 func initCommand() *cobra.Command {
 	var path string
-	var dry bool
+	var dry, grow bool
 	var timeout time.Duration
 	c := &cobra.Command{
 		Use:   "init [database ...]",
@@ -24,6 +24,8 @@ func initCommand() *cobra.Command {
 		Long: "Init checks the shards of each database that has several, makes the schema\n" +
 			"shardproxy on them and stores the slot map. What is there already is compared and\n" +
 			"left alone: a second run changes nothing, and one after a failure goes on.\n" +
+			"With --grow the first shard gets all slots, and may be a database that has been in use: the others join\n" +
+			"with rebalance start --add, while applications run.\n" +
 			"Exit code 0: done, 2: the shards or the configuration do not do.",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			cfg, err := load(path)
@@ -40,6 +42,13 @@ func initCommand() *cobra.Command {
 			for _, conf := range databases {
 				o := clusterOptions(conf, func(i int) metadata.Connect { return primaryOf(cfg, conf, i) })
 				o.DryRun = dry
+				if grow {
+					o.Shards = o.Shards[:1]
+				}
+				if err := noneElsewhere(ctx, conf, o); err != nil {
+					fmt.Fprintln(cmd.ErrOrStderr(), err)
+					return &exitError{code: exitProblems}
+				}
 				report, err := metadata.Init(ctx, o)
 				fmt.Fprint(cmd.OutOrStdout(), report)
 				if err != nil {
@@ -52,6 +61,7 @@ func initCommand() *cobra.Command {
 	}
 	c.Flags().StringVarP(&path, "config", "c", "shardproxy.yaml", "configuration file")
 	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
+	c.Flags().BoolVar(&grow, "grow", false, "the first shard gets all slots; the others join later")
 	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "for all of it")
 	return c
 }

@@ -12,28 +12,43 @@ type moveCrash struct {
 	abort bool // the move is given up first
 	// on is where the query is asked, whose answer is t in that moment: the home shard, the source or the target.
 	on, sql string
+	// end is what is asked of a reversible move once it is kept, "" of one that is not. early is set when the moment is before that.
+	end   string
+	early bool
 }
 
 var moveCrashes = []moveCrash{
-	{"planned", false, "home", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'planned')"},
-	{"bits of the target are set", false, "target", "SELECT bit_count(slots) > 0 FROM shardproxy.hidden"},
-	{"guarded", false, "home", "SELECT guarded FROM shardproxy.epoch"},
-	{"the replication slot is there", false, "source", "SELECT EXISTS (SELECT FROM pg_replication_slots)"},
-	{"rows are copied", false, "target", "SELECT EXISTS (SELECT FROM shardproxy.move_progress)"},
-	{"following", false, "home", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'following')"},
-	{"a trigger is there", false, "source", "SELECT EXISTS (SELECT FROM pg_trigger WHERE NOT tgisinternal)"},
-	{"slots are held", false, "home", "SELECT EXISTS (SELECT FROM shardproxy.slots WHERE state = 'held')"},
-	{"the fence is closed", false, "source", "SELECT EXISTS (SELECT FROM shardproxy.fences WHERE closed)"},
-	{"rows were compared", false, "home", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE verified)"},
-	{"held again", false, "home", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE verified) AND EXISTS (SELECT FROM shardproxy.slots WHERE state = 'held')"},
-	{"the flip is prepared", false, "source", "SELECT EXISTS (SELECT FROM pg_prepared_xacts)"},
-	{"flipped", false, "home", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'flipped')"},
-	{"released", false, "home", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'purging')"},
-	{"some rows are purged", false, "source", "SELECT NOT EXISTS (SELECT FROM pg_replication_slots) AND EXISTS (SELECT FROM shardproxy.fences WHERE closed) AND bit_count(slots) > 0 FROM shardproxy.hidden"},
-	{"bits of the source are cleared", false, "source", "SELECT bit_count(slots) = 0 AND EXISTS (SELECT FROM shardproxy.fences WHERE closed) FROM shardproxy.hidden"},
-	{"it is to be given up", true, "home", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE abort AND phase <> 'aborted')"},
-	{"it is being given up", true, "home", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'aborting')"},
+	{name: "planned", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'planned')"},
+	{name: "bits of the target are set", on: "target", sql: "SELECT bit_count(slots) > 0 FROM shardproxy.hidden"},
+	{name: "guarded", on: "home", sql: "SELECT guarded FROM shardproxy.epoch"},
+	{name: "the replication slot is there", on: "source", sql: "SELECT EXISTS (SELECT FROM pg_replication_slots)"},
+	{name: "rows are copied", on: "target", sql: "SELECT EXISTS (SELECT FROM shardproxy.move_progress)"},
+	{name: "following", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'following')"},
+	{name: "a trigger is there", on: "source", sql: "SELECT EXISTS (SELECT FROM pg_trigger WHERE NOT tgisinternal)"},
+	{name: "slots are held", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.slots WHERE state = 'held')"},
+	{name: "the fence is closed", on: "source", sql: "SELECT EXISTS (SELECT FROM shardproxy.fences WHERE closed)"},
+	{name: "rows were compared", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE verified)"},
+	{name: "held again", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE verified) AND EXISTS (SELECT FROM shardproxy.slots WHERE state = 'held')"},
+	{name: "the flip is prepared", on: "source", sql: "SELECT EXISTS (SELECT FROM pg_prepared_xacts)"},
+	{name: "flipped", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'flipped')"},
+	{name: "released", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'purging')"},
+	{name: "some rows are purged", on: "source", sql: "SELECT NOT EXISTS (SELECT FROM pg_replication_slots) AND EXISTS (SELECT FROM shardproxy.fences WHERE closed) AND bit_count(slots) > 0 FROM shardproxy.hidden"},
+	{name: "bits of the source are cleared", on: "source", sql: "SELECT bit_count(slots) = 0 AND EXISTS (SELECT FROM shardproxy.fences WHERE closed) FROM shardproxy.hidden"},
+	{name: "it is to be given up", abort: true, on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE abort AND phase <> 'aborted')"},
+	{name: "it is being given up", abort: true, on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'aborting')"},
+	{name: "a slot for the way back is there", on: "target", sql: "SELECT EXISTS (SELECT FROM pg_replication_slots)", end: "rollback", early: true},
+	{name: "flipped, and to be kept", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'flipped')", end: "rollback", early: true},
+	{name: "kept", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'reversing')", end: "complete", early: true},
+	{name: "its end is asked for", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE wanted <> '')", end: "rollback"},
+	{name: "on its way back", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE back AND phase = 'following')", end: "rollback"},
+	{name: "the way back is fenced", on: "target", sql: "SELECT EXISTS (SELECT FROM shardproxy.fences)", end: "rollback"},
+	{name: "flipped back", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE back AND phase = 'flipped')", end: "rollback"},
+	{name: "purged behind the way back", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE back AND phase = 'purging')", end: "rollback"},
+	{name: "completed", on: "home", sql: "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'purging')", end: "complete"},
 }
+
+// moveKept is t when a move waits to be completed or rolled back.
+const moveKept = "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'reversing')"
 
 // TestMoverCrashes kills both proxies in one moment of a move after the other: the next one that runs brings the move to its end, with all rows,
 // and leaves nothing. SHARDPROXY_TEST_CRASHES is how many moments, spread over all; 4 of them otherwise.
@@ -62,7 +77,15 @@ func TestMoverCrashes(t *testing.T) {
 		c := moveCrashes[i]
 		from, to := i/every%3, (i/every+1)%3
 		on := map[string]int{"home": 0, "source": from, "target": to}[c.on]
-		s.rebalance(t, "start", "--slots", s.slotsOf(t, from, 3), "--to", fmt.Sprintf("s%d", to), "--step-slots", "10000")
+		slots := s.slotsOf(t, from, 3)
+		s.rebalance(t, "start", "--slots", slots, "--to", fmt.Sprintf("s%d", to), "--step-slots", "10000", fmt.Sprintf("--reversible=%v", c.end != ""))
+		askEnd := func() {
+			soon(t, 60*time.Second, c.name+": the move is kept", func() bool { return s.shards[0].Primary().Value("app", moveKept) == "t" })
+			s.rebalance(t, c.end)
+		}
+		if c.end != "" && !c.early {
+			askEnd()
+		}
 		if c.abort {
 			eventually(t, "rows are copied", func() bool {
 				return s.shards[0].Primary().Value("app", "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase IN ('copying', 'following'))") == "t"
@@ -80,6 +103,9 @@ func TestMoverCrashes(t *testing.T) {
 		s.kill(1)
 		s.restart(0)
 		s.restart(1)
+		if c.early {
+			askEnd()
+		}
 		soon(t, 60*time.Second, c.name+": the move has ended", func() bool {
 			return s.shards[0].Primary().Value("app", "SELECT count(*) FROM shardproxy.moves WHERE phase NOT IN ('done', 'aborted')") == "0" &&
 				s.shards[0].Primary().Value("app", "SELECT guarded FROM shardproxy.epoch") == "f"
@@ -87,6 +113,10 @@ func TestMoverCrashes(t *testing.T) {
 		s.settled()
 		phase := s.shards[0].Primary().Value("app", "SELECT phase || ' ' || said FROM shardproxy.moves ORDER BY id DESC LIMIT 1")
 		t.Logf("%s (seen: %v): %s", c.name, seen, phase)
+		owner := map[string]string{"rollback": fmt.Sprint("s", from), "complete": fmt.Sprint("s", to)}[c.end]
+		if got := s.shards[0].Primary().Value("app", "SELECT string_agg(DISTINCT shard, ' ') FROM shardproxy.slots WHERE slot IN ("+slots+")"); owner != "" && got != owner {
+			t.Fatalf("%s: %s has the slots, want %s", c.name, got, owner)
+		}
 		if got := rows(); got != want {
 			t.Fatalf("%s: %s, want %s", c.name, got, want)
 		}

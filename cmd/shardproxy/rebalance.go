@@ -21,7 +21,7 @@ func rebalanceCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	c.AddCommand(rebalancePlanCommand(), rebalanceStartCommand(), rebalanceStatusCommand(), rebalanceWatchCommand(), rebalanceHistoryCommand(),
-		rebalanceAbortCommand(), rebalanceForgetCommand(), rebalancePauseCommand(), rebalanceResumeCommand())
+		rebalanceAbortCommand(), rebalanceCompleteCommand(), rebalanceRollbackCommand(), rebalanceForgetCommand(), rebalancePauseCommand(), rebalanceResumeCommand())
 	return c
 }
 

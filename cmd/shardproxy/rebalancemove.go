@@ -70,6 +70,7 @@ func rebalanceStartCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, true) },
 	}
 	f.flags(c)
+	c.Flags().BoolVar(&f.reversible, "reversible", false, "keep the sources as the targets are, until rebalance complete or rollback; moves have any number of slots unless --step-slots is given")
 	c.Flags().StringVar(&f.pgDump, "pg-dump", "", "pg_dump program for the schema of shards that join; looked for when not given")
 	return c
 }
@@ -105,7 +106,7 @@ func (p *planned) moves() (all []metadata.Move) {
 		all = append(all, metadata.Move{Kind: metadata.MoveJoin, Source: home, Target: s.Name})
 	}
 	for _, m := range p.plan.Moves {
-		all = append(all, metadata.Move{Kind: metadata.MoveSlots, Slots: m.Slots, Source: m.From, Target: m.To, Rows: m.Amount.Rows})
+		all = append(all, metadata.Move{Kind: metadata.MoveSlots, Slots: m.Slots, Source: m.From, Target: m.To, Rows: m.Amount.Rows, Reversible: p.f.reversible})
 	}
 	for _, name := range p.f.remove {
 		left := len(p.current.SlotsOf(name))
@@ -186,24 +187,66 @@ func showMovesCommand(use, short string, ended bool) *cobra.Command {
 }
 
 func rebalanceAbortCommand() *cobra.Command {
-	var f moveFlags
-	c := &cobra.Command{
-		Use:   "abort",
-		Short: "Give up the moves that are under way or to come",
-		Long: "Abort gives up the moves whose slots have not changed their owner yet: their rows stay where they were, and\n" +
+	return endMovesCommand("abort", "Give up the moves that are under way or to come",
+		"Abort gives up the moves whose slots have not changed their owner yet: their rows stay where they were, and\n"+
 			"what was copied is deleted. A move whose slots have changed their owner goes on to its end.",
-		Args: cobra.NoArgs,
+		func(ctx context.Context, home *pgx.Conn, _ []int64) (string, error) {
+			n, err := metadata.AbortMoves(ctx, home)
+			return fmt.Sprintf("given up: %d; going on to their end: %d%s\n", n.Aborted, n.GoOn, keptMoves(n.Kept)), err
+		}, false)
+}
+
+func rebalanceCompleteCommand() *cobra.Command {
+	return endMovesCommand("complete", "Have the sources of reversible moves give up their rows",
+		"Complete ends moves of rebalance start --reversible whose slots have changed their owner: the shards that they came from delete\n"+
+			"their rows, and nothing can be rolled back any more.",
+		func(ctx context.Context, home *pgx.Conn, ids []int64) (string, error) {
+			n, err := metadata.CompleteMoves(ctx, home, ids)
+			return fmt.Sprintf("to be completed: %d%s\n", n.Wanted, keptMoves(n.Kept)), err
+		}, true)
+}
+
+func rebalanceRollbackCommand() *cobra.Command {
+	return endMovesCommand("rollback", "Have the slots of reversible moves return to where they came from",
+		"Rollback returns the slots of moves of rebalance start --reversible to the shards that they came from, with all that was written since.\n"+
+			"Moves whose slots have not changed their owner yet are given up, as by abort. Shards that have joined stay.",
+		func(ctx context.Context, home *pgx.Conn, ids []int64) (string, error) {
+			n, err := metadata.RollBackMoves(ctx, home, ids)
+			return fmt.Sprintf("to be rolled back: %d; given up: %d; going on to their end: %d%s\n", n.Wanted, n.Aborted, n.GoOn, keptMoves(n.Kept)), err
+		}, true)
+}
+
+// keptMoves says how many moves wait to be completed or rolled back.
+func keptMoves(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; waiting for complete or rollback: %d", n)
+}
+
+// endMovesCommand asks for the end of moves, with chosen of those of --move.
+func endMovesCommand(use, short, long string, ask func(context.Context, *pgx.Conn, []int64) (string, error), chosen bool) *cobra.Command {
+	var f moveFlags
+	ids := []int64{}
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long:  long,
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, _ *config.Database) error {
-				aborted, goOn, err := metadata.AbortMoves(ctx, home)
+				said, err := ask(ctx, home, ids)
 				if err == nil {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "given up: %d; going on to their end: %d\n", aborted, goOn)
+					_, err = io.WriteString(cmd.OutOrStdout(), said)
 				}
 				return err
 			})
 		},
 	}
 	f.add(c)
+	if chosen {
+		c.Flags().Int64SliceVar(&ids, "move", ids, "only the move with this number, as status has it; may be given several times")
+	}
 	return c
 }
 
@@ -269,20 +312,24 @@ type moveStatus struct {
 }
 
 type movePrinted struct {
-	ID      int64     `json:"id"`
-	Kind    string    `json:"kind"`
-	From    string    `json:"from"`
-	To      string    `json:"to"`
-	Slots   []uint16  `json:"slots"`
-	Phase   string    `json:"phase"`
-	Paused  bool      `json:"paused,omitempty"`
-	Rows    int64     `json:"rows,omitempty"`
-	Copied  int64     `json:"copied_rows"`
-	Purged  int64     `json:"purged_rows"`
-	HeldMs  int       `json:"held_ms"`
-	Said    string    `json:"said,omitempty"`
-	Planned time.Time `json:"planned_at"`
-	Changed time.Time `json:"changed_at"`
+	ID     int64    `json:"id"`
+	Kind   string   `json:"kind"`
+	From   string   `json:"from"`
+	To     string   `json:"to"`
+	Slots  []uint16 `json:"slots"`
+	Phase  string   `json:"phase"`
+	Paused bool     `json:"paused,omitempty"`
+	// Reversible is whether it can be rolled back, Wanted what is to become of it then, Back that it is rolled back.
+	Reversible bool      `json:"reversible,omitempty"`
+	Wanted     string    `json:"wanted,omitempty"`
+	Back       bool      `json:"back,omitempty"`
+	Rows       int64     `json:"rows,omitempty"`
+	Copied     int64     `json:"copied_rows"`
+	Purged     int64     `json:"purged_rows"`
+	HeldMs     int       `json:"held_ms"`
+	Said       string    `json:"said,omitempty"`
+	Planned    time.Time `json:"planned_at"`
+	Changed    time.Time `json:"changed_at"`
 }
 
 type proxyPrinted struct {
@@ -309,7 +356,7 @@ func readMoveStatus(ctx context.Context, home *pgx.Conn, conf *config.Database, 
 	}
 	s := &moveStatus{Database: conf.Name, Epoch: now.Epoch(), Moves: []movePrinted{}, Proxies: []proxyPrinted{}}
 	for _, m := range moves {
-		p := movePrinted{ID: m.ID, Kind: string(m.Kind), From: m.Source, To: m.Target, Phase: string(m.Phase), Paused: m.Paused, Rows: m.Rows, Copied: m.Copied, Purged: m.Purged, HeldMs: m.HeldMs, Said: m.Said, Planned: m.PlannedAt, Changed: m.Changed}
+		p := movePrinted{ID: m.ID, Kind: string(m.Kind), From: m.Source, To: m.Target, Phase: string(m.Phase), Paused: m.Paused, Reversible: m.Reversible, Wanted: string(m.Wanted), Back: m.Back, Rows: m.Rows, Copied: m.Copied, Purged: m.Purged, HeldMs: m.HeldMs, Said: m.Said, Planned: m.PlannedAt, Changed: m.Changed}
 		for _, slot := range m.Slots {
 			p.Slots = append(p.Slots, uint16(slot))
 		}
@@ -329,12 +376,31 @@ func (m *movePrinted) what() string {
 	case metadata.MoveLeave:
 		return fmt.Sprintf("move %d, shard %s leaves", m.ID, m.From)
 	}
+	if m.Back {
+		return fmt.Sprintf("move %d, %d slots back from %s to %s", m.ID, len(m.Slots), m.From, m.To)
+	}
 	return fmt.Sprintf("move %d, %d slots from %s to %s", m.ID, len(m.Slots), m.From, m.To)
+}
+
+// kept reports whether it waits to be completed or rolled back.
+func (m *movePrinted) kept() bool {
+	return m.Phase == string(metadata.MoveReversing) && m.Wanted == ""
+}
+
+// waits reports whether it does not go on by itself: it is kept, or a shard that leaves has rows of one of these moves that is.
+func (m *movePrinted) waits(all []movePrinted) bool {
+	if m.Kind == string(metadata.MoveLeave) && m.Phase == string(metadata.MovePlanned) {
+		return slices.ContainsFunc(all, func(k movePrinted) bool { return k.kept() && (k.From == m.From || k.To == m.From) })
+	}
+	return m.kept()
 }
 
 // line is one move in a line.
 func (m *movePrinted) line() string {
 	line := m.what() + ": " + m.Phase
+	if m.kept() {
+		line += ", until complete or rollback"
+	}
 	if m.Copied > 0 {
 		line += fmt.Sprintf(", %d rows copied", m.Copied)
 	}

@@ -40,6 +40,7 @@ type planFlags struct {
 	timeout          time.Duration
 	lockWait         time.Duration
 	pgDump           string // of start
+	reversible       bool   // of start
 }
 
 // defaultRate is what a move may be expected to carry in a second, indexes being made included.
@@ -100,6 +101,9 @@ func (f *planFlags) sensible(cmd *cobra.Command) error {
 		return errors.New("--to needs --slots or --move-tenant")
 	case f.maxSlots < 0 || f.stepSlots < 1 || f.stepBytes < 1 || f.rate < 1 || f.timeout < 0 || f.lockWait <= 0:
 		return errors.New("--max-slots and --timeout are not negative, --step-slots, --step-bytes, --rate and --lock-wait more than 0")
+	}
+	if f.reversible && !cmd.Flags().Changed("step-slots") {
+		f.stepSlots = shardmap.MaxSlots // each move keeps a replication slot
 	}
 	for _, name := range []string{"remove", "weight", "by", "threshold"} {
 		if given && cmd.Flags().Changed(name) {

@@ -25,7 +25,7 @@ func rebalanceWatchCommand() *cobra.Command {
 		Use:   "watch",
 		Short: "Follow the moves until none is left",
 		Long: "Watch draws a bar for each move on a terminal, and else prints a line for each phase that a move comes to, and while one is under way\n" +
-			"how far it is. It ends when no move is left: exit code 0 when all are done, 1 when one was given up.",
+			"how far it is. It ends when no move is left but those that wait for complete or rollback: exit code 0 when all are done, 1 when one was given up.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.withHome(cmd, func(ctx context.Context, home *pgx.Conn, conf *config.Database) error {
@@ -65,6 +65,7 @@ func (w *moveWatch) run(ctx context.Context, home *pgx.Conn, conf *config.Databa
 			return err
 		}
 		var ended, going []string
+		waits := true // none goes on by itself
 		for i := range s.Moves {
 			m := &s.Moves[i]
 			bar, over := w.known[m.ID], metadata.MovePhase(m.Phase).Ended()
@@ -79,15 +80,17 @@ func (w *moveWatch) run(ctx context.Context, home *pgx.Conn, conf *config.Databa
 				failed = failed || m.Phase == string(metadata.MoveAborted)
 				ended = append(ended, w.line(m))
 			case w.bars:
+				waits = waits && m.waits(s.Moves)
 				going = append(going, bar.draw(m, time.Now()))
 			default:
+				waits = waits && m.waits(s.Moves)
 				going = append(going, w.line(m))
 			}
 		}
 		if err := w.print(ended, going); err != nil {
 			return err
 		}
-		if len(going) == 0 {
+		if waits {
 			if failed {
 				return &exitError{code: exitBlocked}
 			}
@@ -158,7 +161,7 @@ func (b *moveBar) draw(m *movePrinted, now time.Time) string {
 		}
 	case metadata.MoveFollowing:
 		part = barFollowed
-	case metadata.MoveFlipped:
+	case metadata.MoveFlipped, metadata.MoveReversing:
 		part = barFlipped
 	case metadata.MovePurging:
 		part = barFlipped + (1-barFlipped)*min(float64(m.Purged)/float64(max(m.Copied, m.Purged, 1)), 1)

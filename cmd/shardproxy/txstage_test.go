@@ -67,6 +67,30 @@ func startTxStage(t testing.TB, shards int) *txStage {
 // startSpareStage is startTxStage with more servers than the cluster has shards at first.
 func startSpareStage(t testing.TB, servers, shards int) *txStage {
 	t.Helper()
+	s := startServers(t, servers, shards)
+	made := newProcess(t, "app", nil, s.text(shards))
+	if o := call(t, "", "init", "-c", made.path); o.code != 0 {
+		t.Fatalf("init: %+v", o)
+	}
+	s.serve()
+	return s
+}
+
+// startGrownStage is startTxStage with one shard, which has had rows before, and servers that may join.
+func startGrownStage(t testing.TB, servers int) *txStage {
+	t.Helper()
+	s := startServers(t, servers, 1)
+	s.shards[0].Primary().Exec("app", "INSERT INTO lists SELECT 1000000 + n, ARRAY[7] FROM generate_series(1, 5000) n; INSERT INTO rates SELECT 100 + n, n FROM generate_series(1, 1000) n")
+	if o := call(t, "", "init", "--grow", "-c", s.proxies[0].path); o.code != 0 {
+		t.Fatalf("init: %+v", o)
+	}
+	s.serve()
+	return s
+}
+
+// startServers starts servers, of which the first ones have the schema, and makes two proxies, which are not started.
+func startServers(t testing.TB, servers, shards int) *txStage {
+	t.Helper()
 	s := &txStage{t: t, made: shards}
 	for i := range servers {
 		cl := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_prepared_transactions": "100", "wal_level": "logical"}})
@@ -75,31 +99,34 @@ func startSpareStage(t testing.TB, servers, shards int) *txStage {
 			must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), txStageSchema)
 		}
 	}
-	var first []string // those of the first proxy
 	for i := range s.proxies {
-		var nodes strings.Builder
-		for j, cl := range s.shards {
-			w := faultproxy.Start(t, faultproxy.Options{Target: cl.Primary().Addr(), RefuseTLS: true})
-			s.wires[i] = append(s.wires[i], w)
-			line := fmt.Sprintf("      - {name: s%d, nodes: [%q]}\n", j, w.Addr())
-			nodes.WriteString(line)
-			if i == 0 && j < shards {
-				first = append(first, line)
-			}
+		for _, cl := range s.shards {
+			s.wires[i] = append(s.wires[i], faultproxy.Start(t, faultproxy.Options{Target: cl.Primary().Addr(), RefuseTLS: true}))
 		}
-		s.proxies[i] = newProcess(t, "app", nil, strings.Replace(txStageText, "%NODES%\n", nodes.String(), 1))
+		s.proxies[i] = newProcess(t, "app", nil, s.textOf(i, servers))
 		s.proxies[i].server = s.shards[0].Primary()
 	}
-	made := newProcess(t, "app", nil, strings.Replace(txStageText, "%NODES%\n", strings.Join(first, ""), 1))
-	if o := call(t, "", "init", "-c", made.path); o.code != 0 {
-		t.Fatalf("init: %+v", o)
+	return s
+}
+
+// text is a configuration with the first shards only.
+func (s *txStage) text(shards int) string { return s.textOf(0, shards) }
+
+func (s *txStage) textOf(proxy, shards int) string {
+	var nodes strings.Builder
+	for j, w := range s.wires[proxy][:shards] {
+		fmt.Fprintf(&nodes, "      - {name: s%d, nodes: [%q]}\n", j, w.Addr())
 	}
+	return strings.Replace(txStageText, "%NODES%\n", nodes.String(), 1)
+}
+
+// serve starts the proxies.
+func (s *txStage) serve() {
 	for _, ps := range s.proxies {
 		ps.start()
 		ps.logged("msg=listening")
 	}
-	s.makeLists(shards)
-	return s
+	s.makeLists(s.made)
 }
 
 // makeLists makes all lists, empty, and finds out where they are.

@@ -39,7 +39,7 @@ func (g goal) cells() []string {
 func (m *measurement) goalTable() table {
 	var t table
 	t.row("what", "goal", "figure (range)", "reached")
-	for _, goals := range [][]goal{m.statementGoals(), m.splitGoals(), m.rateGoals(), m.bulkGoals(), m.keyedGoals(), m.clientGoals()} {
+	for _, goals := range [][]goal{m.statementGoals(), m.splitGoals(), m.rateGoals(), m.bulkGoals(), m.keyedGoals(), m.moveGoals(), m.clientGoals()} {
 		for _, g := range goals {
 			if !math.IsNaN(g.figure.median()) {
 				t.row(g.cells()...)

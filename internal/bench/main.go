@@ -59,6 +59,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		{"storm", m.measureStorm},
 		{"bulk", m.measureBulk},
 		{"shards", m.measureShards},
+		{"moves", m.measureMoves},
 		{"cold", m.measureCold},
 		{"idle", m.measureIdle},
 	} {

@@ -97,7 +97,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 
 // allParts names what can be measured.
 func allParts() []string {
-	return []string{"statements", "features", "rate", "storm", "bulk", "shards", "cold", "idle"}
+	return []string{"statements", "features", "rate", "storm", "bulk", "shards", "moves", "cold", "idle"}
 }
 
 func (o options) check() error {

@@ -72,6 +72,10 @@ func (m *measurement) report() string {
 		fmt.Fprintf(&b, "\n### TPC-B, each transaction on one shard\n\n%s", m.tpcbTable().markdown())
 		fmt.Fprintf(&b, "\n### Totals under %d transfers a second\n\n%s", transfersRate, m.totalTable().markdown())
 	}
+	if m.moves != nil {
+		fmt.Fprintf(&b, "\n### Moving slots\n\n%s", m.moveTable().markdown())
+		fmt.Fprintf(&b, "\n### What clients feel of it, at %d statements a second\n\n%s", feltRate, m.feltTable().markdown())
+	}
 	if m.cold != nil {
 		fmt.Fprintf(&b, "\n### Clients that come at once\n\n%s", m.coldTable().markdown())
 	}

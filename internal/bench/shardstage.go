@@ -93,10 +93,11 @@ func (s *shardStage) makeTables(ctx context.Context) error {
 		roles = append(roles, fmt.Sprintf("ALTER ROLE %s PASSWORD '%s'", u.name, u.verifier))
 	}
 	create := fmt.Sprintf("CREATE DATABASE %s OWNER %s", shardsDatabase, userName)
+	again := "DROP DATABASE IF EXISTS " + shardsDatabase + " WITH (FORCE)" // another part has made it
 	for _, on := range []struct {
 		node       *pgcluster.Node
 		statements []string
-	}{{first, []string{create}}, {second, append(roles, create)}} {
+	}{{first, []string{again, create}}, {second, append(roles, create)}} {
 		conn, err := on.node.Connect(ctx, database)
 		if err != nil {
 			return err
@@ -112,9 +113,12 @@ func (s *shardStage) makeTables(ctx context.Context) error {
 		fmt.Sprintf("GRANT ALL ON %s, %s TO %s, %s", insertsTable, copyTable, userName, pgbenchUser),
 	}
 	writable = append(writable, transactionTables(userName+", "+pgbenchUser)...)
+	drop := []string{fmt.Sprintf("DROP TABLE IF EXISTS %s, %s, %s", insertsTable, copyTable, transactionTableNames)}
 	accounts := []string{
 		"CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84))",
-		"GRANT ALL ON pgbench_accounts TO " + userName,
+		"CREATE TABLE " + movedTable + " " + movedRow,
+		"CREATE TABLE " + pipedTable + " " + movedRow,
+		fmt.Sprintf("GRANT ALL ON pgbench_accounts, %s, %s TO %s, %s", movedTable, pipedTable, userName, pgbenchUser),
 	}
 	for _, on := range []struct {
 		node       *pgcluster.Node
@@ -122,7 +126,7 @@ func (s *shardStage) makeTables(ctx context.Context) error {
 		keep       *[]*pgx.Conn
 		statements []string
 	}{
-		{first, database, &s.whole, writable},
+		{first, database, &s.whole, append(drop, writable...)},
 		{first, shardsDatabase, &s.split, append(accounts, writable...)},
 		{second, shardsDatabase, &s.split, append(accounts, writable...)},
 	} {
@@ -170,7 +174,7 @@ func (s *shardStage) startProxy(ctx context.Context) error {
 // overShards lets the settings serve two shards.
 func (c *settings) overShards(second string) {
 	c.database, c.second, c.control = shardsDatabase, second, pgcluster.Superuser
-	c.tables = fmt.Sprintf("pgbench_accounts: {key: aid}, %s: {key: aid}, %s: {key: aid}", insertsTable, copyTable) + ", " + transactionRules
+	c.tables = fmt.Sprintf("pgbench_accounts: {key: aid}, %s: {key: aid}, %s: {key: aid}", insertsTable, copyTable) + ", " + transactionRules + ", " + movedRules
 }
 
 // awaitTables waits until the program knows the tables: until then it says

@@ -109,7 +109,7 @@ func (s *stage) open(ctx context.Context) error {
 	if len(features) > 0 {
 		spare = len(features) * (s.options.featureServers() + s.options.serverConns)
 	}
-	if s.options.wants("shards") {
+	if s.options.wants("shards") || s.options.wants("moves") {
 		spare += shardServers(s.options)
 	}
 	s.cluster = pgcluster.New(pgcluster.Options{

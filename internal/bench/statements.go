@@ -32,6 +32,9 @@ type measurement struct {
 	transfers  rounds // rows are acrossRow and withinRow
 	tpcb       rounds // rows are those of tpcbRows
 	totals     rounds // rows are those of totalRows
+	moves      rounds // the row is movedTable, sides are moveWays
+	felt       rounds // rows are those of feltRows, sides are quietMoves and underMoves
+	moved      int    // rows that moved
 	cold       rounds
 	idle       rounds // rows are numbers of clients
 	// saturations holds, by numbers of clients, what the server itself can do.
@@ -82,6 +85,9 @@ type load struct {
 	clients int
 	rate    float64 // statements a second of all clients; 0 for as many as it can
 	script  string  // file of pgbench's commands; "" for select-only
+	// threads is pgbench's; 0 for one. One that has several clients waits for each PREPARE, and for ever when that waits for a server connection
+	// which another of its clients holds.
+	threads int
 }
 
 // statementRow names a row of a table of statements.
@@ -210,7 +216,7 @@ func (l load) args(each time.Duration) []string {
 		what = []string{"-f", l.script}
 	}
 	args := append([]string{"-n"}, what...)
-	args = append(args, "-j", "1", "-M", l.mode, "-c", strconv.Itoa(l.clients))
+	args = append(args, "-j", strconv.Itoa(max(l.threads, 1)), "-M", l.mode, "-c", strconv.Itoa(l.clients))
 	count := each.Seconds() * 1000
 	if l.rate > 0 {
 		args = append(args, "-R", strconv.FormatFloat(l.rate, 'f', 3, 64))

@@ -37,6 +37,9 @@ const (
 	transferrers  = 8
 )
 
+// transactionTableNames are those of the tables.
+const transactionTableNames = bankTable + ", tpcb_branches, tpcb_tellers, tpcb_accounts, tpcb_history"
+
 // transactionTables makes the tables on a server, for the roles that use them.
 func transactionTables(roles string) []string {
 	return []string{
@@ -45,7 +48,7 @@ func transactionTables(roles string) []string {
 		"CREATE TABLE tpcb_tellers (bid int, tid int, tbalance int NOT NULL, PRIMARY KEY (bid, tid))",
 		"CREATE TABLE tpcb_accounts (bid int, aid int, abalance int NOT NULL, PRIMARY KEY (bid, aid))",
 		"CREATE TABLE tpcb_history (bid int, tid int, aid int, delta int, mtime timestamp)",
-		"GRANT ALL ON " + bankTable + ", tpcb_branches, tpcb_tellers, tpcb_accounts, tpcb_history TO " + roles,
+		"GRANT ALL ON " + transactionTableNames + " TO " + roles,
 	}
 }
 
@@ -170,10 +173,7 @@ func (m *measurement) measureTransactions(ctx context.Context, shards *shardStag
 			if err != nil {
 				return err
 			}
-			if e.name == pgbouncerName && l.mode == "prepared" && l.clients > m.stage.options.serverConns {
-				return nil // clients that wait for a server connection were seen to wait for ever
-			}
-			l.script = t.script
+			l.script, l.threads = t.script, l.clients
 			r, used, err := m.loaded(ctx, e, l)
 			if err == nil {
 				noteStatements(m.tpcb, row, e, r, used)
