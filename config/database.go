@@ -47,6 +47,8 @@ type Database struct {
 	Failover Failover `yaml:"failover"`
 	// Catalog says how the database's schema is followed.
 	Catalog Catalog `yaml:"catalog"`
+	// Moves bounds what moves of slots take of the shards, where this proxy carries them out.
+	Moves Moves `yaml:"moves"`
 
 	index ruleIndex // of Tables, Schemas and Functions; made by Load
 }
@@ -212,6 +214,27 @@ type Failover struct {
 	HoldTimeout time.Duration `yaml:"hold_timeout" default:"10s" min:"0" max:"1h" apply:"restart"`
 	// HoldStatements bounds how many wait for each shard. Default: 1000.
 	HoldStatements int `yaml:"hold_statements" default:"1000" min:"0" max:"1000000" apply:"restart"`
+}
+
+// Moves bounds what moves of slots take of the shards.
+type Moves struct {
+	// AtOnce is how many moves go on at once, each between other shards. Default: 2.
+	AtOnce int `yaml:"at_once" default:"2" min:"1" max:"100"`
+	// HoldLimit is for how long writes may be held at once; a move that needs longer tries again. Default: 500 ms.
+	HoldLimit time.Duration `yaml:"hold_limit" default:"500ms" min:"50ms" max:"1m"`
+	// CopyRate is how many bytes all moves together copy in a second; 0 does not bound. Default: 50 MiB.
+	CopyRate Size `yaml:"copy_rate" default:"50MiB" min:"0" max:"1TiB"`
+	// PurgeRows is how many rows that have moved are deleted in a second, of each move; 0 does not bound. Default: 20000.
+	PurgeRows int `yaml:"purge_rows" default:"20000" min:"0" max:"1000000000"`
+	// MaxLag is how far standbys of the shards of a move may be behind, in bytes, before copying and deleting
+	// slow down; 0: it is not looked at. Default: 64 MiB.
+	MaxLag Size `yaml:"max_lag" default:"64MiB" min:"0" max:"1TiB"`
+	// MaxActive is how many sessions may run statements on a server of a move before copying and deleting
+	// slow down; 0 is half of the server's max_connections. Default: 0.
+	MaxActive int `yaml:"max_active" default:"0" min:"0" max:"1000000"`
+	// MaxWAL is how much WAL a server may keep for a move; one that needs more is given up, or can no longer be
+	// rolled back. 0 does not bound. Default: 16 GiB.
+	MaxWAL Size `yaml:"max_wal" default:"16GiB" min:"0" max:"1024TiB"`
 }
 
 // Catalog says how a database's schema is followed.

@@ -152,6 +152,7 @@ func goodConfig(t *testing.T) *Config {
 					HoldTimeout: 10 * time.Second, HoldStatements: 1000,
 				},
 				Catalog: Catalog{Refresh: 30 * time.Second},
+				Moves:   Moves{AtOnce: 2, HoldLimit: 500 * time.Millisecond, CopyRate: 50 << 20, PurgeRows: 20000, MaxLag: 64 << 20, MaxWAL: 16 << 30},
 			},
 		},
 		Auth: goodAuth(t),
@@ -224,6 +225,7 @@ func goodShop(t *testing.T) Database {
 			HoldTimeout: 20 * time.Second, HoldStatements: 2000,
 		},
 		Catalog: Catalog{Refresh: 2 * time.Minute},
+		Moves:   Moves{AtOnce: 3, HoldLimit: 300 * time.Millisecond, CopyRate: 100 << 20, PurgeRows: 5000, MaxLag: 1 << 20, MaxActive: 40, MaxWAL: 2 << 30},
 	}
 }
 

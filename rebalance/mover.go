@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,15 +47,10 @@ type MoverOptions struct {
 	Stays func(c *catalog.Catalog, shard string) []*Blocker
 	// Commit commits open transactions on several shards, all or none; the first decides. unknown is set when it cannot be said which.
 	Commit func(ctx context.Context, parts []FlipPart) (unknown bool, err error)
-	// Moves is how many moves are carried out at once, each between other shards than the others; 2 when 0.
-	Moves int
-	// HoldLimit is for how long writes of the slots of a move may be held at once; DefaultHoldLimit when 0.
-	HoldLimit time.Duration
+	// Limits returns what moves may take; it is asked again and again. The defaults when nil.
+	Limits func() MoverLimits
 	// Workers is how many tables, or parts of them, are copied at once; 2 when 0.
 	Workers int
-	// Throttle bounds the copy, PurgeRows the rows purged in a second; nil and 0 do not.
-	Throttle  *Throttle
-	PurgeRows int64
 	// Logger hears of each phase; slog.Default when nil.
 	Logger *slog.Logger
 }
@@ -80,25 +76,24 @@ type Mover struct {
 	home *pgx.Conn     // nil, or what moves are looked for with
 	maps chan struct{} // has one place: who changes the slot map, or counts on it that nobody else of this Mover does
 
-	mu   sync.Mutex
-	away map[string]time.Time // since when proxies that are waited for have been seen not to be there
+	throttle *Throttle // of what all moves copy
+
+	mu    sync.Mutex
+	away  map[string]time.Time // since when proxies that are waited for have been seen not to be there
+	parts map[int64]float64    // of the rate, that moves use
 }
 
 // NewMover returns a Mover. It starts nothing.
 func NewMover(o MoverOptions) *Mover {
-	if o.HoldLimit <= 0 {
-		o.HoldLimit = DefaultHoldLimit
-	}
 	if o.Workers <= 0 {
 		o.Workers = 2
-	}
-	if o.Moves <= 0 {
-		o.Moves = 2
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &Mover{o: o, maps: make(chan struct{}, 1), away: map[string]time.Time{}}
+	m := &Mover{o: o, maps: make(chan struct{}, 1), throttle: &Throttle{}, away: map[string]time.Time{}, parts: map[int64]float64{}}
+	m.throttle.SetRate(m.limits().CopyRate)
+	return m
 }
 
 // errOvertaken says that somebody else has advanced the move.
@@ -154,6 +149,10 @@ type moving struct {
 	now            *shardmap.Map        // while writes are held
 	cluster        *metadata.Cluster
 	defined        string // what definitions gave when tables were looked at
+	// What watches the servers has found, and what it slows down.
+	verdict atomic.Pointer[CarryError]
+	slowed  atomic.Pointer[string]
+	purge   atomic.Pointer[Purge]
 }
 
 // carryOut takes one move to its end.
@@ -175,6 +174,9 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 		return err
 	}
 	m.o.Logger.Info("moves", "move", move.ID, "kind", move.Kind, "phase", move.Phase, "from", move.Source, "to", move.Target, "slots", len(move.Slots))
+	if move.Kind != metadata.MoveLeave {
+		defer r.govern(ctx)()
+	}
 	for !move.Phase.Ended() {
 		if move.Phase == metadata.MoveReversing && move.Wanted == "" {
 			return r.keep(ctx)
@@ -245,7 +247,7 @@ func (r *moving) look(ctx context.Context) ([]*Blocker, error) {
 	r.tables, blockers = r.movable(tables)
 	r.carry = NewCarry(CarryOptions{
 		Move: r.move.Name(), Tables: r.tables, Slots: r.slots, Source: r.source.Connect, Target: r.target.Connect, Replication: r.source.Replication,
-		Throttle: r.m.o.Throttle,
+		Throttle: r.m.throttle,
 	})
 	if r.move.Reversible && !r.move.Back {
 		r.reverse = NewCarry(CarryOptions{
@@ -331,7 +333,7 @@ func (r *moving) watched(ctx context.Context, progress func(), run func(context.
 		err := r.reread(ctx)
 		if err == nil {
 			progress()
-			err = r.to(ctx, r.move.Phase, r.move.Said)
+			err = r.to(ctx, r.move.Phase, r.paceSaid())
 		}
 		if err != nil {
 			cancel()
@@ -358,6 +360,9 @@ func (r *moving) reread(ctx context.Context) error {
 			}
 			if m.Abort && !m.Phase.Flipped() && m.Phase != metadata.MoveAborting {
 				return errAbort
+			}
+			if v := r.verdict.Load(); v != nil && (!m.Phase.Flipped() || m.Phase == metadata.MoveReversing) && m.Phase != metadata.MoveAborting {
+				return v
 			}
 			return nil
 		}

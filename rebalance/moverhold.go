@@ -58,7 +58,7 @@ func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(cont
 		if !errors.Is(err, errLate) {
 			return err
 		}
-		r.say(ctx, fmt.Sprintf("writes were held for %s in vain, and will be again: %v", r.m.o.HoldLimit, err))
+		r.say(ctx, fmt.Sprintf("writes were held for %s in vain, and will be again: %v", r.m.limits().HoldLimit, err))
 		for end := time.Now().Add(pause); time.Now().Before(end); {
 			if err := carrySleep(ctx, min(pause, moverWatch)); err != nil {
 				return err
@@ -84,7 +84,7 @@ func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.C
 		return err
 	}
 	begin := time.Now() // the proxies hear of it now
-	end := begin.Add(r.m.o.HoldLimit)
+	end := begin.Add(r.m.limits().HoldLimit)
 	r.flipped = begin
 	took := []any{"move", r.move.ID}
 	lap := func(what string) { took = append(took, what, time.Since(begin).Round(time.Millisecond)) }
@@ -110,12 +110,12 @@ func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.C
 			return err
 		}
 		lap("fence")
-		if err := r.lastChanges(ctx, source, end.Add(r.m.o.HoldLimit)); err != nil {
+		if err := r.lastChanges(ctx, source, end.Add(r.m.limits().HoldLimit)); err != nil {
 			return err
 		}
 		lap("applied")
 	}
-	return what(ctx, source, end.Add(r.m.o.HoldLimit))
+	return what(ctx, source, end.Add(r.m.limits().HoldLimit))
 }
 
 // lastChanges waits until all is carried over that the source has committed; with the end of its time the error is errLate.

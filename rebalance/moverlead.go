@@ -128,7 +128,7 @@ func busy(moves []*metadata.Move, at map[int64]*moverWork) bool {
 // did not, and when.
 func (m *Mover) next(moves []*metadata.Move, at map[int64]*moverWork, failed map[int64]time.Time) (begin []*metadata.Move) {
 	type pair struct{ source, target string }
-	n, used := 0, map[pair]bool{}
+	n, used, most := 0, map[pair]bool{}, m.limits().Moves
 	for _, move := range moves {
 		goes, rests := at[move.ID] != nil, time.Since(failed[move.ID]) < moverAgain
 		between := pair{move.Source, move.Target}
@@ -137,7 +137,7 @@ func (m *Mover) next(moves []*metadata.Move, at map[int64]*moverWork, failed map
 			n--
 		case move.Kind != metadata.MoveSlots && (n > 0 || leavesKept(move, moves)):
 			return begin
-		case !goes && (n >= m.o.Moves || used[between]):
+		case !goes && (n >= most || used[between]):
 			rests = true
 			n--
 		}

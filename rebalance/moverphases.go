@@ -436,7 +436,9 @@ func (r *moving) purging(ctx context.Context) error {
 		return err
 	}
 	defer carryClose(conn.PgConn())
-	purge := NewPurge(r.tables, r.slots, PurgeOptions{RowsPerSecond: r.m.o.PurgeRows})
+	purge := NewPurge(r.tables, r.slots, PurgeOptions{RowsPerSecond: r.m.limits().PurgeRows})
+	r.purge.Store(purge)
+	defer r.purge.Store(nil)
 	before := r.move.Purged
 	err = r.watched(ctx, func() { r.move.Purged = before + purge.Progress().Deleted }, func(ctx context.Context) error { return purge.Run(ctx, conn) })
 	if err != nil {

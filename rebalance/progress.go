@@ -33,6 +33,7 @@ const (
 	LeftOver  Cause = "left over"  // something of an earlier attempt is there
 	Refused   Cause = "refused"    // a server refuses a row for another reason
 	Unequal   Cause = "unequal"    // the rows of both shards were compared, and differ
+	Behind    Cause = "behind"     // a server keeps more WAL for the move than is allowed
 )
 
 // CarryError ends the carrying over of a move's rows. Every other error of a Carry is one of a connection or of the context:

@@ -32,7 +32,8 @@ type cluster struct {
 	current atomic.Pointer[router.Owners]
 	had     []atomic.Bool // by shard: it was of the cluster since this process began, or is leaving
 	lost    atomic.Bool   // the map has had a shard that the configuration lacks
-	slots   *gate.Gate    // closed while the map holds any
+	moves   atomic.Pointer[config.Moves]
+	slots   *gate.Gate // closed while the map holds any
 	acks    *acknowledger
 	id      atomic.Pointer[string] // of the cluster
 	tasks   sync.WaitGroup
@@ -59,6 +60,7 @@ func newCluster(db *database) *cluster {
 	c := &cluster{db: db, log: db.deps.log.With("database", db.conf.Name), said: make(chan struct{}, 1), self: db.self,
 		slots: gate.New(gateOptions(&db.conf.Failover)),
 		had:   make([]atomic.Bool, len(db.conf.Shards))}
+	c.moves.Store(&db.conf.Moves)
 	c.acks = newAcknowledger(c)
 	o := sequence.Options{Logger: c.log}
 	for i := range db.conf.Shards {

@@ -20,17 +20,9 @@ import (
 	"shardproxy/verify"
 )
 
-// What a move may take of its shards, so that applications do not feel it.
-const (
-	moveBytesPerSecond = 50 << 20
-	purgeRowsPerSecond = 20_000
-)
-
 // move carries moves of slots out, or waits until another proxy does no more.
 func (c *cluster) move(ctx context.Context, id string) {
-	t := &rebalance.Throttle{}
-	t.SetRate(moveBytesPerSecond)
-	o := rebalance.MoverOptions{Logger: c.log, Throttle: t, PurgeRows: purgeRowsPerSecond,
+	o := rebalance.MoverOptions{Logger: c.log, Limits: c.moverLimits,
 		Tables: moverTables(&c.db.conf), Everywhere: moverEverywhere(&c.db.conf), Stays: moverStays(&c.db.conf), Differences: c.differences}
 	for _, sh := range c.db.shards {
 		o.Shards = append(o.Shards, rebalance.MoverShard{Name: sh.conf.Name, Connect: sh.connect, Replication: sh.replication})
@@ -50,6 +42,15 @@ func (c *cluster) move(ctx context.Context, id string) {
 		return outcome == twopc.Unknown, err
 	}
 	rebalance.NewMover(o).Run(ctx)
+}
+
+// moverLimits are what moves may take by the configuration in force.
+func (c *cluster) moverLimits() rebalance.MoverLimits {
+	m := c.moves.Load()
+	return rebalance.MoverLimits{
+		Moves: m.AtOnce, HoldLimit: m.HoldLimit, CopyRate: int64(m.CopyRate), PurgeRows: int64(m.PurgeRows),
+		MaxLag: int64(m.MaxLag), MaxActive: m.MaxActive, MaxWAL: int64(m.MaxWAL),
+	}
 }
 
 // moverTables finds the tables that lie in slots, and what keeps slots from moving.

@@ -127,6 +127,9 @@ func (p *program) retire(old, next *state) {
 	for name, db := range next.databases {
 		conf := next.cfg.Database(name)
 		db.proxy.SetPolicy(databasePolicy(next.cfg, conf))
+		if db.cluster != nil {
+			db.cluster.moves.Store(&conf.Moves)
+		}
 		for _, sh := range db.shards {
 			sh.pools.SetPolicies(func(user string) pool.Policy { return userPolicy(next.cfg, name, user).Pool })
 		}

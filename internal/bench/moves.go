@@ -44,6 +44,15 @@ const (
 	feltClients = 8
 )
 
+// moveTables makes the tables on a server, for the roles that use them.
+func moveTables(roles string) []string {
+	return []string{
+		"CREATE TABLE " + movedTable + " " + movedRow,
+		"CREATE TABLE " + pipedTable + " " + movedRow,
+		fmt.Sprintf("GRANT ALL ON %s, %s TO %s", movedTable, pipedTable, roles),
+	}
+}
+
 // moveStage is what moves need besides the shards.
 type moveStage struct {
 	*shardStage
@@ -55,7 +64,7 @@ type moveStage struct {
 
 // measureMoves compares moves of slots with other ways to carry the same rows, and says what clients feel of them.
 func (m *measurement) measureMoves(ctx context.Context) (err error) {
-	shards := &shardStage{stage: m.stage}
+	shards := &shardStage{stage: m.stage, moves: true}
 	defer func() { err = errors.Join(err, shards.close(ctx)) }()
 	if err := shards.open(ctx); err != nil {
 		return fmt.Errorf("make the shards: %w", err)

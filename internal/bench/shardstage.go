@@ -39,6 +39,7 @@ func shardServers(o options) int { return 2*o.serverConns + 20 }
 // shardStage is what the part about shards has besides the stage.
 type shardStage struct {
 	stage   *stage
+	moves   bool // it has the tables of moves only
 	second  *pgcluster.Cluster
 	side    *endpoint         // the proxy over both shards
 	scripts map[string]string // files of pgbench, by keyedKinds
@@ -59,7 +60,7 @@ func (s *shardStage) open(ctx context.Context) error {
 	if err := s.makeTables(ctx); err != nil {
 		return err
 	}
-	if err := s.startProxy(ctx); err != nil {
+	if err := s.startProxy(ctx); err != nil || s.moves {
 		return err
 	}
 	return s.fill(ctx)
@@ -116,9 +117,11 @@ func (s *shardStage) makeTables(ctx context.Context) error {
 	drop := []string{fmt.Sprintf("DROP TABLE IF EXISTS %s, %s, %s", insertsTable, copyTable, transactionTableNames)}
 	accounts := []string{
 		"CREATE TABLE pgbench_accounts (aid int PRIMARY KEY, bid int, abalance int, filler char(84))",
-		"CREATE TABLE " + movedTable + " " + movedRow,
-		"CREATE TABLE " + pipedTable + " " + movedRow,
-		fmt.Sprintf("GRANT ALL ON pgbench_accounts, %s, %s TO %s, %s", movedTable, pipedTable, userName, pgbenchUser),
+		"GRANT ALL ON pgbench_accounts TO " + userName,
+	}
+	sharded := append(accounts, writable...)
+	if s.moves {
+		sharded = moveTables(userName + ", " + pgbenchUser)
 	}
 	for _, on := range []struct {
 		node       *pgcluster.Node
@@ -127,8 +130,8 @@ func (s *shardStage) makeTables(ctx context.Context) error {
 		statements []string
 	}{
 		{first, database, &s.whole, append(drop, writable...)},
-		{first, shardsDatabase, &s.split, append(accounts, writable...)},
-		{second, shardsDatabase, &s.split, append(accounts, writable...)},
+		{first, shardsDatabase, &s.split, sharded},
+		{second, shardsDatabase, &s.split, sharded},
 	} {
 		conn, err := on.node.Connect(ctx, on.database)
 		if err != nil {
@@ -156,6 +159,9 @@ func (s *shardStage) startProxy(ctx context.Context) error {
 	const file = "shards"
 	c := s.stage.defaults()
 	c.overShards(s.second.Primary().Addr())
+	if s.moves {
+		c.tables = movedRules
+	}
 	e, err := s.stage.proxyEndpoint(shardsName, s.stage.options.proxy, file, c)
 	if err != nil {
 		return err
@@ -174,12 +180,16 @@ func (s *shardStage) startProxy(ctx context.Context) error {
 // overShards lets the settings serve two shards.
 func (c *settings) overShards(second string) {
 	c.database, c.second, c.control = shardsDatabase, second, pgcluster.Superuser
-	c.tables = fmt.Sprintf("pgbench_accounts: {key: aid}, %s: {key: aid}, %s: {key: aid}", insertsTable, copyTable) + ", " + transactionRules + ", " + movedRules
+	c.tables = fmt.Sprintf("pgbench_accounts: {key: aid}, %s: {key: aid}, %s: {key: aid}", insertsTable, copyTable) + ", " + transactionRules
 }
 
 // awaitTables waits until the program knows the tables: until then it says
 // 57P03 to statements about them.
 func (s *shardStage) awaitTables(ctx context.Context) error {
+	probe := "SELECT abalance FROM pgbench_accounts WHERE aid = 1"
+	if s.moves {
+		probe = "SELECT n FROM " + movedTable + " WHERE id = 1"
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -189,7 +199,7 @@ func (s *shardStage) awaitTables(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = c.ask("SELECT abalance FROM pgbench_accounts WHERE aid = 1", "SELECT 0")
+		err = c.ask(probe, "SELECT 0")
 		c.close()
 		if err == nil || !strings.Contains(err.Error(), "C57P03") {
 			return err
