@@ -5,7 +5,8 @@
 // It decides nothing and keeps no state of its own but that of its sessions:
 // what it shows it reads from a Source when it is asked, and what it is told to
 // do it hands to a Steerer. Nothing here is on the way of a client's statement,
-// and nothing here waits for a PostgreSQL server except PAUSE.
+// and nothing here waits for a PostgreSQL server except PAUSE, TWOPC and, for
+// seconds at most, what shows moves and proxies.
 //
 // Everything exported is safe for concurrent use. docs/metrics.md lists every
 // metric family, docs/console.md every command and column; tests compare the

@@ -20,9 +20,11 @@ import (
 	"shardproxy/config"
 	"shardproxy/failover"
 	"shardproxy/gate"
+	"shardproxy/metadata"
 	"shardproxy/pool"
 	"shardproxy/proxy"
 	"shardproxy/router"
+	"shardproxy/shardmap"
 	"shardproxy/twopc"
 	"shardproxy/wire"
 )
@@ -50,6 +52,8 @@ type world struct {
 	paused  chan string   // told when a Pause begins to wait
 	resumes chan struct{} // closed and replaced by each Resume
 	shut    chan proxy.ShutdownMode
+	cluster Cluster // of shop
+	looked  int     // how often it was asked for
 }
 
 func newWorld() *world {
@@ -79,13 +83,27 @@ func newWorld() *world {
 		release: map[string]chan struct{}{}, paused: make(chan string, 8), resumes: make(chan struct{}),
 		shut: make(chan proxy.ShutdownMode, 4),
 	}
+	w.cluster = Cluster{
+		Epoch: 12, Slots: 4096, Members: []string{"s0", "s1"}, Self: "me", Guarded: true, At: time.Now().Add(time.Hour),
+		Owners: []SlotRange{{From: 0, To: 99, Shard: "s1"}, {From: 100, To: 119, Shard: "s0", Held: true}, {From: 120, To: 4095, Shard: "s0"}},
+		Moves: []metadata.Move{
+			{ID: 6, Kind: metadata.MoveSlots, Slots: []shardmap.Slot{7}, Source: "s0", Target: "s1", Phase: metadata.MoveAborted, Abort: true, Said: "given up", PlannedAt: at, Changed: at},
+			{ID: 7, Kind: metadata.MoveSlots, Slots: []shardmap.Slot{119, 100, 101, 102}, Source: "s0", Target: "s1", Phase: metadata.MoveFollowing, Rows: 5000, Copied: 4999,
+				Paused: true, PlannedAt: at.Add(-time.Minute), Changed: at.Add(-time.Second)},
+			{ID: 8, Kind: metadata.MoveLeave, Source: "s1", Target: "s0", Phase: metadata.MovePlanned, PlannedAt: at, Changed: at},
+		},
+		Proxies: []metadata.Acknowledgement{
+			{Proxy: "me", Host: "a, process 1", Epoch: 12, Writes: 12, Statements: 11, Age: 250 * time.Millisecond, Shards: []string{"s0", "s1"}, Present: true},
+			{Proxy: "other", Host: "b, process 2", Epoch: 11, Writes: 10, Statements: 9, Age: time.Hour},
+		},
+	}
 	w.databases = []Database{
 		{Doubts: []twopc.Doubt{{Shard: "s1", Name: "shardproxy:c:s0:r:1", Owner: "app", Age: 90 * time.Second, Reason: "there is no decision yet"}}, Tables: func() []router.PlacedTable {
 			return []router.PlacedTable{
 				{Schema: "public", Name: "orders", Kind: "sharded", Placement: "hash", Key: []string{"land", "id"}, KeyTypes: []string{"text", "bigint"}, Group: 3},
 				{Schema: "public", Name: "odd", Kind: "unknown", Placement: "none", Problem: "has no column x"},
 			}
-		}, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
+		}, Cluster: func() *Cluster { w.mu.Lock(); defer w.mu.Unlock(); w.looked++; k := w.cluster; return &k }, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
 			MaxServers: 100, MaxClients: 500, Clients: 4,
 			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, Gathered: 4321, GatherHeld: 21},
 			Scatters:   map[string]int64{"merge": 11, "gather": 2},

@@ -18,32 +18,45 @@ type view struct {
 	doc     string
 	columns []column
 	rows    func(c *Console) [][]any
+	// await, where it is set, is done first; what it returns is told beside the rows.
+	await func(ctx context.Context, c *Console) *wire.Error
 }
 
 // views are the SHOW commands with a table, in the order of the manual.
 func views() []view {
 	return []view{
-		{"POOLS", "One row for each database and user that has, or had, a server connection, or has clients.", poolColumns(), showPools},
-		{"CLIENTS", "One row for each client, sessions of the console included.", clientColumns(), showClients},
-		{"SERVERS", "One row for each server connection.", serverColumns(), showServers},
-		{"NODES", "One row for each PostgreSQL server. PgBouncer has no such command.", nodeColumns(), showNodes},
-		{"TABLES", "One row for each table of each database of several shards, partitions left out: where its rows are. PgBouncer has no such command.", tableColumns(), showTables},
-		{"TWOPC", "One row for each prepared part of a transaction over several shards that is in doubt, at most 100 of each shard, as this proxy last saw them. PgBouncer has no such command.", doubtColumns(), showTwoPC},
-		{"DATABASES", "One row for each database of the configuration.", databaseColumns(), showDatabases},
-		{"STATE", "Whether the proxy works.", stateColumns(), showState},
-		{"VERSION", "The version.", versionColumns(), showVersion},
-		{"CONFIG", "The settings in force: first those that PgBouncer's tools read, under PgBouncer's names, then all, as the file has them. Secrets are shown as ***.", configColumns(), showConfig},
-		{"LISTS", "How many there are of each kind.", listColumns(), showLists},
-		{"STATS_TOTALS", "What each database has done since the process started.", totalsColumns(), showStatsTotals},
-		{"TOTALS", "The sums of SHOW STATS_TOTALS over all databases.", sumColumns(), showTotals},
+		{"POOLS", "One row for each database and user that has, or had, a server connection, or has clients.", poolColumns(), showPools, nil},
+		{"CLIENTS", "One row for each client, sessions of the console included.", clientColumns(), showClients, nil},
+		{"SERVERS", "One row for each server connection.", serverColumns(), showServers, nil},
+		{"NODES", "One row for each PostgreSQL server. PgBouncer has no such command.", nodeColumns(), showNodes, nil},
+		{"SHARDS", "One row for each shard of each database. PgBouncer has no such command.", shardColumns(), showShards, awaitReadings},
+		{"SLOTS", "One row for each run of neighbouring slots that have one owner, of each database of several shards: the slot map that this proxy works by. PgBouncer has no such command.", slotColumns(), showSlots, nil},
+		{"MOVES", "One row for each move of slots, or of a shard that joins or leaves, that has not ended, as the home shard has it. PgBouncer has no such command.", moveColumns(), showMoves, awaitReadings},
+		{"MOVE_HISTORY", "One row for each move that has ended, of the last 100. PgBouncer has no such command.", moveColumns(), showMoveHistory, awaitReadings},
+		{"PROXIES", "One row for each proxy that serves a database of several shards, as the home shard has it. PgBouncer has no such command.", proxyColumns(), showProxies, awaitReadings},
+		{"TABLES", "One row for each table of each database of several shards, partitions left out: where its rows are. PgBouncer has no such command.", tableColumns(), showTables, nil},
+		{"TWOPC", "One row for each prepared part of a transaction over several shards that is in doubt, at most 100 of each shard, as this proxy last saw them. PgBouncer has no such command.", doubtColumns(), showTwoPC, nil},
+		{"DATABASES", "One row for each database of the configuration.", databaseColumns(), showDatabases, nil},
+		{"STATE", "Whether the proxy works.", stateColumns(), showState, nil},
+		{"VERSION", "The version.", versionColumns(), showVersion, nil},
+		{"CONFIG", "The settings in force: first those that PgBouncer's tools read, under PgBouncer's names, then all, as the file has them. Secrets are shown as ***.", configColumns(), showConfig, nil},
+		{"LISTS", "How many there are of each kind.", listColumns(), showLists, nil},
+		{"STATS_TOTALS", "What each database has done since the process started.", totalsColumns(), showStatsTotals, nil},
+		{"TOTALS", "The sums of SHOW STATS_TOTALS over all databases.", sumColumns(), showTotals, nil},
 	}
 }
 
 func (v view) command() *command {
 	name := "SHOW " + v.name
-	return &command{name: name, usage: name, doc: v.doc, columns: v.columns,
-		run: func(_ context.Context, s *session, _ request) (result, *wire.Error) {
-			return result{tag: "SHOW", rows: v.rows(s.console)}, nil
+	return &command{name: name, usage: name, doc: v.doc, columns: v.columns, waits: v.await != nil,
+		run: func(ctx context.Context, s *session, _ request) (result, *wire.Error) {
+			var notice *wire.Error
+			if v.await != nil {
+				if notice = v.await(ctx, s.console); ctx.Err() != nil {
+					return result{}, steerError(ctx.Err(), "")
+				}
+			}
+			return result{tag: "SHOW", rows: v.rows(s.console), notice: notice}, nil
 		}}
 }
 

@@ -101,6 +101,16 @@ func TestShowRows(t *testing.T) {
 	expect(t, shown(t, s, "TABLES", "table", "orders"), "database=shop; schema=public; kind=sharded; placement=hash; key=land, id; key_types=text, bigint; colocation=3; problem=NULL")
 	expect(t, shown(t, s, "TABLES", "table", "odd"), "kind=unknown; placement=none; key=NULL; key_types=NULL; colocation=NULL; problem=has no column x")
 	expect(t, shown(t, s, "TWOPC", "shard", "s1"), "database=shop; name=shardproxy:c:s0:r:1; owner=app; age=90; reason=there is no decision yet")
+	expect(t, shown(t, s, "SHARDS", "shard", "s0"), "database=shop; home=1; state=member; slots=3996; slots_held=20; slots_coming=0; slots_going=4; primary=10.0.0.1:5432; "+
+		"why=NULL; nodes=3; nodes_up=2; lag_max_ms=250; sv_active=5; sv_idle=6; cl_waiting=1; held=0; held_max_ms=0; in_doubt=0")
+	expect(t, shown(t, s, "SHARDS", "shard", "only"), "database=My-Db.2; state=alone; slots=NULL; slots_held=NULL; primary=NULL; why=nobody says to be one; held=12; held_max_ms=1500")
+	expect(t, shown(t, s, "SLOTS", "first_slot", "100"), "database=shop; last_slot=119; slots=20; shard=s0; held=1; epoch=12")
+	expect(t, shown(t, s, "MOVES", "id", "7"), "database=shop; kind=slots; source=s0; target=s1; slots=4; slot_ranges=100-102, 119; phase=following; paused=1; abort=0; verified=0; "+
+		"rows=5000; rows_copied=4999; rows_purged=0; said=NULL; planned_at=2026-03-04 05:05:07 UTC; changed_at=2026-03-04 05:06:06 UTC")
+	expect(t, shown(t, s, "MOVES", "id", "8"), "kind=leave; slots=0; slot_ranges=NULL; rows=NULL")
+	expect(t, shown(t, s, "MOVE_HISTORY", "id", "6"), "phase=aborted; abort=1; said=given up")
+	expect(t, shown(t, s, "PROXIES", "proxy", "me"), "self=1; present=1; epoch=12; writes_epoch=12; statements_epoch=11; told_ms=250; shards=s0, s1")
+	expect(t, shown(t, s, "PROXIES", "proxy", "other"), "self=0; present=0; told_ms=3600000; shards=")
 	expect(t, shown(t, s, "DATABASES", "name", "shop"), "host=10.0.0.1; port=5432; database=shopdb; force_user=NULL; pool_size=20; min_pool_size=2; "+
 		"reserve_pool_size=1; server_lifetime=3600; pool_mode=transaction; max_connections=100; current_connections=17; max_client_connections=500; "+
 		"current_client_connections=4; paused=0; disabled=0; shards=1; shards_without_primary=0; held=0; held_max_ms=0; why=NULL")

@@ -8,9 +8,11 @@ import (
 	"shardproxy/config"
 	"shardproxy/failover"
 	"shardproxy/gate"
+	"shardproxy/metadata"
 	"shardproxy/pool"
 	"shardproxy/proxy"
 	"shardproxy/router"
+	"shardproxy/shardmap"
 	"shardproxy/twopc"
 )
 
@@ -116,6 +118,39 @@ type Database struct {
 	// Tables lists the tables of a database of several shards, none while they are not
 	// known; nil for a database of one.
 	Tables func() []router.PlacedTable
+	// Cluster returns what is known of the shards together; nil for a database of one. It does not
+	// wait: its being called has moves and proxies read, in the background, for some time from then on.
+	Cluster func() *Cluster
+}
+
+// Cluster is what a proxy knows of the shards of a database together.
+type Cluster struct {
+	// Epoch is that of the slot map that the proxy works by; 0 while it knows none, and what is said of the map is empty then.
+	Epoch int64
+	Slots int // how many there are
+	// Owners are ascending; neighbours of one shard and state are joined.
+	Owners []SlotRange
+	// Guarded is set while shards may hold rows that are not theirs, Closed while writes that concern all shards wait.
+	Guarded, Closed bool
+	// Members are the shards of the map; those of the configuration that are none own nothing and are asked nothing.
+	Members []string
+	// Self names this proxy among Proxies.
+	Self string
+	// Moves are those that have not ended, and the last 100 at all, by their IDs.
+	Moves []metadata.Move
+	// Proxies are those that serve the cluster. Their Age is that at the time At.
+	Proxies []metadata.Acknowledgement
+	// At is when Moves and Proxies were read; zero when not yet.
+	At time.Time
+	// Error is why the last reading failed, or why there is no map for good; "" for neither. What was read before is kept.
+	Error string
+}
+
+// SlotRange is slots that follow each other and have one owner and state.
+type SlotRange struct {
+	From, To shardmap.Slot // both included
+	Shard    string
+	Held     bool // their writes wait
 }
 
 // Shard is one shard of a database.

@@ -56,6 +56,14 @@ func (o *Owners) Epoch() int64 {
 	return o.slots.Epoch()
 }
 
+// Map returns the slot map that they are by, nil without one.
+func (o *Owners) Map() *shardmap.Map {
+	if o == nil {
+		return nil
+	}
+	return o.slots
+}
+
 // After notes what the owners were before these, nil for none known. It must be called before anybody else has them.
 func (o *Owners) After(before *Owners) {
 	if o.since = o.Epoch(); before.Holding() {

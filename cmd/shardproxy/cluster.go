@@ -35,6 +35,7 @@ type cluster struct {
 	moves   atomic.Pointer[config.Moves]
 	slots   *gate.Gate // closed while the map holds any
 	acks    *acknowledger
+	looks   *onlooker
 	id      atomic.Pointer[string] // of the cluster
 	tasks   sync.WaitGroup
 	stop    context.CancelFunc
@@ -62,6 +63,7 @@ func newCluster(db *database) *cluster {
 		had:   make([]atomic.Bool, len(db.conf.Shards))}
 	c.moves.Store(&db.conf.Moves)
 	c.acks = newAcknowledger(c)
+	c.looks = newOnlooker(c)
 	o := sequence.Options{Logger: c.log}
 	for i := range db.conf.Shards {
 		o.Shards = append(o.Shards, sequence.Shard{
@@ -143,6 +145,7 @@ const checkTimeout = 10 * time.Second
 func (c *cluster) open(ctx context.Context) error {
 	ctx, c.stop = context.WithCancel(ctx)
 	c.tasks.Go(func() { c.tell(ctx) })
+	c.tasks.Go(func() { c.looks.run(ctx) })
 	defer func() { c.tasks.Go(func() { c.followCollations(ctx) }) }() // what the comparison finds comes first
 	st, err := c.check(ctx)
 	switch {
@@ -386,6 +389,7 @@ func (c *cluster) adopt(m *shardmap.Map) {
 	case c.acks.poke <- struct{}{}:
 	default:
 	}
+	c.looks.wake()
 }
 
 // Commit implements proxy.TwoPhase.
@@ -410,6 +414,7 @@ func (c *cluster) Commit(ctx context.Context, parts []proxy.CommitPart) (left []
 // reconnect leaves the old primary of the home shard.
 func (c *cluster) reconnect() {
 	c.draws.Moved()
+	c.looks.moved.Store(true)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.watcher != nil {

@@ -99,15 +99,16 @@ func (s *source) Databases() []admin.Database {
 	s.each(func(db *database, conf *config.Database) {
 		pol := db.proxy.Policy()
 		var tables func() []router.PlacedTable
-		if len(conf.Shards) > 1 {
-			tables = db.router.Tables
+		var known func() *admin.Cluster
+		if db.cluster != nil {
+			tables, known = db.router.Tables, db.cluster.shown
 		}
 		var doubts []twopc.Doubt
 		if r := db.resolver(); r != nil {
 			doubts = r.Stats().Doubts
 		}
 		all = append(all, admin.Database{
-			Tables: tables, Doubts: doubts,
+			Tables: tables, Cluster: known, Doubts: doubts,
 			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
