@@ -10,6 +10,7 @@ import (
 type prepared struct {
 	request request
 	command *command
+	chooser *chooser // nil: all rows
 }
 
 // portal is one bound statement.

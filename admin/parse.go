@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"slices"
 	"strings"
 
 	"shardproxy/wire"
@@ -15,6 +16,8 @@ type request struct {
 	arg    string
 	hasArg bool
 	force  bool // TWOPC ... FORCE
+	// rows says which rows of a SHOW, and in which order; nil: all.
+	rows *selection
 }
 
 // parse reads one command: words in any case, names that may be quoted,
@@ -39,6 +42,9 @@ func parse(sql string) (request, *wire.Error) {
 	}
 	p := &parser{sql: sql, rest: tokens}
 	r, ok := p.command()
+	if p.err != nil {
+		return request{}, p.err
+	}
 	if !ok || len(p.rest) > 0 {
 		return request{}, invalidCommand(sql)
 	}
@@ -59,6 +65,7 @@ func invalidCommand(sql string) *wire.Error {
 type parser struct {
 	sql  string
 	rest []token
+	err  *wire.Error // what is wrong behind SHOW and a name
 }
 
 func (p *parser) next() (token, bool) {
@@ -164,7 +171,17 @@ func (p *parser) show(r request) (request, bool) {
 		r.name = "timezone"
 		return r, p.accept("zone")
 	}
-	return p.name(r)
+	r, ok := p.name(r)
+	if !ok || len(p.rest) == 0 || !p.selects() {
+		return r, ok
+	}
+	r.rows, p.err = p.selection()
+	return r, p.err == nil
+}
+
+// selects reports whether a word follows that begins a selection; what else is there makes no command.
+func (p *parser) selects() bool {
+	return slices.ContainsFunc([]string{"where", "order", "limit", "offset"}, p.rest[0].is)
 }
 
 // set parses SET [SESSION | LOCAL] name {= | TO} value and SET TIME ZONE value.
@@ -194,7 +211,7 @@ func (p *parser) value(r request) (request, bool) {
 	var parts []string
 	for {
 		t, ok := p.next()
-		if !ok || t.kind == tokenEquals || t.kind == tokenComma {
+		if !ok || !t.named() {
 			return r, false
 		}
 		parts = append(parts, t.text)
@@ -214,7 +231,7 @@ func (p *parser) optional(r request) (request, bool) {
 	if !ok {
 		return r, true
 	}
-	if t.kind == tokenEquals || t.kind == tokenComma {
+	if !t.named() {
 		return r, false
 	}
 	r.arg, r.hasArg = t.text, true

@@ -93,7 +93,8 @@ func TestParseRefuses(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"SHOW POOLS;", "pause \"a\"\"b\"", "SET x TO 'y', z", "/* /* */ */ RELOAD -- x\n;", "SHOW $1", "set time zone 'UTC'",
-		"BEGIN", "RESET all", "SHUTDOWN wait_for_clients", "deallocate prepare x", "KILL \x00", "'", "--",
+		"SHOW POOLS WHERE a = 1 AND NOT (b IN ('x', NULL) OR c LIKE '%\\_') AND d NOT BETWEEN -1 AND 2.50 ORDER BY a DESC NULLS LAST, 2 LIMIT 5 OFFSET 1",
+		"twopc commit 'a' force", "SHOW x WHERE a IS NOT NULL", "BEGIN", "RESET all", "SHUTDOWN wait_for_clients", "deallocate prepare x", "KILL \x00", "'", "--",
 	} {
 		f.Add(s)
 	}
@@ -106,12 +107,20 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		again := r.verb
+		again, rows := r.verb, ""
+		if r.rows != nil {
+			rows, r.rows = r.rows.String(), nil
+		}
 		switch {
 		case r.verb == "set":
 			again += " " + quote(r.name) + " = '" + strings.ReplaceAll(r.arg, "'", "''") + "'"
+		case r.verb == "twopc":
+			again += " " + r.name + " '" + strings.ReplaceAll(r.arg, "'", "''") + "'"
+			if r.force {
+				again += " force"
+			}
 		case r.name != "":
-			again += " " + quote(r.name)
+			again += " " + quote(r.name) + " " + rows
 		case r.hasArg:
 			again += " " + quote(r.arg)
 		case r.verb == "show" || r.verb == "reset":
@@ -119,8 +128,13 @@ func FuzzParse(f *testing.F) {
 		case r.verb == "discard":
 			again += " all"
 		}
-		if r2, err := parse(again); err != nil || r2 != r {
-			t.Fatalf("%q is %+v, but %q is %+v, %v", sql, r, again, r2, err)
+		r2, err := parse(again)
+		rows2 := ""
+		if r2.rows != nil {
+			rows2, r2.rows = r2.rows.String(), nil
+		}
+		if err != nil || r2 != r || rows2 != rows {
+			t.Fatalf("%q is %+v %s, but %q is %+v %s, %v", sql, r, rows, again, r2, rows2, err)
 		}
 	})
 }

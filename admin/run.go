@@ -21,7 +21,16 @@ func (s *session) compile(sql string) (*prepared, *wire.Error) {
 	if e != nil {
 		return nil, e
 	}
-	return &prepared{r, cmd}, nil
+	st := &prepared{request: r, command: cmd}
+	if r.rows != nil {
+		if cmd.columns == nil {
+			return nil, wire.Errorf("42601", "%s has no rows to choose from", cmd.name)
+		}
+		if st.chooser, e = r.rows.bind(cmd.columns); e != nil {
+			return nil, e
+		}
+	}
+	return st, nil
 }
 
 // mayRun says whether the state of the transaction lets the statement run.
@@ -59,6 +68,9 @@ func (s *session) run(st *prepared) (result, *wire.Error) {
 	}
 	began := s.console.opt.Clock()
 	res, e := cmd.run(ctx, s, st.request)
+	if st.chooser != nil && e == nil {
+		res.rows = st.chooser.choose(res.rows)
+	}
 	s.console.metrics.count(cmd, e)
 	if cmd.needs == maySteer {
 		took := s.console.opt.Clock().Sub(began)

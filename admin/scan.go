@@ -13,6 +13,9 @@ const (
 	tokenQuoted           // a name in double quotes
 	tokenString           // a string in single quotes
 	tokenEquals
+	tokenOperator // another comparison
+	tokenOpen
+	tokenClose
 	tokenComma
 	tokenSemicolon
 )
@@ -22,6 +25,9 @@ type token struct {
 	kind tokenKind
 	text string
 }
+
+// named reports whether t is a word, a name or a string.
+func (t token) named() bool { return t.kind <= tokenString }
 
 // is reports whether t is the word, which is in lower case.
 func (t token) is(word string) bool { return t.kind == tokenWord && strings.EqualFold(t.text, word) }
@@ -59,6 +65,19 @@ func scan(sql string) ([]token, *wire.Error) {
 			i += n
 		case c == '=':
 			tokens = append(tokens, token{tokenEquals, "="})
+			i++
+		case c == '<' || c == '>' || strings.HasPrefix(sql[i:], "!="):
+			n := 1
+			if two := sql[i:min(i+2, len(sql))]; two == "<=" || two == ">=" || two == "<>" || two == "!=" {
+				n = 2
+			}
+			tokens = append(tokens, token{tokenOperator, sql[i : i+n]})
+			i += n
+		case c == '(':
+			tokens = append(tokens, token{tokenOpen, "("})
+			i++
+		case c == ')':
+			tokens = append(tokens, token{tokenClose, ")"})
 			i++
 		case c == ',':
 			tokens = append(tokens, token{tokenComma, ","})
