@@ -72,18 +72,23 @@ type Acknowledgement struct {
 }
 
 // Acknowledge stores on the home shard by what a proxy works. One that serves the cluster has told so before it
-// reads the map for the first time. The error is a *Problem. The call may be repeated.
-func Acknowledge(ctx context.Context, home *pgx.Conn, a Acknowledgement) error {
-	err := within(ctx, home, beginWrite, func(tx pgx.Tx) error {
-		_, err := exec(ctx, tx, `INSERT INTO shardproxy.acknowledged (proxy, host, epoch, writes, statements, shards) VALUES ($1, $2, $3, $4, $5, $6)
-			ON CONFLICT (proxy) DO UPDATE SET epoch = excluded.epoch, writes = excluded.writes, statements = excluded.statements, shards = excluded.shards, seen_at = clock_timestamp()`,
-			a.Proxy, a.Host, a.Epoch, a.Writes, a.Statements, a.Shards)
+// reads the map for the first time. fresh is set when nobody waited for it before: it is the first time, or it was forgotten; then epoch is that of
+// the map. The error is a *Problem. The call may be repeated.
+func Acknowledge(ctx context.Context, home *pgx.Conn, a Acknowledgement) (fresh bool, epoch int64, err error) {
+	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
+		err := row(ctx, tx, `INSERT INTO shardproxy.acknowledged (proxy, host, epoch, writes, statements, shards) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (proxy) DO UPDATE SET epoch = excluded.epoch, writes = excluded.writes, statements = excluded.statements, shards = excluded.shards, seen_at = clock_timestamp()
+			RETURNING xmax = 0`, // which only a new row has
+			a.Proxy, a.Host, a.Epoch, a.Writes, a.Statements, a.Shards).Scan(&fresh)
+		if err == nil && fresh {
+			epoch, err = readEpoch(ctx, tx)
+		}
 		return err
 	})
 	if err != nil {
-		return asked("", "acknowledge the slot map", err)
+		return false, 0, asked("", "acknowledge the slot map", err)
 	}
-	return nil
+	return fresh, epoch, nil
 }
 
 // Forget takes a proxy away that serves the cluster no more. One that does must not be forgotten: moves would not wait

@@ -104,6 +104,9 @@ type Database struct {
 	Owners func() *router.Owners
 	// Slots holds writes of slots that are held. It is nil in a database of one shard.
 	Slots *gate.Gate
+	// Since returns the epoch of the slot map before which this proxy was, for a time, not waited for by moves: a statement that began by an older one must
+	// not be sent, for rows may have moved that it would look for. nil in a database of one shard.
+	Since func() int64
 	// Unlike reports whether the shards may order text otherwise than each other. It is nil in
 	// a database of one shard.
 	Unlike func() bool

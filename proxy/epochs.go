@@ -191,6 +191,19 @@ func (srv *Server) Kept(db *Database, now int64) (writes, statements int64) {
 var errMoved = wire.Errorf("40001", "rows of this statement have moved to another shard since the transaction began").
 	WithHint("Try the transaction again.")
 
+// errLate is what a statement is told that has waited while the proxy was cut off from the cluster.
+var errLate = wire.Errorf("57P03", "the proxy was cut off from the shards while the statement waited for a connection").
+	WithHint("The statement was not executed and may be tried again.")
+
+// late reports whether the request under way began by a slot map for which nobody has waited: it would look for rows where they are not any more.
+func (s *session) late() bool {
+	if s.places == nil || s.db.Since == nil {
+		return false
+	}
+	noted := s.epochs.request.Load() >> 1
+	return noted != 0 && noted < s.db.Since()
+}
+
 // ownedOtherwise reports whether the key of a statement was another shard's when the transaction began, which may see the shards
 // as they were then.
 func (s *session) ownedOtherwise(p *router.Plan, v *router.Values, shard int) bool {

@@ -174,6 +174,10 @@ func (s *session) borrowed(srv *pool.Server, err error) (bool, error) {
 			s.giveBack(pool.Clean)
 			return false, nil
 		}
+		if s.late() {
+			s.giveBack(pool.Clean)
+			return false, errLate
+		}
 		if err := s.attach(w.need, w.replica); err != nil {
 			return false, err
 		}

@@ -81,6 +81,7 @@ type Mover struct {
 	mu    sync.Mutex
 	away  map[string]time.Time // since when proxies that are waited for have been seen not to be there
 	parts map[int64]float64    // of the rate, that moves use
+	anew  map[int64]int        // how often moves were copied anew
 }
 
 // NewMover returns a Mover. It starts nothing.
@@ -91,7 +92,7 @@ func NewMover(o MoverOptions) *Mover {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	m := &Mover{o: o, maps: make(chan struct{}, 1), throttle: &Throttle{}, away: map[string]time.Time{}, parts: map[int64]float64{}}
+	m := &Mover{o: o, maps: make(chan struct{}, 1), throttle: &Throttle{}, away: map[string]time.Time{}, parts: map[int64]float64{}, anew: map[int64]int{}}
 	m.throttle.SetRate(m.limits().CopyRate)
 	return m
 }
@@ -203,6 +204,12 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 		case errors.Is(err, errAbort):
 			move.Abort = true
 			continue
+		case errors.As(err, &lasting) && r.again(lasting):
+			move.Verified, move.Origin, move.Copied = false, nil, 0
+			if err := r.to(ctx, metadata.MoveCopying, "copied anew: "+lasting.Error()); err != nil {
+				return err
+			}
+			return nil // with nothing that was known of the servers before
 		case errors.As(err, &lasting) && lasting.Cause != Delayed && lasting.Cause != LeftOver && !move.Phase.Flipped() && move.Phase != metadata.MoveAborting:
 			if err := r.to(ctx, metadata.MoveAborting, lasting.Error()); err != nil {
 				return err
@@ -218,6 +225,20 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 		m.o.Logger.Info("move goes on", "move", move.ID, "phase", move.Phase, "said", move.Said)
 	}
 	return nil
+}
+
+// moverAnew is how often a move is copied anew before it is given up.
+const moverAnew = 3
+
+// again reports whether a move that cannot go on from where it is can be copied anew: a server has failed over, and has lost the replication slot or the copy.
+func (r *moving) again(why *CarryError) bool {
+	if why.Cause != SlotLost && why.Cause != NotCopied || r.move.Phase != metadata.MoveFollowing || r.move.Back {
+		return false
+	}
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	r.m.anew[r.move.ID]++
+	return r.m.anew[r.move.ID] <= moverAnew
 }
 
 // look finds out what moves.

@@ -30,6 +30,7 @@ type acknowledger struct {
 	mu   sync.Mutex
 	conn *pgx.Conn
 	told metadata.Acknowledgement
+	was  bool // it has told something
 }
 
 func newAcknowledger(c *cluster) *acknowledger {
@@ -74,12 +75,16 @@ func (a *acknowledger) tellLocked(ctx context.Context, what metadata.Acknowledge
 			return err
 		}
 	}
-	err := metadata.Acknowledge(ctx, a.conn, what)
+	fresh, epoch, err := metadata.Acknowledge(ctx, a.conn, what)
 	if err != nil {
 		a.dropLocked()
 		return err
 	}
-	a.told = what
+	if fresh && a.was {
+		a.c.log.Warn("this proxy was cut off from the shards: for a time moves of slots did not wait for it", "epoch", epoch)
+		a.c.since.Store(max(epoch, a.c.since.Load()))
+	}
+	a.told, a.was = what, true
 	return nil
 }
 

@@ -33,12 +33,14 @@ type cluster struct {
 	had     []atomic.Bool // by shard: it was of the cluster since this process began, or is leaving
 	lost    atomic.Bool   // the map has had a shard that the configuration lacks
 	moves   atomic.Pointer[config.Moves]
-	slots   *gate.Gate // closed while the map holds any
-	acks    *acknowledger
-	looks   *onlooker
-	id      atomic.Pointer[string] // of the cluster
-	tasks   sync.WaitGroup
-	stop    context.CancelFunc
+	// confirmedAt is the epoch at which this proxy last made sure that it is waited for; since is that before which it was not, for a time.
+	confirmedAt, since atomic.Int64
+	slots              *gate.Gate // closed while the map holds any
+	acks               *acknowledger
+	looks              *onlooker
+	id                 atomic.Pointer[string] // of the cluster
+	tasks              sync.WaitGroup
+	stop               context.CancelFunc
 
 	// said is poked when other proxies are to be told of changed definitions.
 	said chan struct{}
@@ -279,17 +281,22 @@ func (c *cluster) knows(ctx context.Context, epoch int64) error {
 	return nil
 }
 
-// confirmed returns when this proxy is known to the home shard, and has the map that the home shard has now. While slots move
-// no session is used before: a proxy that was cut off, for it was not heard of, is waited for again from then on.
+// confirmed returns when this proxy is known to the home shard, and has the map that the home shard has now. While slots move, and when the map is another
+// than the last time, no session is used before: a proxy that was cut off, for it was not heard of, is waited for again from then on, and knows that it was.
 func (c *cluster) confirmed(ctx context.Context) error {
-	if c.owners().HiddenSlots() == 0 {
+	owners := c.owners()
+	if owners == nil || owners.HiddenSlots() == 0 && !owners.Closed() && owners.Epoch() == c.confirmedAt.Load() {
 		return nil
 	}
 	epoch, err := c.acks.confirm(ctx)
 	if err != nil {
-		return fmt.Errorf("slots move, and the home shard cannot be asked whether this proxy may use another session: %w", err)
+		return fmt.Errorf("slots move or have moved, and the home shard cannot be asked whether this proxy may use another session: %w", err)
 	}
-	return c.knows(ctx, epoch)
+	if err := c.knows(ctx, epoch); err != nil {
+		return err
+	}
+	c.confirmedAt.Store(epoch)
+	return nil
 }
 
 // Enter implements proxy.Fence.

@@ -90,6 +90,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		db.proxy.Owners, db.proxy.TwoPhase, db.proxy.Draws, db.proxy.Journal = db.cluster.owners, db.cluster, db.cluster.draws, db.cluster
 		db.proxy.News, db.proxy.Announce = db.cluster.news, db.cluster.announce
 		db.proxy.Slots = db.cluster.slots
+		db.proxy.Since = db.cluster.since.Load
 		db.proxy.Unlike = db.cluster.unlike.Load
 		db.proxy.Deadlocks = db.cluster
 		opts.Rules = &db.conf

@@ -50,8 +50,37 @@ var moveCrashes = []moveCrash{
 // moveKept is t when a move waits to be completed or rolled back.
 const moveKept = "SELECT EXISTS (SELECT FROM shardproxy.moves WHERE phase = 'reversing')"
 
-// TestMoverCrashes kills both proxies in one moment of a move after the other: the next one that runs brings the move to its end, with all rows,
-// and leaves nothing. SHARDPROXY_TEST_CRASHES is how many moments, spread over all; 4 of them otherwise.
+// victims are who dies, or loses its connections, in a moment of a move.
+var moveVictims = []struct {
+	name string
+	harm func(s *txStage, from, to int)
+}{
+	{"both proxies", func(s *txStage, _, _ int) {
+		s.kill(0)
+		s.kill(1)
+		s.restart(0)
+		s.restart(1)
+	}},
+	{"the source", func(s *txStage, from, _ int) { s.crash(from) }},
+	{"the target", func(s *txStage, _, to int) { s.crash(to) }},
+	{"all connections", func(s *txStage, _, _ int) {
+		for _, wires := range s.wires {
+			for _, w := range wires {
+				w.KillAll()
+			}
+		}
+	}},
+}
+
+// crash has a server die, and come back.
+func (s *txStage) crash(shard int) {
+	s.shards[shard].Primary().Kill9()
+	s.shards[shard].Primary().Start()
+}
+
+// TestMoverCrashes harms somebody in one moment of a move after the other: the move comes to its end, with all rows,
+// and leaves nothing. SHARDPROXY_TEST_CRASHES is how many moments, spread over all, and with more than there are for one victim after the other; 4 of
+// them otherwise.
 func TestMoverCrashes(t *testing.T) {
 	t.Parallel()
 	s := startTxStage(t, 3)
@@ -73,9 +102,10 @@ func TestMoverCrashes(t *testing.T) {
 	want := rows()
 	count := testNumber(t, "SHARDPROXY_TEST_CRASHES", 4)
 	every := max(1, len(moveCrashes)/max(count, 1))
-	for i := 0; i < len(moveCrashes); i += every {
-		c := moveCrashes[i]
-		from, to := i/every%3, (i/every+1)%3
+	for n := range max(count, 1) {
+		c := moveCrashes[n*every%len(moveCrashes)]
+		victim := moveVictims[(n+n*every/len(moveCrashes))%len(moveVictims)] // of each moment another one in the next round
+		from, to := n%3, (n+1)%3
 		on := map[string]int{"home": 0, "source": from, "target": to}[c.on]
 		slots := s.slotsOf(t, from, 3)
 		s.rebalance(t, "start", "--slots", slots, "--to", fmt.Sprintf("s%d", to), "--step-slots", "10000", fmt.Sprintf("--reversible=%v", c.end != ""))
@@ -99,10 +129,7 @@ func TestMoverCrashes(t *testing.T) {
 				break // it was too short
 			}
 		}
-		s.kill(0)
-		s.kill(1)
-		s.restart(0)
-		s.restart(1)
+		victim.harm(s, from, to)
 		if c.early {
 			askEnd()
 		}
@@ -112,7 +139,7 @@ func TestMoverCrashes(t *testing.T) {
 		})
 		s.settled()
 		phase := s.shards[0].Primary().Value("app", "SELECT phase || ' ' || said FROM shardproxy.moves ORDER BY id DESC LIMIT 1")
-		t.Logf("%s (seen: %v): %s", c.name, seen, phase)
+		t.Logf("%s, %s (seen: %v): %s", c.name, victim.name, seen, phase)
 		owner := map[string]string{"rollback": fmt.Sprint("s", from), "complete": fmt.Sprint("s", to)}[c.end]
 		if got := s.shards[0].Primary().Value("app", "SELECT string_agg(DISTINCT shard, ' ') FROM shardproxy.slots WHERE slot IN ("+slots+")"); owner != "" && got != owner {
 			t.Fatalf("%s: %s has the slots, want %s", c.name, got, owner)
