@@ -30,8 +30,8 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), initCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand(),
-		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand(), dumpCommand(), rebalanceCommand())
+	root.AddCommand(runCommand(), initCommand(), importPgBouncerCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand(),
+		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand(), dumpCommand(), rebalanceCommand(), manCommand())
 	err := root.Execute()
 	var ee *exitError
 	switch {
