@@ -80,6 +80,7 @@ func newCommands() *commands {
 	for _, v := range views() {
 		c.add(v.command())
 	}
+	c.add(showFDs())
 	c.add(&command{name: "SHOW HELP", usage: "SHOW HELP", doc: "Lists the commands, as a notice.", run: c.help})
 	for _, cmd := range steering() {
 		c.add(cmd)

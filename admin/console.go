@@ -55,6 +55,7 @@ type Console struct {
 	opt      ConsoleOptions
 	commands *commands
 	metrics  *consoleMetrics
+	periods  periods
 
 	// mu guards what follows.
 	mu       sync.Mutex

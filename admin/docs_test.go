@@ -87,7 +87,17 @@ func TestConsolePage(t *testing.T) {
 func TestPgBouncerColumns(t *testing.T) {
 	const sockets = "type user database replication state addr port local_addr local_port connect_time request_time wait wait_us " +
 		"close_needed ptr link remote_pid tls application_name prepared_statements id"
+	const debug = " recv_pos pkt_pos pkt_remain send_pos send_remain pkt_avail send_avail"
 	want := map[string]string{
+		"SOCKETS": sockets + debug, "ACTIVE_SOCKETS": sockets + debug,
+		"USERS": "name pool_size reserve_pool_size pool_mode max_user_connections current_connections max_user_client_connections current_client_connections",
+		"STATS": "database total_server_assignment_count total_xact_count total_query_count total_received total_sent total_xact_time total_query_time total_wait_time " +
+			"total_client_parse_count total_server_parse_count total_bind_count avg_server_assignment_count avg_xact_count avg_query_count avg_recv avg_sent avg_xact_time " +
+			"avg_query_time avg_wait_time avg_client_parse_count avg_server_parse_count avg_bind_count",
+		"STATS_AVERAGES": "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time query_time wait_time " +
+			"avg_client_parse_count avg_server_parse_count avg_bind_count",
+		"MEM": "name size used free memtotal", "DNS_HOSTS": "hostname ttl addrs", "DNS_ZONES": "zonename serial count", "PEERS": "peer_id host port pool_size",
+		"PEER_POOLS": "peer_id cl_active_cancel_req cl_waiting_cancel_req sv_active_cancel sv_login",
 		"POOLS": "database user cl_active cl_waiting cl_active_cancel_req cl_waiting_cancel_req sv_active sv_active_cancel sv_being_canceled " +
 			"sv_idle sv_used sv_tested sv_login maxwait maxwait_us pool_mode load_balance_hosts",
 		"CLIENTS": sockets, "SERVERS": sockets,

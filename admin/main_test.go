@@ -133,8 +133,9 @@ func newWorld() *world {
 	}
 	w.servers = []ServerConn{
 		{ID: 31, PID: 4711, User: "app", Database: "shop", Node: "10.0.0.1:5432", State: ServerActive, Created: at.Add(-time.Hour),
-			Used: at.Add(-time.Second), TLS: "on", Client: 2, Prepared: 5, ApplicationName: "web"},
+			Closing: true, Used: at.Add(-time.Second), TLS: "on", Client: 2, Prepared: 5, ApplicationName: "web"},
 		{ID: 30, PID: 4710, User: "app", Database: "shop", Node: "10.0.0.2:5432", LocalAddr: "10.0.0.9:50000", State: ServerIdle, Created: at.Add(-time.Hour), Used: at},
+		{User: "app", Database: "shop", Node: "10.0.0.2:5432", State: ServerLogin},
 	}
 	return w
 }
@@ -145,6 +146,9 @@ func (w *world) Clients() []Client {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]Client{}, w.clients...)
+}
+func (w *world) Users() []User {
+	return []User{{Name: "app", PoolSize: 30, Mode: "session", MaxServers: 40, MaxClients: 50}, {Name: "ops"}}
 }
 func (w *world) Servers() []ServerConn      { return append([]ServerConn{}, w.servers...) }
 func (w *world) Settings() []config.Setting { return w.settings }

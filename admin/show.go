@@ -42,7 +42,17 @@ func views() []view {
 		{"CONFIG", "The settings in force: first those that PgBouncer's tools read, under PgBouncer's names, then all, as the file has them. Secrets are shown as ***.", configColumns(), showConfig, nil},
 		{"LISTS", "How many there are of each kind.", listColumns(), showLists, nil},
 		{"STATS_TOTALS", "What each database has done since the process started.", totalsColumns(), showStatsTotals, nil},
-		{"TOTALS", "The sums of SHOW STATS_TOTALS over all databases.", sumColumns(), showTotals, nil},
+		{"STATS_AVERAGES", "What each database has done in a second, and how long waits were, over the last minute that is over and what is of the present one.", averageColumns(), showStatsAverages, nil},
+		{"STATS", "Both of these in one row.", statsColumns(), showStats, nil},
+		{"TOTALS", "The sums of SHOW STATS_TOTALS over all databases, and the averages.", sumColumns(), showTotals, nil},
+		{"USERS", "One row for each user of the file, and for others who have clients or server connections.", userColumns(), showUsers, nil},
+		{"SOCKETS", "One row for each client and each server connection, sessions of the console included.", socketColumns(), showSockets, nil},
+		{"ACTIVE_SOCKETS", "Those of SHOW SOCKETS whose client has a statement that runs or waits, and the server connections that clients hold.", socketColumns(), showActiveSockets, nil},
+		{"MEM", "The memory of the process, as the Go runtime counts it.", memoryColumns(), showMemory, nil},
+		{"DNS_HOSTS", "Nothing: there is no cache of names.", hostColumns(), noRows, nil},
+		{"DNS_ZONES", "Nothing: there is no cache of names.", zoneColumns(), noRows, nil},
+		{"PEERS", "Nothing: proxies do not know each other by the configuration. See SHOW PROXIES.", peerColumns(), noRows, nil},
+		{"PEER_POOLS", "Nothing, as above.", peerPoolColumns(), noRows, nil},
 	}
 }
 
@@ -147,74 +157,6 @@ func showLists(c *Console) [][]any {
 		{"free_servers", int64(0)}, {"used_servers", int64(servers)},
 		{"dns_names", int64(0)}, {"dns_zones", int64(0)}, {"dns_queries", int64(0)}, {"dns_pending", int64(0)},
 	}
-}
-
-func totalsColumns() []column {
-	return []column{
-		textColumn("database", "The database."),
-		numericColumn("server_assignment_count", "Times a server connection was lent to a client."),
-		numericColumn("xact_count", "Transactions; a statement outside a block is one."),
-		numericColumn("query_count", "Statements."),
-		numericColumn("bytes_received", "Bytes received from clients."),
-		numericColumn("bytes_sent", "Bytes sent to clients."),
-		numericColumn("xact_time", "Always NULL: not measured."),
-		numericColumn("query_time", "Always NULL: not measured."),
-		numericColumn("wait_time", "Microseconds that clients waited for a server connection."),
-		numericColumn("client_parse_count", "Always NULL: not counted."),
-		numericColumn("server_parse_count", "Always NULL: not counted."),
-		numericColumn("bind_count", "Always NULL: not counted."),
-		numericColumn("read_count", "Ours: statements proven to read."),
-		numericColumn("replica_read_count", "Ours: those of them that ran on a replica."),
-		numericColumn("error_count", "Ours: errors that clients were told of."),
-		numericColumn("retry_count", "Ours: statements tried again on another node without the client seeing it."),
-	}
-}
-
-// totalsOf returns the figures of the columns behind database; nil is NULL.
-func totalsOf(d *Database) []any {
-	t, p := d.Totals, d.PoolTotals
-	return []any{p.Assigned, t.Transactions, t.Statements, t.Received, t.Sent, nil, nil,
-		p.WaitNanos / int64(time.Microsecond), nil, nil, nil,
-		t.Reads, t.ReplicaReads, t.Errors, t.Retries}
-}
-
-func showStatsTotals(c *Console) (rows [][]any) {
-	for _, d := range c.opt.Source.Databases() {
-		rows = append(rows, append([]any{d.Name}, totalsOf(&d)...))
-	}
-	return rows
-}
-
-func sumColumns() []column {
-	return []column{
-		textColumn("name", "total_ and the name of a column of SHOW STATS_TOTALS; bytes_received and bytes_sent are called client_bytes and server_bytes, and the counts of parse and bind begin with ps_, as in PgBouncer. Averages are left out: derive them from two readings."),
-		numericColumn("value", "The sum; NULL for what is NULL there."),
-	}
-}
-
-func showTotals(c *Console) (rows [][]any) {
-	names := map[string]string{
-		"bytes_received": "client_bytes", "bytes_sent": "server_bytes", "client_parse_count": "ps_client_parse_count",
-		"server_parse_count": "ps_server_parse_count", "bind_count": "ps_bind_count",
-	}
-	databases := c.opt.Source.Databases()
-	for i, col := range totalsColumns()[1:] {
-		var sum any = int64(0)
-		for _, d := range databases {
-			v, known := totalsOf(&d)[i].(int64)
-			if !known {
-				sum = nil
-				break
-			}
-			sum = sum.(int64) + v
-		}
-		name := col.name
-		if n := names[name]; n != "" {
-			name = n
-		}
-		rows = append(rows, []any{"total_" + name, sum})
-	}
-	return rows
 }
 
 // hostPort splits an address for the columns addr and port; what has no port

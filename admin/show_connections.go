@@ -20,11 +20,11 @@ func connectionColumns(typ, state, addr, local, request, link, pid string) []col
 		int4Column("port", "Its port; 0 for a Unix-domain socket."),
 		textColumn("local_addr", local),
 		int4Column("local_port", "The port of local_addr."),
-		textColumn("connect_time", "When the connection was made, in UTC."),
+		textColumn("connect_time", "When the connection was made, in UTC; now for one that is being opened."),
 		textColumn("request_time", request),
 		int4Column("wait", "Whole seconds that its statement has waited for a server; 0 when it does not wait."),
 		int4Column("wait_us", "The microseconds beyond wait."),
-		int4Column("close_needed", "Always 0: what is to be closed is told apart when it comes back."),
+		int4Column("close_needed", "1 for a server connection that is closed as soon as nobody holds it: RECONNECT, or its node has changed; else 0."),
 		textColumn("ptr", "A name for the connection: c or s, and the id."),
 		textColumn("link", link),
 		int4Column("remote_pid", pid),
@@ -113,9 +113,15 @@ func showServers(c *Console) (rows [][]any) {
 	for _, sv := range servers {
 		addr, port := hostPort(sv.Node)
 		local, localPort := hostPort(sv.LocalAddr)
+		if sv.Created.IsZero() { // tools take it for a time always
+			sv.Created = c.opt.Clock()
+		}
+		if sv.Used.IsZero() {
+			sv.Used = sv.Created
+		}
 		rows = append(rows, []any{
 			"S", sv.User, sv.Database, "none", words[sv.State], addr, port, local, localPort,
-			timestamp(sv.Created), timestamp(sv.Used), int64(0), int64(0), int64(0),
+			timestamp(sv.Created), timestamp(sv.Used), int64(0), int64(0), bit(sv.Closing),
 			name("s", sv.ID), name("c", sv.Client), int64(sv.PID), sv.TLS, sv.ApplicationName,
 			int64(sv.Prepared), int64(sv.ID), sv.Node,
 		})

@@ -31,6 +31,8 @@ type Source interface {
 	Clients() []Client
 	// Servers lists the connections to servers.
 	Servers() []ServerConn
+	// Users lists the users of the configuration in force, in the order of the file.
+	Users() []User
 }
 
 // Configuration gives the settings in force; (*config.Config).Settings does it.
@@ -80,9 +82,9 @@ type Process struct {
 	Listening bool // for clients
 	Draining  bool // a shutdown has begun
 	LoggingIn int  // clients that have not logged in yet
-	// MaxClients is limits.max_clients.
-	MaxClients int
-	Totals     proxy.Totals
+	// MaxClients is limits.max_clients, MaxClientsPerUser limits.max_clients_per_user; 0 is no bound.
+	MaxClients, MaxClientsPerUser int
+	Totals                        proxy.Totals
 	// ConfiguredAt is when the configuration in force was loaded; zero when
 	// none is yet.
 	ConfiguredAt time.Time
@@ -90,6 +92,16 @@ type Process struct {
 	// ReloadError is why the last reload failed, empty when it did not.
 	Reloads, ReloadFailures int64
 	ReloadError             string
+}
+
+// User is one user of the configuration.
+type User struct {
+	Name string
+	// PoolSize is 0, and Mode empty, where databases say it.
+	PoolSize int
+	Mode     string
+	// MaxServers bounds its server connections in each database, MaxClients its clients; 0 is no bound.
+	MaxServers, MaxClients int
 }
 
 // Database is one logical database.
@@ -245,4 +257,6 @@ type ServerConn struct {
 	Client          uint64    // the ID of the client that holds it; 0 for none
 	Prepared        int
 	ApplicationName string
+	// Closing is set when it is to be closed as soon as it is not on loan.
+	Closing bool
 }

@@ -101,6 +101,7 @@ type ServerStat struct {
 	Created   time.Time
 	Used      time.Time // when it was last lent, or given back
 	Prepared  int
+	Retired   bool // it is closed as soon as nobody has it
 }
 
 // Servers lists all connections, those being dialled excluded.
@@ -132,7 +133,7 @@ func (s *Server) statLocked(st ServerState) ServerStat {
 	return ServerStat{
 		ID: s.id, PID: s.PID, User: s.pool.user.Name, Node: s.Node, Address: s.pool.target.Address,
 		LocalAddr: s.localAddr, State: st, TLS: s.TLS() != nil,
-		Created: s.created, Used: s.used, Prepared: int(s.count.Load()),
+		Created: s.created, Used: s.used, Prepared: int(s.count.Load()), Retired: s.Stale(),
 	}
 }
 

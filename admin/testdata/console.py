@@ -1,4 +1,6 @@
 """Uses the console through psycopg2 and psycopg 3; argument: the DSN."""
+import datetime
+import re
 import sys
 
 import psycopg
@@ -30,6 +32,32 @@ with conn.cursor(cursor_factory=psycopg2.extras.DictCursor) as cur:
     row = [r for r in cur.fetchall() if r["user"] == "app"][0]
     check("pool", (row["database"], row["maxwait"], row["maxwait_us"]), ("shop", 1, 250001))
     steer(cur)
+
+    # What Datadog's agent reads: NULL is no figure, times are cut behind the second.
+    def datadog(query, figures, times=()):
+        cur.execute(query)
+        rows = cur.fetchall()
+        if not rows:
+            sys.exit(f"{query} has no rows")
+        for r in rows:
+            for f in figures:
+                float(r[f] if r[f] is not None else 0)
+            for f in times:
+                datetime.datetime.strptime(re.findall(r"^(\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2})", r[f])[0], "%Y-%m-%d %H:%M:%S")
+
+    kinds = ("xact_count", "query_count", "received", "sent", "xact_time", "query_time", "wait_time", "server_assignment_count",
+             "client_parse_count", "server_parse_count", "bind_count")
+    datadog("SHOW STATS", ["total_" + k for k in kinds] + ["avg_" + k.replace("received", "recv") for k in kinds])
+    datadog("SHOW POOLS", ["cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us"])
+    datadog("SHOW DATABASES", ["pool_size", "max_connections", "current_connections"])
+    connection = ["connect_time", "request_time"]
+    datadog("SHOW CLIENTS", ["wait", "wait_us"], connection)
+    datadog("SHOW SERVERS", ["wait", "wait_us"], connection)
+    cur.execute("SHOW CONFIG")
+    config = {r["key"]: r["value"] for r in cur.fetchall()}
+    check("max_client_conn", float(config["max_client_conn"]), 10000.0)
+    cur.execute("SHOW VERSION")
+    check("version", re.search(r"\d+\.\d+\.\d+", cur.fetchone()[0]).group(), "1.25.1")
 conn.close()
 
 # psycopg2 with the transaction that it opens by default.

@@ -294,6 +294,7 @@ func (p *program) open(ctx context.Context) error {
 	tidyCtx, stop := context.WithCancel(context.Background())
 	p.stop = stop
 	p.tidying.Go(func() { tidy(tidyCtx) })
+	p.tidying.Go(func() { p.endPeriods(tidyCtx) })
 	p.ready.Store(true)
 	for _, l := range listeners {
 		p.log.Info("listening", "address", l.Addr().String())

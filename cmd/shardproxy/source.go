@@ -22,7 +22,7 @@ func (s *source) Process() admin.Process {
 	st := s.p.state.Load()
 	pr := admin.Process{
 		Started: s.p.started, Listening: s.p.ready.Load(), LoggingIn: s.p.server.LoggingIn(), Draining: s.p.server.Draining(),
-		MaxClients: st.cfg.Limits.MaxClients, Totals: s.p.server.Totals(), ConfiguredAt: st.loadedAt,
+		MaxClients: st.cfg.Limits.MaxClients, MaxClientsPerUser: st.cfg.Limits.MaxClientsPerUser, Totals: s.p.server.Totals(), ConfiguredAt: st.loadedAt,
 		Reloads: s.p.reloads.Load(), ReloadFailures: s.p.failures.Load(),
 	}
 	if e := s.p.problem.Load(); e != nil {
@@ -154,6 +154,20 @@ func (s *source) Clients() []admin.Client {
 	return all
 }
 
+// Users implements admin.Source.
+func (s *source) Users() []admin.User {
+	cfg := s.p.state.Load().cfg
+	all := make([]admin.User, len(cfg.Users))
+	for i := range cfg.Users {
+		u := &cfg.Users[i]
+		all[i] = admin.User{Name: u.Name, PoolSize: u.PoolSize, Mode: string(u.PoolMode), MaxServers: u.MaxServers, MaxClients: u.MaxClients}
+		if u.MaxClients == 0 {
+			all[i].MaxClients = cfg.Limits.MaxClientsPerUser
+		}
+	}
+	return all
+}
+
 // Servers implements admin.Source.
 func (s *source) Servers() []admin.ServerConn {
 	lent := map[uint64]proxy.SessionInfo{}
@@ -170,7 +184,7 @@ func (s *source) Servers() []admin.ServerConn {
 		for _, i := range sh.pools.Servers() {
 			sv := admin.ServerConn{
 				ID: i.ID, PID: i.PID, User: i.User, Database: conf.Name, Node: i.Address, LocalAddr: i.LocalAddr,
-				State: states[i.State], Created: i.Created, Used: i.Used, Prepared: i.Prepared,
+				State: states[i.State], Created: i.Created, Used: i.Used, Prepared: i.Prepared, Closing: i.Retired,
 				Client: lent[i.ID].ID, ApplicationName: lent[i.ID].ApplicationName,
 			}
 			if i.TLS {

@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"shardproxy/admin"
 )
 
 // Logins leave garbage behind, statements none: after many logins the next collection,
@@ -77,6 +79,20 @@ func tidy(ctx context.Context) {
 			if t.wants(readHeap()) {
 				debug.FreeOSMemory()
 			}
+		}
+	}
+}
+
+// endPeriods has the console's averages be of the last minute, until ctx ends.
+func (p *program) endPeriods(ctx context.Context) {
+	tick := time.NewTicker(admin.StatsPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.console.EndPeriod()
 		}
 	}
 }
