@@ -77,6 +77,7 @@ func TestReadyz(t *testing.T) {
 		"no configuration":        {func(w *world) { w.process.ConfiguredAt = time.Time{} }, 503, "configuration"},
 		"not listening":           {func(w *world) { w.process.Listening = false }, 503, "listening"},
 		"draining":                {func(w *world) { w.process.Draining = true }, 503, "draining"},
+		"drained by an operator":  {func(w *world) { w.process.Drained = true }, 503, "draining"},
 		"all without primary":     {func(w *world) { w.databases[0].Shards[0].Nodes = down }, 503, "primaries"},
 		"no database":             {func(w *world) { w.databases = nil }, 200, ""},
 		"paused, reload failed":   {func(w *world) { w.databases[0].Paused = true; w.process.ReloadError = "x" }, 200, ""},

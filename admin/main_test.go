@@ -54,6 +54,7 @@ type world struct {
 	shut    chan proxy.ShutdownMode
 	cluster Cluster // of shop
 	looked  int     // how often it was asked for
+	seen    int     // the same of servers
 }
 
 func newWorld() *world {
@@ -150,7 +151,12 @@ func (w *world) Clients() []Client {
 func (w *world) Users() []User {
 	return []User{{Name: "app", PoolSize: 30, Mode: "session", MaxServers: 40, MaxClients: 50}, {Name: "ops"}}
 }
-func (w *world) Servers() []ServerConn      { return append([]ServerConn{}, w.servers...) }
+func (w *world) Servers() []ServerConn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen++
+	return append([]ServerConn{}, w.servers...)
+}
 func (w *world) Settings() []config.Setting { return w.settings }
 
 func (w *world) Shutdown(m proxy.ShutdownMode) {
@@ -167,6 +173,25 @@ func (w *world) EndDoubt(_ context.Context, by, name string, commit, force bool)
 		return wire.Errorf("55000", "not against what decides it")
 	}
 	return nil
+}
+
+func (w *world) Disable(name string, on bool) error {
+	w.order(fmt.Sprintf("disable %s %t", name, on))
+	if name == "gone" {
+		return ErrUnknownDatabase
+	}
+	return nil
+}
+
+func (w *world) KillClient(id uint64) bool { w.order(fmt.Sprint("kill client ", id)); return id == 2 }
+func (w *world) Drain(on bool)             { w.order(fmt.Sprint("drain ", on)) }
+
+func (w *world) OrderMoves(_ context.Context, o MoveOrder) (string, error) {
+	w.order(fmt.Sprintf("%s %s %v", o.Wanted, o.Database, o.IDs))
+	if len(o.IDs) == 1 {
+		return "", wire.Errorf("55000", "no such move")
+	}
+	return "3 moves", nil
 }
 
 func (w *world) Databases() []Database {

@@ -16,6 +16,8 @@ type request struct {
 	arg    string
 	hasArg bool
 	force  bool // TWOPC ... FORCE
+	in     string
+	hasIn  bool // MOVE ... IN database
 	// rows says which rows of a SHOW, and in which order; nil: all.
 	rows *selection
 }
@@ -106,10 +108,12 @@ func (p *parser) command() (request, bool) {
 		return p.set(r)
 	case "reset":
 		return p.name(r)
-	case "pause", "resume", "kill", "reconnect", "shutdown":
+	case "pause", "resume", "kill", "reconnect", "shutdown", "disable", "enable", "kill_client", "wait_close", "drain":
 		return p.optional(r)
-	case "reload":
+	case "reload", "suspend":
 		return r, true
+	case "move":
+		return p.move(r)
 	case "twopc":
 		return p.twoPC(r)
 	case "begin", "commit", "end", "rollback", "abort":
@@ -131,6 +135,30 @@ func (p *parser) command() (request, bool) {
 		return r, ok && r.hasArg
 	}
 	return request{}, false
+}
+
+// move parses MOVE {PAUSE | RESUME | ABORT | ROLLBACK [id, ...] | COMPLETE [id, ...]} [IN database].
+func (p *parser) move(r request) (request, bool) {
+	t, _ := p.next()
+	if r.name = strings.ToLower(t.text); t.kind != tokenWord || !slices.Contains([]string{"pause", "resume", "abort", "rollback", "complete"}, r.name) {
+		return r, false
+	}
+	if r.name == "rollback" || r.name == "complete" {
+		if len(p.rest) > 0 && !p.rest[0].is("in") {
+			var ok bool
+			if r, ok = p.value(r); !ok {
+				return r, false
+			}
+		}
+	}
+	if p.accept("in") {
+		t, ok := p.next()
+		if !ok || !t.named() {
+			return r, false
+		}
+		r.in, r.hasIn = t.text, true
+	}
+	return r, true
 }
 
 // twoPC parses TWOPC {COMMIT | ROLLBACK} 'name' [FORCE].

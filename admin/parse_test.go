@@ -38,6 +38,11 @@ func TestParse(t *testing.T) {
 		{"COMMIT WORK", request{verb: "commit"}},
 		{"DEALLOCATE PREPARE ALL", request{verb: "deallocate", arg: "ALL", hasArg: true}},
 		{"DISCARD ALL", request{verb: "discard"}},
+		{"KILL_CLIENT 7", request{verb: "kill_client", arg: "7", hasArg: true}},
+		{"suspend", request{verb: "suspend"}},
+		{"MOVE PAUSE", request{verb: "move", name: "pause"}},
+		{"move rollback 3,5 IN \"My Db\";", request{verb: "move", name: "rollback", arg: "3, 5", hasArg: true, in: "My Db", hasIn: true}},
+		{"MOVE COMPLETE IN shop", request{verb: "move", name: "complete", in: "shop", hasIn: true}},
 	}
 	for _, c := range cases {
 		got, err := parse(c.sql)
@@ -68,6 +73,12 @@ func TestParseRefuses(t *testing.T) {
 		"DEALLOCATE":                   "invalid command",
 		"DISCARD":                      "invalid command",
 		"DROP TABLE x":                 "invalid command",
+		"MOVE":                         "invalid command",
+		"MOVE PAUSE 3":                 "invalid command",
+		"MOVE START":                   "invalid command",
+		"MOVE ROLLBACK 1 2":            "invalid command",
+		"MOVE ROLLBACK 1 IN":           "invalid command",
+		"SUSPEND shop":                 "invalid command",
 		"SHOW $1":                      "invalid command",
 		"SHOW 'pools":                  "unterminated quoted name or string",
 		"SHOW \"pools":                 "unterminated quoted name or string",
@@ -94,7 +105,7 @@ func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"SHOW POOLS;", "pause \"a\"\"b\"", "SET x TO 'y', z", "/* /* */ */ RELOAD -- x\n;", "SHOW $1", "set time zone 'UTC'",
 		"SHOW POOLS WHERE a = 1 AND NOT (b IN ('x', NULL) OR c LIKE '%\\_') AND d NOT BETWEEN -1 AND 2.50 ORDER BY a DESC NULLS LAST, 2 LIMIT 5 OFFSET 1",
-		"twopc commit 'a' force", "SHOW x WHERE a IS NOT NULL", "BEGIN", "RESET all", "SHUTDOWN wait_for_clients", "deallocate prepare x", "KILL \x00", "'", "--",
+		"twopc commit 'a' force", "SHOW x WHERE a IS NOT NULL", "move rollback 1, 2 in x", "BEGIN", "RESET all", "SHUTDOWN wait_for_clients", "deallocate prepare x", "KILL \x00", "'", "--",
 	} {
 		f.Add(s)
 	}
@@ -118,6 +129,14 @@ func FuzzParse(f *testing.F) {
 			again += " " + r.name + " '" + strings.ReplaceAll(r.arg, "'", "''") + "'"
 			if r.force {
 				again += " force"
+			}
+		case r.verb == "move":
+			again += " " + r.name
+			if r.hasArg {
+				again += " '" + strings.ReplaceAll(r.arg, "'", "''") + "'"
+			}
+			if r.hasIn {
+				again += " in " + quote(r.in)
 			}
 		case r.name != "":
 			again += " " + quote(r.name) + " " + rows

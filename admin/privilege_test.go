@@ -15,7 +15,7 @@ import (
 // command added or changed without a thought fails.
 func TestPrivileges(t *testing.T) {
 	steers := map[string]bool{"RELOAD": true, "PAUSE": true, "RESUME": true, "KILL": true, "RECONNECT": true, "SHUTDOWN": true, "TWOPC": true,
-		"SHOW FDS": true}
+		"SHOW FDS": true, "DISABLE": true, "ENABLE": true, "KILL_CLIENT": true, "WAIT_CLOSE": true, "SUSPEND": true, "DRAIN": true, "MOVE": true}
 	looks := map[string]bool{"SET": true, "RESET": true, "BEGIN": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
 		"DEALLOCATE": true, "DISCARD": true}
 	admin, monitor, nobody := auth.Identity{Admin: true}, auth.Identity{Monitor: true}, auth.Identity{}
@@ -50,11 +50,14 @@ func TestMonitorCannotSteer(t *testing.T) {
 				continue
 			}
 			texts := []string{cmd.name, strings.ToLower(cmd.name) + " shop"}
-			if cmd.name == "TWOPC" {
+			switch cmd.name {
+			case "TWOPC":
 				texts = []string{"TWOPC COMMIT 'a:1'", "twopc rollback 'a:1' force"}
+			case "MOVE":
+				texts = []string{"MOVE PAUSE", "move resume in shop", "MOVE ABORT", "MOVE ROLLBACK 1, 2", "MOVE COMPLETE"}
 			}
 			for _, sql := range texts {
-				if sql == "reload shop" || sql == "show fds shop" {
+				if sql == "reload shop" || sql == "suspend shop" || sql == "show fds shop" {
 					continue
 				}
 				_, err := c.Exec(t.Context(), sql)

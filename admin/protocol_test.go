@@ -122,7 +122,7 @@ func TestProtocol(t *testing.T) {
 	many := strings.TrimSpace(strings.Repeat("DataRow ", 14))
 	for name, script := range map[string][]exchange{
 		"simple": {
-			{list{q("show state")}, "T:2 DataRow DataRow DataRow DataRow DataRow C:SHOW Z:I"},
+			{list{q("show state")}, "T:2 DataRow DataRow DataRow DataRow DataRow DataRow C:SHOW Z:I"},
 			{list{q("")}, "EmptyQueryResponse Z:I"},
 			{list{q("nonsense")}, "ERROR:42601 Z:I"},
 			{list{q("SHOW HELP")}, "NoticeResponse C:SHOW Z:I"},
@@ -186,7 +186,7 @@ func TestProtocol(t *testing.T) {
 			{list{q("ROLLBACK")}, "C:ROLLBACK Z:I"},
 			{list{parseOf("", "SHOW STATE"), bindOf("p", ""), &pgproto3.Execute{Portal: "p", MaxRows: 4}, &pgproto3.Execute{Portal: "p", MaxRows: 4},
 				&pgproto3.Execute{Portal: "p"}, sync},
-				"ParseComplete BindComplete DataRow DataRow DataRow DataRow PortalSuspended DataRow C:SHOW C:SHOW Z:I"},
+				"ParseComplete BindComplete DataRow DataRow DataRow DataRow PortalSuspended DataRow DataRow C:SHOW C:SHOW Z:I"},
 			{list{&pgproto3.Execute{Portal: "p"}, sync}, "ERROR:34000 Z:I"},
 		},
 		"odd messages": {

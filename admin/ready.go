@@ -64,10 +64,14 @@ func readiness(p Process, databases []Database) []check {
 			}
 		}
 	}
+	draining := "a shutdown has begun"
+	if !p.Draining {
+		draining = "an operator has ordered DRAIN"
+	}
 	return []check{
 		yes("configuration", !p.ConfiguredAt.IsZero(), "loaded", "not loaded"),
 		yes("listening", p.Listening, "clients can connect", "no listener for clients is open"),
-		yes("draining", !p.Draining, "no shutdown has begun", "a shutdown has begun"),
+		yes("draining", !p.Draining && !p.Drained, "no shutdown has begun", draining),
 		{"primaries", shards == 0 || without < shards, fmt.Sprintf("%d of %d shards have a primary", shards-without, shards)},
 	}
 }

@@ -130,5 +130,11 @@ func (r request) text() string {
 	if r.hasArg {
 		t += " " + r.arg
 	}
+	if r.force {
+		t += " force"
+	}
+	if r.hasIn {
+		t += " in " + r.in
+	}
 	return t
 }

@@ -72,7 +72,7 @@ func (v view) command() *command {
 
 func stateColumns() []column {
 	return []column{
-		textColumn("key", "active: no shutdown has begun and not every database is paused; paused: every database is; suspended: always no, there is no SUSPEND; draining: a shutdown has begun; listening: new clients are accepted."),
+		textColumn("key", "active: no shutdown has begun and not every database is paused; paused: every database is; suspended: always no, there is no SUSPEND; draining: a shutdown has begun; listening: new clients are accepted; drained: DRAIN is in force."),
 		textColumn("value", "yes or no."),
 	}
 }
@@ -86,6 +86,7 @@ func showState(c *Console) [][]any {
 		{"suspended", "no"},
 		{"draining", yesNo(p.Draining)},
 		{"listening", yesNo(p.Listening)},
+		{"drained", yesNo(p.Drained)},
 	}
 }
 

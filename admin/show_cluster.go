@@ -240,9 +240,12 @@ func moveColumns() []column {
 		textColumn("target", "The shard that they go to."),
 		int4Column("slots", "How many they are; 0 for a shard that joins or leaves."),
 		textColumn("slot_ranges", "Which; NULL for none."),
-		textColumn("phase", "planned, hiding, copying, following, flipped (the target owns them), purging, done, aborting or aborted."),
+		textColumn("phase", "planned, hiding, copying, following, flipped (the target owns them), reversing (it is kept so that it can be rolled back), purging, done, aborting or aborted."),
 		int4Column("paused", "1 while it begins no further phase, else 0."),
 		int4Column("abort", "1 when it is to be given up, else 0."),
+		int4Column("reversible", "1 when the source is kept as the target is behind the flip, until something is wanted, else 0."),
+		textColumn("wanted", "complete or rollback of a reversible move; NULL for neither yet."),
+		int4Column("back", "1 on the way back to where the slots came from: source and target are those of the way back then; else 0."),
 		int4Column("verified", "1 when the rows of both sides were compared and equal, else 0."),
 		int8Column("rows", "About how many rows it carries; NULL when not known."),
 		int8Column("rows_copied", "Rows that were copied."),
@@ -274,7 +277,7 @@ func moveRows(c *Console, ended bool) (rows [][]any) {
 			}
 			rows = append(rows, []any{
 				d.Name, m.ID, string(m.Kind), m.Source, m.Target, int64(len(m.Slots)), orNull(slotList(m.Slots)), string(m.Phase),
-				bit(m.Paused), bit(m.Abort), bit(m.Verified), carried, m.Copied, m.Purged, int64(m.HeldMs), orNull(m.Said),
+				bit(m.Paused), bit(m.Abort), bit(m.Reversible), orNull(string(m.Wanted)), bit(m.Back), bit(m.Verified), carried, m.Copied, m.Purged, int64(m.HeldMs), orNull(m.Said),
 				timestamp(m.PlannedAt), timestamp(m.Changed),
 			})
 		}

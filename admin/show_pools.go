@@ -141,7 +141,7 @@ func databaseColumns() []column {
 		int4Column("max_client_connections", "Clients allowed; 0 is no bound of the database's own."),
 		int4Column("current_client_connections", "Clients there are."),
 		int4Column("paused", "1 while PAUSE or KILL is in force, else 0."),
-		int4Column("disabled", "Always 0: there is no DISABLE."),
+		int4Column("disabled", "1 while DISABLE is in force, else 0."),
 		int4Column("shards", "Ours: its shards."),
 		int4Column("shards_without_primary", "Ours: those of them that take no writes now."),
 		int4Column("held", "Ours: statements that wait at the gates of its shards."),
@@ -174,7 +174,7 @@ func showDatabases(c *Console) (rows [][]any) {
 		rows = append(rows, []any{
 			d.Name, host, port, d.ServerName, orNull(d.ServerUser),
 			int64(d.Pool.Size), int64(d.Pool.Min), int64(d.Pool.Reserve), int64(d.Pool.LifeTime / time.Second),
-			d.Mode, nil, int64(d.MaxServers), servers[d.Name], int64(d.MaxClients), int64(d.Clients), bit(d.Paused), int64(0),
+			d.Mode, nil, int64(d.MaxServers), servers[d.Name], int64(d.MaxClients), int64(d.Clients), bit(d.Paused), bit(d.Disabled),
 			int64(len(d.Shards)), without, held, oldest.Milliseconds(), why,
 		})
 	}

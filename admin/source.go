@@ -71,16 +71,45 @@ type Steerer interface {
 	// EndDoubt commits or rolls back a prepared part of a transaction over several shards, of any
 	// database: see twopc.Resolver.EndByHand. by is who wants it.
 	EndDoubt(ctx context.Context, by, name string, commit, force bool) error
+	// Disable turns new clients of the database away, or lets them in again. A reload keeps that, a restart does not.
+	Disable(database string, on bool) error
+	// KillClient ends the client with this ID; found is false when there is none.
+	KillClient(id uint64) (found bool)
+	// Drain has this proxy say that it is not ready, so that no new clients are sent to it, or that it is.
+	Drain(on bool)
+	// OrderMoves asks something of the moves of a database of several shards, and returns what came of it, in words. What it changes can be seen when it returns.
+	OrderMoves(ctx context.Context, o MoveOrder) (said string, err error)
 	// Shutdown begins to end the process and does not wait. A harder mode may
 	// follow a milder one.
 	Shutdown(mode proxy.ShutdownMode)
 }
+
+// MoveOrder is what is wanted of moves.
+type MoveOrder struct {
+	Database string
+	Wanted   MoveWanted
+	// IDs are the moves that MoveRollback and MoveComplete are about; none: all.
+	IDs []int64
+}
+
+// MoveWanted says what is wanted of moves.
+type MoveWanted string
+
+// What can be wanted; see metadata.PauseMoves, AbortMoves, RollBackMoves and CompleteMoves.
+const (
+	MovePause    MoveWanted = "pause"
+	MoveResume   MoveWanted = "resume"
+	MoveAbort    MoveWanted = "abort"
+	MoveRollback MoveWanted = "rollback"
+	MoveComplete MoveWanted = "complete"
+)
 
 // Process is the proxy as a whole.
 type Process struct {
 	Started   time.Time
 	Listening bool // for clients
 	Draining  bool // a shutdown has begun
+	Drained   bool // an operator wants no new clients sent here
 	LoggingIn int  // clients that have not logged in yet
 	// MaxClients is limits.max_clients, MaxClientsPerUser limits.max_clients_per_user; 0 is no bound.
 	MaxClients, MaxClientsPerUser int
@@ -118,6 +147,7 @@ type Database struct {
 	MaxServers, MaxClients int
 	Clients                int // logged in
 	Paused                 bool
+	Disabled               bool // new clients are turned away
 	Totals                 proxy.DatabaseTotals
 	// Refusals counts requests that no shard could be found for, by the reason.
 	Refusals map[router.Reason]int64

@@ -136,6 +136,8 @@ type Database struct {
 	// Deadlocks looks for those of several shards; nil in a database of one.
 	Deadlocks Deadlocks
 
+	disabled atomic.Bool // new clients are turned away
+
 	policy  atomic.Pointer[DatabasePolicy]
 	clients atomic.Int64
 	tokens  atomic.Uint64
@@ -191,6 +193,12 @@ func (d *Database) Totals() DatabaseTotals {
 // SchemaChanged says that names may mean other objects than before, or objects
 // have other columns: statements prepared from now on share none that servers have.
 func (d *Database) SchemaChanged() { d.schema.Add(1) }
+
+// Disable turns new clients away, or lets them in again; those that are there are not touched.
+func (d *Database) Disable(on bool) { d.disabled.Store(on) }
+
+// Disabled reports whether new clients are turned away.
+func (d *Database) Disabled() bool { return d.disabled.Load() }
 
 // Clients returns the number of sessions logged in.
 func (d *Database) Clients() int { return int(d.clients.Load()) }

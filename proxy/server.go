@@ -167,6 +167,9 @@ func (srv *Server) register(s *session, limit, userLimit int) error {
 	if srv.draining.Load() {
 		return wire.Fatal("57P01", "the proxy is shutting down")
 	}
+	if s.db.Disabled() {
+		return wire.Fatal("55000", "database %q is not currently accepting connections", s.db.Name).WithDetail("An operator has disabled it.")
+	}
 	if limit > 0 && len(srv.sessions) >= limit {
 		return tooMany(limit)
 	}
@@ -341,6 +344,17 @@ func (srv *Server) Kill(database string) (ended int) {
 		}
 	})
 	return ended
+}
+
+// KillClient ends the session with this ID with 57P01. found is false when there is none.
+func (srv *Server) KillClient(id uint64) (found bool) {
+	srv.each(func(s *session) {
+		if s.id == id {
+			s.signal(controlKill)
+			found = true
+		}
+	})
+	return found
 }
 
 // Totals are counters since start.

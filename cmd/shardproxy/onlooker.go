@@ -70,6 +70,23 @@ func (o *onlooker) see() *sight {
 	return o.last.Load()
 }
 
+// refresh returns when what there is to see was read anew, or could not be, or that takes too long.
+func (o *onlooker) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	was := o.last.Load()
+	began := time.Now()
+	o.asked.Store(began.UnixNano())
+	o.wake()
+	for s := was; !s.at.After(began) && (s == was || s.err == ""); s = o.last.Load() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // wanted reports whether to read on.
 func (o *onlooker) wanted() bool {
 	m := o.c.owners().Map()
@@ -97,6 +114,7 @@ func (o *onlooker) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(lookInterval):
+		case <-o.poke:
 		}
 	}
 }

@@ -54,6 +54,7 @@ type program struct {
 	problem  atomic.Pointer[string]
 	shutdown chan proxy.ShutdownMode
 	ready    atomic.Bool
+	drained  atomic.Bool // an operator wants no new clients sent here
 	// serverIDs numbers the server connections.
 	serverIDs atomic.Uint64
 }

@@ -141,3 +141,12 @@ func TestShowCluster(t *testing.T) {
 		return len(shownBy(t, console, "SHOW PROXIES")) == 1 && len(*notices) == 0
 	})
 }
+
+// tryConnect logs in, or returns why not.
+func (px *proxied) tryConnect() (*pgx.Conn, error) {
+	c, err := pgx.Connect(within(px.t, 20*time.Second), px.dsn())
+	if err == nil {
+		px.t.Cleanup(func() { _ = c.Close(within(px.t, time.Second)) })
+	}
+	return c, err
+}

@@ -21,7 +21,7 @@ type source struct{ p *program }
 func (s *source) Process() admin.Process {
 	st := s.p.state.Load()
 	pr := admin.Process{
-		Started: s.p.started, Listening: s.p.ready.Load(), LoggingIn: s.p.server.LoggingIn(), Draining: s.p.server.Draining(),
+		Started: s.p.started, Listening: s.p.ready.Load(), LoggingIn: s.p.server.LoggingIn(), Draining: s.p.server.Draining(), Drained: s.p.drained.Load(),
 		MaxClients: st.cfg.Limits.MaxClients, MaxClientsPerUser: st.cfg.Limits.MaxClientsPerUser, Totals: s.p.server.Totals(), ConfiguredAt: st.loadedAt,
 		Reloads: s.p.reloads.Load(), ReloadFailures: s.p.failures.Load(),
 	}
@@ -112,7 +112,7 @@ func (s *source) Databases() []admin.Database {
 			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
-			Paused: db.paused(), Totals: db.proxy.Totals(), Refusals: db.proxy.Refusals(), Scatters: db.proxy.Scatters(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
+			Paused: db.paused(), Disabled: db.proxy.Disabled(), Totals: db.proxy.Totals(), Refusals: db.proxy.Refusals(), Scatters: db.proxy.Scatters(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
 		})
 	})
 	return all
