@@ -141,31 +141,13 @@ type moveBar struct {
 	rate   float64 // rows per second
 }
 
-// Which parts of a bar the phases take: an aborted one goes back to nothing.
-const (
-	barCopyFrom, barCopyTo = 0.05, 0.75
-	barFollowed            = 0.85
-	barFlipped             = 0.9
-	barWidth               = 30
-)
+// barWidth is that of a full bar; that of an aborted move goes back to nothing.
+const barWidth = 30
 
 // draw returns the move as one line: what it is, a bar, the phase, and while rows are copied how fast and how long still.
 func (b *moveBar) draw(m *movePrinted, now time.Time) string {
 	b.measure(m, now)
-	part, of := 0.0, func(n int64) float64 { return min(float64(n)/float64(max(m.Rows, n, 1)), 1) }
-	switch metadata.MovePhase(m.Phase) {
-	case metadata.MoveCopying:
-		part = barCopyFrom + (barCopyTo-barCopyFrom)*of(m.Copied)
-		if m.Rows == 0 {
-			part = barCopyFrom
-		}
-	case metadata.MoveFollowing:
-		part = barFollowed
-	case metadata.MoveFlipped, metadata.MoveReversing:
-		part = barFlipped
-	case metadata.MovePurging:
-		part = barFlipped + (1-barFlipped)*min(float64(m.Purged)/float64(max(m.Copied, m.Purged, 1)), 1)
-	}
+	part := metadata.MoveProgress(metadata.MovePhase(m.Phase), m.Rows, m.Copied, m.Purged)
 	if b.part = max(b.part, part); m.Phase == string(metadata.MoveAborting) {
 		b.part = 0
 	}
