@@ -46,11 +46,15 @@ type Options struct {
 	Pprof bool
 }
 
-// Server answers on the admin address: /livez, /readyz, /metrics and the status
-// page. It asks nobody for a password; the address is for operators only.
+// Server answers on the admin address: /livez, /readyz, /metrics, the dashboard
+// and /api/v1/ under it. It asks nobody for a password; the address is for
+// operators only.
 type Server struct {
-	opt  Options
-	http *http.Server
+	opt   Options
+	http  *http.Server
+	looks *looks
+	live  *live
+	slots chan struct{} // one entry for each answer under way
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -77,7 +81,8 @@ func New(o Options) (*Server, error) {
 		}
 		o.Gatherer = r
 	}
-	s := &Server{opt: o}
+	s := &Server{opt: o, looks: newLooks(o), slots: make(chan struct{}, answersAtOnce)}
+	s.live = newLive(s.looks)
 	h, err := s.handler()
 	if err != nil {
 		return nil, err
@@ -102,6 +107,7 @@ func (s *Server) Open(ctx context.Context) error {
 		return fmt.Errorf("admin: %w", err)
 	}
 	s.listener = l
+	s.serving.Go(s.sample)
 	s.serving.Go(func() {
 		if err := s.http.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			s.opt.Logger.Error("admin listener failed", "error", err)
@@ -120,12 +126,28 @@ func (s *Server) Addr() net.Addr {
 	return s.listener.Addr()
 }
 
-// Close stops listening, lets answers under way end within three seconds, cuts
-// the rest off and waits for it. It may be called again.
+// sample keeps the history until the server is closed.
+func (s *Server) sample() {
+	tick := time.NewTicker(sampleEach)
+	defer tick.Stop()
+	for {
+		s.looks.sample()
+		select {
+		case <-tick.C:
+		case <-s.live.ended:
+			return
+		}
+	}
+}
+
+// Close stops listening, tells the dashboards that are open, lets answers under
+// way end within three seconds, cuts the rest off and waits for it. It may be
+// called again.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.live.end()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
@@ -136,11 +158,12 @@ func (s *Server) Close() {
 
 // handler returns everything that is served.
 func (s *Server) handler() (http.Handler, error) {
-	page, err := newPage(s.opt)
-	if err != nil {
-		return nil, err
-	}
 	mux := http.NewServeMux()
+	if err := pages(mux); err != nil {
+		return nil, fmt.Errorf("admin: dashboard: %w", err)
+	}
+	s.looks.routes(mux)
+	mux.Handle("GET "+livePath, s.live)
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opt.Gatherer, promhttp.HandlerOpts{
@@ -149,7 +172,6 @@ func (s *Server) handler() (http.Handler, error) {
 		MaxRequestsInFlight: scrapesAtOnce,
 		Timeout:             scrapeTimeout,
 	}))
-	mux.Handle("GET /{$}", page)
 	if s.opt.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -163,11 +185,11 @@ func (s *Server) handler() (http.Handler, error) {
 // guard bounds what a request may cost, and keeps one that fails from ending
 // the process.
 func (s *Server) guard(next http.Handler) http.Handler {
-	slots := make(chan struct{}, answersAtOnce)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		limit := answerTimeout
 		if len(r.URL.Path) >= len("/debug/") && r.URL.Path[:len("/debug/")] == "/debug/" {
@@ -177,10 +199,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit))
 		// A probe must be answered however many others are: it costs nothing.
-		if r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
+		// Those who look on have a bound of their own.
+		if r.URL.Path != "/livez" && r.URL.Path != "/readyz" && r.URL.Path != livePath {
 			select {
-			case slots <- struct{}{}:
-				defer func() { <-slots }()
+			case s.slots <- struct{}{}:
+				defer func() { <-s.slots }()
 			default:
 				http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
 				return

@@ -53,7 +53,7 @@ type ServerTLS struct {
 // Admin says where operators look and who of them may steer.
 type Admin struct {
 	// Address is the host:port of the HTTP listener: /metrics, /livez, /readyz
-	// and the status page. An empty one turns it off. Default: 127.0.0.1:9127.
+	// and the dashboard. An empty one turns it off. Default: 127.0.0.1:9127.
 	Address string `yaml:"address" default:"127.0.0.1:9127" apply:"restart"`
 	// Pprof serves Go's profiles of the program under /debug/pprof/ there, to
 	// whoever reaches the address. Default: false.

@@ -176,7 +176,7 @@ func TestDemo(t *testing.T) {
 		t.Errorf("the console printed\n%s", out)
 	}
 	if admin := ps.printedAs("admin"); admin != "http://"+ps.admin+"/" || ps.get("/") != 200 || ps.get("/readyz") != 200 {
-		t.Errorf("the status page at %s does not answer", admin)
+		t.Errorf("the dashboard at %s does not answer", admin)
 	}
 
 	// What is printed calls the program by its name, as a user has it.

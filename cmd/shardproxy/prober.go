@@ -9,7 +9,7 @@ import (
 )
 
 // plainProber words the errors of a prober for those who read them on the
-// console and the status page: on one line, and without the name of the role
+// console and the dashboard: on one line, and without the name of the role
 // that the proxy's own connections log in as.
 type plainProber struct {
 	failover.Prober
