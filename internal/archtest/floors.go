@@ -30,6 +30,7 @@ func Floors() map[string]int {
 		"internal/pgtest":     testFloor,
 		"internal/faultproxy": testFloor,
 		"internal/clientrun":  testFloor,
+		"internal/dashtest":   testFloor,
 		"internal/drivertest": testFloor,
 		"internal/ormtest":    testFloor,
 		"internal/archtest":   testFloor,
