@@ -40,7 +40,7 @@ func openBrowser(t *testing.T) context.Context {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(browserPath(t)), chromedp.NoSandbox,
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("font-render-hinting", "none"))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	allocated, free := chromedp.NewExecAllocator(ctx, options...)
 	browser, end := chromedp.NewContext(allocated)
 	t.Cleanup(func() {
@@ -144,7 +144,7 @@ func (b *tab) eval(script string) string {
 // until waits until an expression is what is wanted.
 func (b *tab) until(script, want string) {
 	b.t.Helper()
-	deadline := time.NewTimer(15 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	for {
 		got := b.eval(script)

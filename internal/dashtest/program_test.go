@@ -107,7 +107,7 @@ func (s *stage) fill() {
 		t.Fatal(err)
 	}
 	defer c.Close(t.Context())
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		_, err := c.Exec(t.Context(), "INSERT INTO customers SELECT i, 'customer ' || i FROM generate_series(1, 3000) i")
 		if err == nil {
