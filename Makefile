@@ -15,10 +15,11 @@ demo: build ## start a real cluster in a temporary folder with the proxy in fron
 	scripts/need-postgres.sh
 	bin/shardproxy demo
 
-need: ## install what the tests use and this machine lacks (PostgreSQL, drivers, Chromium)
+need: ## install what the tests use and this machine lacks (PostgreSQL, drivers, Chromium, promtool)
 	scripts/need-postgres.sh
 	scripts/need-drivers.sh
 	scripts/need-browser.sh
+	scripts/need-prometheus.sh
 
 test: need build lint allocs race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
 
