@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardproxy/histogram"
 	"shardproxy/router"
 )
 
@@ -102,6 +103,7 @@ func families() []family {
 		"server_resets_total", "Server connections reset before their next use.",
 		"server_cancels_total", "Cancel requests sent to servers.",
 	)
+	add([]string{"database"}, "pool_wait_duration_seconds", "Times that clients waited for a server connection and got it; those who found one are not among them.")
 	add([]string{"database", "reason"}, "refusals_total", "Requests refused because they cannot be run over several shards, by the reason.")
 	add([]string{"database", "way"}, "scatters_total", "Queries over several shards, by how they were answered.")
 	add([]string{"database", "user", "node", "state"}, "servers", "Server connections, by what they do.")
@@ -115,7 +117,7 @@ func families() []family {
 		"shard_held_limit", "Statements that may wait at the shard's gate.",
 		"shard_longest_held_seconds", "Time that the first statement at the shard's gate has waited.",
 	)
-	return all
+	return append(all, clusterFamilies()...)
 }
 
 // Describe implements prometheus.Collector.
@@ -151,6 +153,16 @@ func (e emitter) counter(name string, v int64, labels ...string) {
 // seconds is a counter of time.
 func (e emitter) seconds(name string, d time.Duration, labels ...string) {
 	e.emit(prometheus.CounterValue, name, d.Seconds(), labels...)
+}
+
+// histogram sends what was counted in buckets.
+func (e emitter) histogram(name string, c histogram.Counts, labels ...string) {
+	count, sum, buckets := c.Cumulative()
+	m, err := prometheus.NewConstHistogram(e.c.descs[name], count, sum, buckets, labels...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(e.c.descs[name], fmt.Errorf("admin: %s: %w", name, err))
+	}
+	e.ch <- m
 }
 
 // Collect implements prometheus.Collector.
@@ -209,6 +221,7 @@ func (e emitter) database(d *Database, now time.Time) {
 	for _, way := range slices.Sorted(maps.Keys(d.Scatters)) {
 		e.counter("scatters_total", d.Scatters[way], d.Name, way)
 	}
+	e.histogram("pool_wait_duration_seconds", d.PoolTotals.Waits, d.Name)
 	e.counter("deadlocks_total", t.Deadlocks, d.Name)
 	e.counter("partial_answers_total", t.Partials, d.Name)
 	e.counter("gathered_bytes_total", t.Gathered, d.Name)
@@ -222,6 +235,9 @@ func (e emitter) database(d *Database, now time.Time) {
 	e.counter("server_dial_errors_total", p.DialErrors, d.Name)
 	e.counter("server_resets_total", p.Resets, d.Name)
 	e.counter("server_cancels_total", p.Cancels, d.Name)
+	if d.Cluster != nil {
+		e.cluster(d.Name, d.Cluster())
+	}
 	for i := range d.Shards {
 		e.shard(d.Name, &d.Shards[i], now)
 	}

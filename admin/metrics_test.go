@@ -23,6 +23,7 @@ import (
 	"shardproxy/config"
 	"shardproxy/failover"
 	"shardproxy/gate"
+	"shardproxy/metadata"
 	"shardproxy/twopc"
 )
 
@@ -84,6 +85,11 @@ func registerAll(t *testing.T) *recorder {
 	cert, key := writeCertificate(t)
 	tls := config.ServerTLS{Mode: config.TLSAllow, Certificate: cert, Key: key, MinVersion: "1.2"}
 	if _, err := auth.NewCertificates(auth.CertificateOptions{TLS: tls, Registerer: r}); err != nil {
+		t.Fatal(err)
+	}
+	if err := metadata.NewWatcher(metadata.WatcherOptions{Database: "shop", Registerer: r, Connect: func(context.Context) (*pgx.Conn, error) {
+		return nil, errors.New("away")
+	}}).Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	_, err := twopc.NewResolver(twopc.ResolverOptions{Database: "shop", Cluster: "5f0d9a3e-6a9b-4a83-9d0c-2f6a4a0d7c11", Registerer: r,
@@ -231,7 +237,7 @@ func TestMetricPackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, known := range []string{"../admin", "../auth", "../failover", "../twopc", "../cmd/shardproxy"} {
+	for _, known := range []string{"../admin", "../auth", "../failover", "../metadata", "../twopc", "../cmd/shardproxy"} {
 		delete(found, known)
 	}
 	for path := range found {

@@ -13,7 +13,7 @@ type collector struct {
 	up, role, primary, lagBytes, lagSeconds, timeline *prometheus.Desc
 	roleChanges, healthChanges, probeFailures         *prometheus.Desc
 	samples                                           *prometheus.Desc
-	held, closures, holds, holdSeconds                *prometheus.Desc
+	held, closures, holds, holdSeconds, holdDuration  *prometheus.Desc
 	probeSeconds                                      *prometheus.HistogramVec
 
 	mu       sync.Mutex
@@ -45,6 +45,7 @@ func newCollector(m *Monitor) *collector {
 		closures:      desc("shard_gate_closures_total", "Times the shard's gate was closed."),
 		holds:         desc("shard_holds_total", "Statements that have waited at the shard's gate, by outcome.", "outcome"),
 		holdSeconds:   desc("shard_hold_seconds_total", "Time statements have waited at the shard's gate."),
+		holdDuration:  desc("shard_hold_duration_seconds", "Times that statements have waited at the shard's gate, whatever came of it."),
 		probeSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "shardproxy_node_probe_seconds", Help: "Time a node took to answer a probe.", ConstLabels: shard,
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
@@ -81,7 +82,7 @@ func (c *collector) changed(before, after *Snapshot) {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.up, c.role, c.primary, c.lagBytes, c.lagSeconds, c.timeline, c.roleChanges, c.healthChanges,
-		c.probeFailures, c.samples, c.held, c.closures, c.holds, c.holdSeconds,
+		c.probeFailures, c.samples, c.held, c.closures, c.holds, c.holdSeconds, c.holdDuration,
 	} {
 		ch <- d
 	}
@@ -125,6 +126,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	count(c.holds, float64(g.Totals.Cancelled), "cancelled")
 	count(c.holds, float64(g.Totals.Refused), "refused")
 	count(c.holdSeconds, g.Totals.HeldTime.Seconds())
+	n, sum, buckets := g.Holds.Cumulative()
+	ch <- prometheus.MustNewConstHistogram(c.holdDuration, n, sum, buckets)
 	c.probeSeconds.Collect(ch)
 }
 

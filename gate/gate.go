@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"shardproxy/histogram"
 )
 
 // Defaults of Options.
@@ -91,6 +93,7 @@ type Gate struct {
 	drain       Timer // the next drain step
 	batch       int   // size of the next drain step
 	totals      Totals
+	holds       histogram.Durations
 }
 
 // New returns an open gate. It starts nothing.

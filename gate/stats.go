@@ -1,6 +1,10 @@
 package gate
 
-import "time"
+import (
+	"time"
+
+	"shardproxy/histogram"
+)
 
 // Totals are counts since the gate was made.
 type Totals struct {
@@ -43,6 +47,7 @@ type Stats struct {
 	HeldMax     int       // the bound, Options.MaxHeld
 	OldestSince time.Time // when the first of them entered; zero when none
 	Totals      Totals
+	Holds       histogram.Counts // the waits of all ended tickets, one by one
 }
 
 // Stats returns a consistent picture.
@@ -59,6 +64,7 @@ func (g *Gate) Stats() Stats {
 		HeldMax:     g.opts.MaxHeld,
 		Totals:      g.totals,
 	}
+	s.Holds = g.holds.Counts()
 	if g.head != nil {
 		s.OldestSince = g.head.since
 	}

@@ -92,7 +92,9 @@ func (g *Gate) endLocked(t *Ticket, s State) {
 	}
 	t.prev, t.next = nil, nil
 	g.held--
-	g.totals.count(s, g.opts.Clock.Now().Sub(t.since))
+	waited := g.opts.Clock.Now().Sub(t.since)
+	g.totals.count(s, waited)
+	g.holds.Observe(waited)
 	t.state.Store(uint32(s))
 }
 

@@ -2,10 +2,13 @@ package metadata
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"shardproxy/shardmap"
 )
@@ -36,6 +39,9 @@ type WatcherOptions struct {
 	News func()
 	// Self is the word with which the Watcher's proxy tells news.
 	Self string
+	// Database is its name, for metrics.
+	Database   string
+	Registerer prometheus.Registerer // no metrics when nil
 }
 
 // WatcherStats says how a Watcher is doing.
@@ -81,6 +87,7 @@ type Watcher struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	closed bool
+	metric *watchCollector
 }
 
 // NewWatcher returns a Watcher that does not watch yet.
@@ -95,12 +102,13 @@ func NewWatcher(o WatcherOptions) *Watcher {
 		o.Logger = slog.Default()
 	}
 	w := &Watcher{opts: o}
+	w.metric = newWatchCollector(w)
 	w.current.Store(o.Initial)
 	return w
 }
 
 // Open starts watching. It does not wait for the home shard. ctx bounds the
-// Watcher's whole life. The error is ErrClosed after Close.
+// Watcher's whole life. The error is ErrClosed after Close, or that of the Registerer.
 func (w *Watcher) Open(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,6 +117,11 @@ func (w *Watcher) Open(ctx context.Context) error {
 	}
 	if w.done != nil {
 		return nil
+	}
+	if w.opts.Registerer != nil {
+		if err := w.opts.Registerer.Register(w.metric); err != nil {
+			return fmt.Errorf("metadata: register metrics: %w", err)
+		}
 	}
 	w.statusMu.Lock()
 	w.opened = time.Now()
@@ -128,6 +141,9 @@ func (w *Watcher) Close() error {
 	if done != nil {
 		cancel()
 		<-done
+		if w.opts.Registerer != nil {
+			w.opts.Registerer.Unregister(w.metric)
+		}
 	}
 	return nil
 }

@@ -176,6 +176,7 @@ func (p *nodePool) offerLocked(s *Server, now time.Time) {
 		p.waiting.remove(t)
 		p.lendLocked(s)
 		p.pools.stats.waited.Add(int64(now.Sub(t.since)))
+		p.pools.stats.waits.Observe(now.Sub(t.since))
 		t.endLocked(s, nil)
 		if wanted && !p.wantsLocked(p.user.policy(), now) {
 			p.pools.room.leave(p)

@@ -3,10 +3,13 @@ package pool
 import (
 	"sync/atomic"
 	"time"
+
+	"shardproxy/histogram"
 )
 
 type counters struct {
 	assigned, opened, closed, dialErrors, resets, cancels, shed, waited atomic.Int64
+	waits                                                               histogram.Durations
 }
 
 // Totals are counters since start.
@@ -19,6 +22,8 @@ type Totals struct {
 	Cancels    int64
 	Shed       int64 // refused because the queue was full
 	WaitNanos  int64 // time that borrowers waited, in nanoseconds
+	// Waits are these times one by one: of those who had to wait, and got a connection.
+	Waits histogram.Counts
 }
 
 // Plus adds up the counters of several Pools.
@@ -26,7 +31,7 @@ func (t Totals) Plus(o Totals) Totals {
 	return Totals{
 		Assigned: t.Assigned + o.Assigned, Opened: t.Opened + o.Opened, Closed: t.Closed + o.Closed,
 		DialErrors: t.DialErrors + o.DialErrors, Resets: t.Resets + o.Resets, Cancels: t.Cancels + o.Cancels,
-		Shed: t.Shed + o.Shed, WaitNanos: t.WaitNanos + o.WaitNanos,
+		Shed: t.Shed + o.Shed, WaitNanos: t.WaitNanos + o.WaitNanos, Waits: t.Waits.Plus(o.Waits),
 	}
 }
 
@@ -36,7 +41,7 @@ func (p *Pools) Totals() Totals {
 	return Totals{
 		Assigned: c.assigned.Load(), Opened: c.opened.Load(), Closed: c.closed.Load(),
 		DialErrors: c.dialErrors.Load(), Resets: c.resets.Load(), Cancels: c.cancels.Load(),
-		Shed: c.shed.Load(), WaitNanos: c.waited.Load(),
+		Shed: c.shed.Load(), WaitNanos: c.waited.Load(), Waits: c.waits.Counts(),
 	}
 }
 

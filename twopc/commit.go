@@ -113,9 +113,10 @@ func Commit(ctx context.Context, o Options, parts []Part) (Outcome, error) {
 		o.Logger = slog.Default()
 	}
 	c := &commit{Options: o, parts: parts, states: make([]state, len(parts))}
+	began := time.Now()
 	outcome, err := c.run(ctx)
 	if o.Resolver != nil && len(parts) > 1 {
-		o.Resolver.count(outcome)
+		o.Resolver.count(outcome, time.Since(began))
 	}
 	return outcome, err
 }

@@ -10,7 +10,7 @@ type collector struct {
 
 	commits, resolved, tombstones, removed *prometheus.Desc
 	reachable, preparedParts, inDoubt, age *prometheus.Desc
-	failures                               *prometheus.Desc
+	failures, durations                    *prometheus.Desc
 }
 
 func newCollector(r *Resolver) *collector {
@@ -20,6 +20,7 @@ func newCollector(r *Resolver) *collector {
 	return &collector{
 		resolver:      r,
 		commits:       desc("commits_total", "Transactions that wrote on several shards, by outcome (committed, rolled_back, unknown).", "outcome"),
+		durations:     desc("commit_duration_seconds", "Time that commits of transactions which wrote on several shards took, by outcome.", "outcome"),
 		resolved:      desc("resolved_total", "Prepared transactions that recovery finished, by outcome (committed, rolled_back).", "outcome"),
 		tombstones:    desc("tombstones_total", "Transactions that recovery kept from committing."),
 		removed:       desc("removed_total", "Old decisions that were deleted."),
@@ -33,7 +34,7 @@ func newCollector(r *Resolver) *collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.commits, c.resolved, c.tombstones, c.removed, c.reachable, c.preparedParts, c.inDoubt, c.age, c.failures} {
+	for _, d := range []*prometheus.Desc{c.commits, c.resolved, c.tombstones, c.removed, c.reachable, c.preparedParts, c.inDoubt, c.age, c.failures, c.durations} {
 		ch <- d
 	}
 }
@@ -50,6 +51,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	count(c.commits, s.Commits[Committed], "committed")
 	count(c.commits, s.Commits[RolledBack], "rolled_back")
 	count(c.commits, s.Commits[Unknown], "unknown")
+	for outcome, word := range map[Outcome]string{Committed: "committed", RolledBack: "rolled_back", Unknown: "unknown"} {
+		n, sum, buckets := c.resolver.durations[outcome].Counts().Cumulative()
+		ch <- prometheus.MustNewConstHistogram(c.durations, n, sum, buckets, word)
+	}
 	count(c.resolved, s.Committed, "committed")
 	count(c.resolved, s.RolledBack, "rolled_back")
 	count(c.tombstones, s.Tombstones)

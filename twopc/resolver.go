@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardproxy/histogram"
 	"shardproxy/metadata"
 )
 
@@ -67,6 +68,8 @@ type Resolver struct {
 	words  map[string]int // shards by their words in gids
 	kick   chan struct{}  // capacity 1
 	metric *collector
+	// durations are how long commits of this process took.
+	durations [Committed + 1]histogram.Durations
 
 	sessions []*session // by shard, nil when there is none; the loop's
 	logged   map[string]time.Time
@@ -239,7 +242,8 @@ func (r *Resolver) end(gid string, left bool) {
 }
 
 // count counts the end of a commit.
-func (r *Resolver) count(o Outcome) {
+func (r *Resolver) count(o Outcome, took time.Duration) {
+	r.durations[o].Observe(took)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stats.Commits[o]++

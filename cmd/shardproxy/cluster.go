@@ -216,9 +216,11 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	w := metadata.NewWatcher(metadata.WatcherOptions{
 		Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[0].connect(ctx) },
 		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Changed: c.adopt, News: c.db.catalog.Poke, Self: c.self,
+		Database: c.db.conf.Name, Registerer: c.db.deps.registry,
 	})
-	if w.Open(ctx) != nil {
-		return // it ends
+	if err := w.Open(ctx); err != nil {
+		c.log.Error("the slot map is not followed", "error", err)
+		return
 	}
 	c.mu.Lock()
 	c.watcher = w

@@ -18,6 +18,8 @@ func Floors() map[string]int {
 	return map[string]int{
 		"testdata/sql": 0,
 
+		"histogram": -1,
+
 		"wire": 0, "shardmap": 0, "gate": 0,
 		"query": 1, "catalog": 1, "config": 1,
 		"router": 2, "pool": 2, "auth": 2, "metadata": 2,
