@@ -149,6 +149,8 @@ func (m *made) Clients() []admin.Client { return nil }
 // Servers implements admin.Source.
 func (m *made) Servers() []admin.ServerConn { return nil }
 
+func (m *made) Users() []admin.User { return nil }
+
 // openMade serves a made-up proxy with an hour behind it, and returns its address.
 func openMade(t *testing.T, m *made) string {
 	t.Helper()
