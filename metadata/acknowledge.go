@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -72,23 +73,18 @@ type Acknowledgement struct {
 }
 
 // Acknowledge stores on the home shard by what a proxy works. One that serves the cluster has told so before it
-// reads the map for the first time. fresh is set when nobody waited for it before: it is the first time, or it was forgotten; then epoch is that of
-// the map. The error is a *Problem. The call may be repeated.
-func Acknowledge(ctx context.Context, home *pgx.Conn, a Acknowledgement) (fresh bool, epoch int64, err error) {
+// reads the map for the first time. fresh is set when nobody waited for it before: it is the first time, or it was forgotten. The error is a *Problem. The call may be repeated.
+func Acknowledge(ctx context.Context, home *pgx.Conn, a Acknowledgement) (fresh bool, err error) {
 	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
-		err := row(ctx, tx, `INSERT INTO shardproxy.acknowledged (proxy, host, epoch, writes, statements, shards) VALUES ($1, $2, $3, $4, $5, $6)
+		return row(ctx, tx, `INSERT INTO shardproxy.acknowledged (proxy, host, epoch, writes, statements, shards) VALUES ($1, $2, $3, $4, $5, $6)
 			ON CONFLICT (proxy) DO UPDATE SET epoch = excluded.epoch, writes = excluded.writes, statements = excluded.statements, shards = excluded.shards, seen_at = clock_timestamp()
 			RETURNING xmax = 0`, // which only a new row has
 			a.Proxy, a.Host, a.Epoch, a.Writes, a.Statements, a.Shards).Scan(&fresh)
-		if err == nil && fresh {
-			epoch, err = readEpoch(ctx, tx)
-		}
-		return err
 	})
 	if err != nil {
-		return false, 0, asked("", "acknowledge the slot map", err)
+		return false, asked("", "acknowledge the slot map", err)
 	}
-	return fresh, epoch, nil
+	return fresh, nil
 }
 
 // Forget takes a proxy away that serves the cluster no more. One that does must not be forgotten: moves would not wait
@@ -103,6 +99,34 @@ func Forget(ctx context.Context, home *pgx.Conn, proxy string) (found bool, err 
 		return false, asked("", "forget a proxy", err)
 	}
 	return found, nil
+}
+
+// LastHeard returns when a proxy has told anything last, for ForgetUnheard; "" when there is none of the name. The error is a *Problem.
+func LastHeard(ctx context.Context, home *pgx.Conn, proxy string) (when string, err error) {
+	err = within(ctx, home, beginRead, func(tx pgx.Tx) error {
+		err := row(ctx, tx, "SELECT seen_at::text FROM shardproxy.acknowledged WHERE proxy = $1", proxy).Scan(&when)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return "", asked("", "ask when a proxy has told anything", err)
+	}
+	return when, nil
+}
+
+// ForgetUnheard is Forget of a proxy that has told nothing since then. forgotten is false when it has. The error is a *Problem.
+func ForgetUnheard(ctx context.Context, home *pgx.Conn, proxy, since string) (forgotten bool, err error) {
+	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
+		n, err := exec(ctx, tx, "DELETE FROM shardproxy.acknowledged WHERE proxy = $1 AND seen_at = nullif($2::text, '')::timestamptz", proxy, since)
+		forgotten = n > 0
+		return err
+	})
+	if err != nil {
+		return false, asked("", "forget a proxy", err)
+	}
+	return forgotten, nil
 }
 
 // Acknowledged returns what the proxies have told, by their names. The error is a *Problem.

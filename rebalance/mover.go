@@ -152,6 +152,8 @@ type moving struct {
 	defined        string // what definitions gave when tables were looked at
 	// What watches the servers has found, and what it slows down.
 	verdict atomic.Pointer[CarryError]
+	why     string // it cannot be rolled back
+	leaves  func() // gives up to be the only one that changes the slot map; nil when others may
 	slowed  atomic.Pointer[string]
 	purge   atomic.Pointer[Purge]
 }
@@ -170,14 +172,26 @@ func (m *Mover) carryOut(ctx context.Context, home *pgx.Conn, move *metadata.Mov
 	if r.source == nil || r.target == nil {
 		return fmt.Errorf("its shards %q and %q are not both in the configuration", move.Source, move.Target)
 	}
-	blockers, err := r.look(ctx)
-	if err != nil {
-		return err
+	defer r.share()
+	r.why, _, _ = strings.Cut(move.Said, saidBehind)
+	if !strings.HasPrefix(r.why, notKept) {
+		r.why = ""
 	}
-	m.o.Logger.Info("moves", "move", move.ID, "kind", move.Kind, "phase", move.Phase, "from", move.Source, "to", move.Target, "slots", len(move.Slots))
 	if move.Kind != metadata.MoveLeave {
 		defer r.govern(ctx)()
 	}
+	if err := r.dropKept(ctx); err != nil {
+		r.say(ctx, err.Error())
+		return err
+	}
+	blockers, err := r.look(ctx)
+	if err != nil {
+		if v := r.verdict.Load(); v != nil && kept(move) {
+			return r.to(ctx, metadata.MovePurging, notKept+v.Error())
+		}
+		return err
+	}
+	m.o.Logger.Info("moves", "move", move.ID, "kind", move.Kind, "phase", move.Phase, "from", move.Source, "to", move.Target, "slots", len(move.Slots))
 	for !move.Phase.Ended() {
 		if move.Phase == metadata.MoveReversing && move.Wanted == "" {
 			return r.keep(ctx)
@@ -317,6 +331,11 @@ func (s *MoverShard) catalog(ctx context.Context, conn *pgx.Conn) (*catalog.Cata
 // to stores another phase, and what is said of it.
 func (r *moving) to(ctx context.Context, phase metadata.MovePhase, said string) error {
 	from := r.move.Phase
+	if strings.HasPrefix(said, notKept) {
+		r.why = said
+	} else if r.why != "" {
+		said = strings.TrimSuffix(r.why+saidBehind+said, saidBehind)
+	}
 	r.move.Phase, r.move.Said = phase, strings.ToValidUTF8(said, "?")
 	ok, err := metadata.AdvanceMove(ctx, r.home, from, r.move)
 	if err == nil && !ok {
@@ -330,7 +349,7 @@ func (r *moving) to(ctx context.Context, phase metadata.MovePhase, said string) 
 
 // say stores what is waited for. It is for people: that it fails shows elsewhere.
 func (r *moving) say(ctx context.Context, said string) {
-	if said == r.move.Said || r.home.IsClosed() {
+	if said == r.move.Said || r.why != "" && said == "" || r.home.IsClosed() {
 		return
 	}
 	_ = r.to(ctx, r.move.Phase, said)

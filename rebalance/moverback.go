@@ -57,6 +57,9 @@ func (r *moving) reverseBegins(ctx context.Context, target *pgx.Conn) (sql strin
 // errKept says that a move is to be kept no more.
 var errKept = errors.New("something else is wanted")
 
+// saidBehind stands between why a move cannot be rolled back and what is said besides.
+const saidBehind = " | "
+
 // notKept is what is said of a move that could not be rolled back, before why.
 const notKept = "it cannot be rolled back: "
 
@@ -79,11 +82,23 @@ func (r *moving) keep(ctx context.Context) error {
 		if err := carrySleep(ctx, pause); err != nil {
 			return err
 		}
-		if err := r.reread(ctx); err != nil {
+		if err := r.reread(ctx); errors.As(err, &lasting) {
+			return r.to(ctx, metadata.MovePurging, notKept+lasting.Error())
+		} else if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// dropKept takes away what keeps WAL for a way back that is not wanted any more, before anything is asked of the source, which may be lost.
+func (r *moving) dropKept(ctx context.Context) error {
+	m := r.move
+	if !m.Reversible || m.Back || m.Phase != metadata.MovePurging && (m.Phase != metadata.MoveReversing || m.Wanted != metadata.WantComplete) {
+		return nil
+	}
+	stream := NewCarry(CarryOptions{Move: m.ReverseName(), Source: r.target.Connect})
+	return within(ctx, stream.Clean)
 }
 
 // streamBack follows the target until that fails, or something is wanted, which is errKept.

@@ -47,7 +47,7 @@ const (
 	governLeast  = 1.0 / 64
 	governGrowth = 1.25
 	// governUnbound stands for no bound, so that it can be halved.
-	governUnbound = 1 << 30
+	governUnbound, governUnboundRows = 1 << 30, 1 << 20
 )
 
 // governSQL asks a server how it is: how far its farthest standby is behind that follows it now, how many others run statements, how many may, and how much WAL
@@ -143,7 +143,7 @@ func (g *governor) look(ctx context.Context) {
 	}
 	g.r.m.gives(g.r.move.ID, g.part)
 	if p := g.r.purge.Load(); p != nil {
-		p.SetRate(rateOf(l.PurgeRows, g.part))
+		p.SetRate(rateOf(l.PurgeRows, governUnboundRows, g.part))
 	}
 }
 
@@ -163,13 +163,13 @@ func (g *governor) ask(ctx context.Context, i int, s *MoverShard) (is governed, 
 	return is, err
 }
 
-// rateOf is a part of a rate, of which 0 is no bound.
-func rateOf(rate int64, part float64) int64 {
+// rateOf is a part of a rate, of which 0 is no bound and then unbound stands for it.
+func rateOf(rate, unbound int64, part float64) int64 {
 	switch {
 	case part == 1:
 		return rate
 	case rate == 0:
-		rate = governUnbound
+		rate = unbound
 	}
 	return max(int64(float64(rate)*part), 1)
 }
@@ -187,7 +187,7 @@ func (m *Mover) gives(move int64, part float64) {
 	for _, p := range m.parts {
 		least = min(least, p)
 	}
-	m.throttle.SetRate(rateOf(m.limits().CopyRate, least))
+	m.throttle.SetRate(rateOf(m.limits().CopyRate, governUnbound, least))
 }
 
 // slowedSaid is what is said of a move that is slowed down, before why.

@@ -48,7 +48,7 @@ func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(cont
 		if err := r.prepare(ctx); err != nil {
 			return err
 		}
-		if err := r.m.cutAbsent(ctx, r.home); err != nil {
+		if err := r.cutAbsent(ctx); err != nil {
 			return err
 		}
 		if err := r.sameTables(ctx, source); err != nil {
@@ -74,11 +74,16 @@ func (r *moving) heldAgain(ctx context.Context, source *pgx.Conn, what func(cont
 // then. The error is errLate when others take longer than the limit, or what the mover does itself once they are through as long again: to give
 // up then would hold the writes once more for the same.
 func (r *moving) hold(ctx context.Context, source *pgx.Conn, what func(context.Context, *pgx.Conn, time.Time) error) (err error) {
-	done, err := r.m.alone(ctx)
-	if err != nil {
+	// Others may change the map when these slots are not held any more: behind a flip that is when all know the new owner. Two that hold
+	// at once would wait for each other's transactions.
+	if err := r.alone(ctx); err != nil {
 		return err
 	}
-	defer done()
+	defer func() {
+		if !r.move.Phase.Flipped() {
+			r.share()
+		}
+	}()
 	r.now, err = r.held(ctx, true)
 	if err != nil {
 		return err
@@ -137,11 +142,10 @@ const releaseLimit = 10 * time.Second
 
 // releaseAlone is release of who does not hold.
 func (r *moving) releaseAlone(ctx context.Context, source *pgx.Conn) error {
-	done, err := r.m.alone(ctx)
-	if err != nil {
+	if err := r.alone(ctx); err != nil {
 		return err
 	}
-	defer done()
+	defer r.share()
 	return r.release(ctx, source)
 }
 

@@ -1,8 +1,10 @@
 package rebalance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"shardproxy/metadata"
@@ -123,34 +125,63 @@ func busy(moves []*metadata.Move, at map[int64]*moverWork) bool {
 	return false
 }
 
-// next returns the moves that are to be begun now: those that are kept, and of the others, in their order, as many as may go on at once, each from
-// another shard or to another. Shards join and leave alone, after what is before them and before what is behind. at are those that go on, failed those that
-// did not, and when.
+// moverSoon is after how long a move that has failed is tried again whose slots are held.
+const moverSoon = 500 * time.Millisecond
+
+// next returns the moves that are to be begun now: those that are kept, those that have flipped, for writes of their slots are held, and of the others as many as may
+// go on at once, each from another shard or to another; first those that have begun before, which may hold writes. Shards join and leave alone, after what is before them and before
+// what is behind. at are those that go on, failed those that did not, and when.
 func (m *Mover) next(moves []*metadata.Move, at map[int64]*moverWork, failed map[int64]time.Time) (begin []*metadata.Move) {
 	type pair struct{ source, target string }
-	n, used, most := 0, map[pair]bool{}, m.limits().Moves
+	n, used := 0, map[pair]bool{}
+	var ready []*metadata.Move
+	barred, alone := false, false
 	for _, move := range moves {
-		goes, rests := at[move.ID] != nil, time.Since(failed[move.ID]) < moverAgain
-		between := pair{move.Source, move.Target}
+		goes, since := at[move.ID] != nil, time.Since(failed[move.ID])
 		switch {
-		case kept(move):
-			n--
-		case move.Kind != metadata.MoveSlots && (n > 0 || leavesKept(move, moves)):
-			return begin
-		case !goes && (n >= most || used[between]):
-			rests = true
-			n--
+		case goes && !kept(move):
+			n++
+			used[pair{move.Source, move.Target}] = true
+			alone = alone || move.Kind != metadata.MoveSlots
+		case goes:
+		case kept(move) && since >= moverAgain, move.Phase == metadata.MoveFlipped && since >= moverSoon:
+			begin = append(begin, move)
+		case kept(move), move.Phase == metadata.MoveFlipped:
+		case !barred:
+			ready = append(ready, move)
+		}
+		barred = barred || move.Kind != metadata.MoveSlots
+	}
+	for _, move := range begin {
+		if !kept(move) {
+			n++
+			used[pair{move.Source, move.Target}] = true
+		}
+	}
+	if alone {
+		return begin
+	}
+	slices.SortStableFunc(ready, func(a, b *metadata.Move) int { return cmp.Compare(rank(a), rank(b)) })
+	for _, move := range ready {
+		between := pair{move.Source, move.Target}
+		if n >= m.limits().Moves || used[between] || move.Kind != metadata.MoveSlots && (n > 0 || leavesKept(move, moves)) {
+			continue
 		}
 		n++
-		if !goes && !rests {
+		used[between] = true
+		if time.Since(failed[move.ID]) >= moverAgain { // else it keeps its place
 			begin = append(begin, move)
 		}
-		if move.Kind != metadata.MoveSlots {
-			return begin
-		}
-		used[between] = used[between] || !kept(move)
 	}
 	return begin
+}
+
+// rank is 0 for moves that may have writes held already.
+func rank(m *metadata.Move) int {
+	if m.Phase == metadata.MoveFollowing || m.Phase == metadata.MoveAborting {
+		return 0
+	}
+	return 1
 }
 
 // leavesKept reports whether a shard is to leave that has rows which are kept.
@@ -191,12 +222,24 @@ func (m *Mover) work(ctx context.Context, move *metadata.Move) error {
 	return m.carryOut(ctx, home, move)
 }
 
-// alone has nobody else of this Mover change the slot map until done is called.
-func (m *Mover) alone(ctx context.Context) (done func(), err error) {
+// alone has nobody else of this Mover change the slot map, or count on it, until share is called.
+func (r *moving) alone(ctx context.Context) error {
+	if r.leaves != nil {
+		return nil
+	}
 	select {
 	case <-ctx.Done():
-		return nil, ctx.Err()
-	case m.maps <- struct{}{}:
-		return func() { <-m.maps }, nil
+		return ctx.Err()
+	case r.m.maps <- struct{}{}:
+		r.leaves = func() { <-r.m.maps }
+		return nil
+	}
+}
+
+// share lets others change the slot map.
+func (r *moving) share() {
+	if r.leaves != nil {
+		r.leaves()
+		r.leaves = nil
 	}
 }

@@ -19,6 +19,8 @@ func TestMoverNext(t *testing.T) {
 	}
 	asked := slots(1, "a", "b", metadata.MoveReversing)
 	asked.Wanted = metadata.WantRollback
+	asked2 := slots(2, "b", "c", metadata.MoveReversing)
+	asked2.Wanted = metadata.WantComplete
 	const planned, reversing = metadata.MovePlanned, metadata.MoveReversing
 	for _, test := range []struct {
 		name   string
@@ -40,6 +42,11 @@ func TestMoverNext(t *testing.T) {
 		{"a leave waits for rows that are kept", []*metadata.Move{slots(1, "b", "a", reversing), of(2, metadata.MoveLeave, "b", "a")}, []int64{1}, nil, ""},
 		{"a leave does not wait for those of others", []*metadata.Move{slots(1, "c", "a", reversing), of(2, metadata.MoveLeave, "b", "a")}, []int64{1}, nil, "2"},
 		{"what is wanted takes a place", []*metadata.Move{asked, slots(2, "a", "c", planned), slots(3, "b", "c", planned)}, nil, nil, "1 2"},
+		{"one that has flipped comes first", []*metadata.Move{slots(1, "a", "c", metadata.MovePurging), slots(2, "b", "c", metadata.MovePurging), slots(3, "a", "b", metadata.MoveFlipped)}, nil, nil, "3 1"},
+		{"one that has flipped beside all others", []*metadata.Move{slots(1, "a", "c", metadata.MovePurging), slots(2, "b", "c", metadata.MovePurging), slots(3, "a", "b", metadata.MoveFlipped)}, []int64{1, 2}, nil, "3"},
+		{"one that may hold writes comes first", []*metadata.Move{slots(1, "a", "c", metadata.MovePurging), slots(2, "b", "c", planned), slots(3, "a", "b", metadata.MoveFollowing)}, []int64{1}, nil, "3"},
+		{"those behind count, too", []*metadata.Move{slots(1, "a", "c", metadata.MovePurging), asked2, slots(3, "a", "b", metadata.MoveCopying)}, []int64{1, 3}, nil, ""},
+		{"a leave that goes is alone", []*metadata.Move{asked, of(2, metadata.MoveLeave, "c", "a")}, []int64{2}, nil, ""},
 		{"one that failed keeps its place for a while", []*metadata.Move{slots(1, "a", "c", planned), slots(2, "a", "c", planned), slots(3, "b", "c", planned)}, nil, []int64{1}, "3"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

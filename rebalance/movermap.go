@@ -87,12 +87,11 @@ func (r *moving) held(ctx context.Context, on bool) (*shardmap.Map, error) {
 
 // unhold has writes of the move's slots wait no more, whoever has had them wait.
 func (r *moving) unhold(ctx context.Context) error {
-	done, err := r.m.alone(ctx)
-	if err != nil {
+	if err := r.alone(ctx); err != nil {
 		return err
 	}
-	defer done()
-	_, err = r.held(ctx, false)
+	defer r.share()
+	_, err := r.held(ctx, false)
 	return err
 }
 
@@ -116,7 +115,7 @@ func (r *moving) await(ctx context.Context, end time.Time, what string, far func
 			}
 			late = append(late, fmt.Sprintf("%s (%s)", all[i].Proxy, all[i].Host))
 			if absent && end.IsZero() {
-				if err := r.m.cutOff(ctx, r.home, all[i].Proxy); err != nil {
+				if err := r.cutOff(ctx, all[i].Proxy); err != nil {
 					return err
 				}
 			}
@@ -155,16 +154,16 @@ const absentFor = 5 * time.Second
 const silentFor = 20 * time.Second
 
 // cutAbsent cuts off who would be waited for in vain.
-func (m *Mover) cutAbsent(ctx context.Context, home *pgx.Conn) error {
-	all, err := metadata.Acknowledged(ctx, home)
+func (r *moving) cutAbsent(ctx context.Context) error {
+	all, err := metadata.Acknowledged(ctx, r.home)
 	if err != nil {
 		return err
 	}
 	for i := range all {
-		if !m.absent(&all[i]) {
+		if !r.m.absent(&all[i]) {
 			continue
 		}
-		if err := m.cutOff(ctx, home, all[i].Proxy); err != nil {
+		if err := r.cutOff(ctx, all[i].Proxy); err != nil {
 			return err
 		}
 	}
@@ -191,8 +190,23 @@ func (m *Mover) absent(a *metadata.Acknowledgement) bool {
 }
 
 // cutOff ends all sessions that a proxy has on any shard, and then waits for it no more. Should it still run, it cannot use another one before it knows
-// the newest slot map: every shard is told first that there is one.
-func (m *Mover) cutOff(ctx context.Context, home *pgx.Conn, proxy string) error {
+// the newest slot map: a new one is made, which it cannot know, and every shard is told first that there is one. One that has told anything meanwhile is still
+// waited for.
+func (r *moving) cutOff(ctx context.Context, proxy string) error {
+	m, home, mine := r.m, r.home, r.leaves != nil
+	if err := r.alone(ctx); err != nil {
+		return err
+	}
+	if !mine {
+		defer r.share()
+	}
+	told, err := metadata.LastHeard(ctx, home, proxy)
+	if err != nil {
+		return err
+	}
+	if _, err := m.change(ctx, home, func(now *shardmap.Map) (*shardmap.Map, error) { return now.Next(now.Rows()) }); err != nil {
+		return err
+	}
 	now, c, err := metadata.Load(ctx, home)
 	if err != nil {
 		return err
@@ -222,7 +236,8 @@ func (m *Mover) cutOff(ctx context.Context, home *pgx.Conn, proxy string) error 
 		}
 		ended += n
 	}
-	if _, err := metadata.Forget(ctx, home, proxy); err != nil {
+	forgotten, err := metadata.ForgetUnheard(ctx, home, proxy, told)
+	if err != nil || !forgotten {
 		return err
 	}
 	m.mu.Lock()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -122,11 +121,10 @@ func (r *moving) hiding(ctx context.Context) error {
 
 // guard has statements over several shards leave hidden rows out, from the returned map on.
 func (r *moving) guard(ctx context.Context) (*shardmap.Map, error) {
-	done, err := r.m.alone(ctx)
-	if err != nil {
+	if err := r.alone(ctx); err != nil {
 		return nil, err
 	}
-	defer done()
+	defer r.share()
 	return r.m.guard(ctx, r.home, true)
 }
 
@@ -373,6 +371,9 @@ func (r *moving) verify(ctx context.Context, source *pgx.Conn) error {
 
 // releasing lets writes go to the target once all proxies know that it owns the slots.
 func (r *moving) releasing(ctx context.Context) error {
+	if err := r.alone(ctx); err != nil { // as whoever has flipped is
+		return err
+	}
 	// Parts of the flip may be in doubt, which is waited for, or lost with a server that has failed over.
 	if err := r.hide(ctx, r.source, true); err != nil {
 		return err
@@ -408,12 +409,11 @@ func (r *moving) releasing(ctx context.Context) error {
 
 // purging deletes the rows of the source, which nobody reads any more, and what the move has made.
 func (r *moving) purging(ctx context.Context) error {
-	said := ""
-	if strings.HasPrefix(r.move.Said, notKept) {
-		said = r.move.Said
-	}
-	if r.reverse != nil {
+	if r.reverse != nil { // what is followed would come back behind the purge
 		if err := r.reverse.Clean(ctx); err != nil {
+			return err
+		}
+		if err := r.reverse.Forget(ctx); err != nil {
 			return err
 		}
 	}
@@ -453,12 +453,17 @@ func (r *moving) purging(ctx context.Context) error {
 	if err := r.carry.Forget(ctx); err != nil {
 		return err
 	}
-	if r.reverse != nil {
-		if err := r.reverse.Forget(ctx); err != nil {
-			return err
-		}
-	}
-	return r.to(ctx, metadata.MoveDone, said)
+	return r.to(ctx, metadata.MoveDone, "")
+}
+
+// lostWait is how long is waited for a server that may be lost.
+const lostWait = 15 * time.Second
+
+// within does something that must not wait for long.
+func within(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, lostWait)
+	defer cancel()
+	return do(ctx)
 }
 
 // aborting takes everything away that the move has made.
@@ -466,15 +471,15 @@ func (r *moving) aborting(ctx context.Context) error {
 	if err := r.unhold(ctx); err != nil {
 		return err
 	}
-	if err := r.unfence(ctx); err != nil {
-		return err
-	}
+	// One of the servers may be lost: what keeps WAL on the other must not wait for it.
+	source := within(ctx, func(ctx context.Context) error { return r.carry.Clean(ctx) })
 	if r.reverse != nil {
-		if err := r.reverse.Clean(ctx); err != nil {
-			return err
-		}
+		source = errors.Join(source, within(ctx, func(ctx context.Context) error { return r.reverse.Clean(ctx) }))
 	}
-	if err := r.carry.Clean(ctx); err != nil {
+	if source != nil {
+		return source
+	}
+	if err := r.unfence(ctx); err != nil {
 		return err
 	}
 	said := r.move.Said

@@ -31,6 +31,8 @@ type acknowledger struct {
 	conn *pgx.Conn
 	told metadata.Acknowledgement
 	was  bool // it has told something
+	// missed is set when nobody waited for this proxy for a time, until it is known up to which epoch.
+	missed bool
 }
 
 func newAcknowledger(c *cluster) *acknowledger {
@@ -75,14 +77,22 @@ func (a *acknowledger) tellLocked(ctx context.Context, what metadata.Acknowledge
 			return err
 		}
 	}
-	fresh, epoch, err := metadata.Acknowledge(ctx, a.conn, what)
+	fresh, err := metadata.Acknowledge(ctx, a.conn, what)
+	a.missed = a.missed || a.was && (fresh || err != nil) // what came of an error is not known
+	if err == nil && a.missed {
+		// Behind the commit: what comes later is waited for by whoever makes another map.
+		var epoch int64
+		if err = a.conn.QueryRow(ctx, "SELECT epoch FROM shardproxy.epoch").Scan(&epoch); err == nil {
+			if fresh {
+				a.c.log.Warn("this proxy was cut off from the shards: for a time moves of slots did not wait for it", "epoch", epoch)
+			}
+			a.c.since.Store(max(epoch, a.c.since.Load()))
+			a.missed = false
+		}
+	}
 	if err != nil {
 		a.dropLocked()
 		return err
-	}
-	if fresh && a.was {
-		a.c.log.Warn("this proxy was cut off from the shards: for a time moves of slots did not wait for it", "epoch", epoch)
-		a.c.since.Store(max(epoch, a.c.since.Load()))
 	}
 	a.told, a.was = what, true
 	return nil
