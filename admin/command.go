@@ -15,7 +15,8 @@ type privilege uint8
 
 const (
 	mayLook  privilege = iota // everybody who may connect
-	maySteer                  // admin users only
+	mayRead                   // admin users only: what clients have sent
+	maySteer                  // admin users only; logged
 )
 
 // heldBy reports whether the identity has the privilege.
@@ -55,8 +56,11 @@ type commands struct {
 
 // key is how a request is looked up.
 func (r request) key() string {
-	if r.verb == "show" {
+	switch r.verb {
+	case "show":
 		return "show " + strings.ToLower(r.name)
+	case "explain":
+		return "explain route"
 	}
 	return r.verb
 }
@@ -80,6 +84,8 @@ func newCommands() *commands {
 	for _, v := range views() {
 		c.add(v.command())
 	}
+	c.add(showPrepared())
+	c.add(explainRoute())
 	c.add(showFDs())
 	c.add(&command{name: "SHOW HELP", usage: "SHOW HELP", doc: "Lists the commands, as a notice.", run: c.help})
 	for _, cmd := range steering() {

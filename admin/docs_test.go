@@ -62,13 +62,14 @@ func TestConsolePage(t *testing.T) {
 	commands.WriteString("\n| command | who | what it does |\n| --- | --- | --- |\n")
 	for _, c := range newCommands().all {
 		who := "all"
-		if c.needs == maySteer {
+		if c.needs != mayLook {
 			who = "admin"
 		}
 		fmt.Fprintf(&commands, "| `%s` | %s | %s |\n", cell(c.usage), who, cell(c.doc))
 	}
 	commands.WriteString("\n")
-	for _, v := range views() {
+	all := append(views(), view{name: "PREPARED", doc: showPrepared().doc, columns: showPrepared().columns})
+	for _, v := range all {
 		fmt.Fprintf(&columns, "\n### SHOW %s\n\n%s\n\n| column | type | meaning |\n| --- | --- | --- |\n", v.name, v.doc)
 		for _, c := range v.columns {
 			if c.doc == "" {
@@ -108,7 +109,7 @@ func TestPgBouncerColumns(t *testing.T) {
 			"client_parse_count server_parse_count bind_count",
 		"TOTALS": "name value",
 	}
-	ours := map[string]bool{"NODES": true, "TABLES": true, "TWOPC": true, "SHARDS": true, "SLOTS": true, "MOVES": true, "MOVE_HISTORY": true, "PROXIES": true}
+	ours := map[string]bool{"NODES": true, "TABLES": true, "TWOPC": true, "SHARDS": true, "SLOTS": true, "MOVES": true, "GATES": true, "EVENTS": true, "SETTINGS": true, "MOVE_HISTORY": true, "PROXIES": true}
 	for _, v := range views() {
 		var got []string
 		for _, c := range v.columns {

@@ -104,7 +104,17 @@ func newWorld() *world {
 				{Schema: "public", Name: "orders", Kind: "sharded", Placement: "hash", Key: []string{"land", "id"}, KeyTypes: []string{"text", "bigint"}, Group: 3},
 				{Schema: "public", Name: "odd", Kind: "unknown", Placement: "none", Problem: "has no column x"},
 			}
-		}, Cluster: func() *Cluster { w.mu.Lock(); defer w.mu.Unlock(); w.looked++; k := w.cluster; return &k }, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
+		}, Slots: &gate.Stats{Closed: true, Reason: "slots are moving", ClosedSince: at.Add(-time.Second), HeldNow: 3, HeldMax: 1000, OldestSince: at.Add(-200 * time.Millisecond),
+			Totals: gate.Totals{Closures: 2, Held: 9, Released: 4, TimedOut: 1, Evicted: 1, Cancelled: 0, Refused: 5, HeldTime: 3 * time.Second, LongestHeld: 1500 * time.Millisecond}},
+			Prepared: func() []pool.StatementStat {
+				return []pool.StatementStat{{Name: "_sp_1", Text: "SELECT 1", Holders: 3, Bytes: 40}}
+			},
+			Route: func(sql string) ([]string, error) {
+				if sql == "nonsense" {
+					return nil, wire.Errorf("42601", "syntax error")
+				}
+				return []string{"Route: " + sql, "  second line"}, nil
+			}, Cluster: func() *Cluster { w.mu.Lock(); defer w.mu.Unlock(); w.looked++; k := w.cluster; return &k }, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
 			MaxServers: 100, MaxClients: 500, Clients: 4,
 			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, Gathered: 4321, GatherHeld: 21},
 			Scatters:   map[string]int64{"merge": 11, "gather": 2},
@@ -147,6 +157,12 @@ func (w *world) Clients() []Client {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]Client{}, w.clients...)
+}
+func (w *world) Events() []Event {
+	return []Event{
+		{ID: 41, At: clockAt(), Level: "WARN", What: "shard has no primary, writes are held", Database: "shop", Shard: "s0", Detail: `reason="is down"`},
+		{ID: 42, At: clockAt(), Level: "INFO", What: "configuration reloaded"},
+	}
 }
 func (w *world) Users() []User {
 	return []User{{Name: "app", PoolSize: 30, Mode: "session", MaxServers: 40, MaxClients: 50}, {Name: "ops"}}

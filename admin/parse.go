@@ -116,6 +116,8 @@ func (p *parser) command() (request, bool) {
 		return p.move(r)
 	case "twopc":
 		return p.twoPC(r)
+	case "explain":
+		return p.explain(r)
 	case "begin", "commit", "end", "rollback", "abort":
 		p.accept("transaction", "work")
 		if r.verb == "begin" {
@@ -151,13 +153,32 @@ func (p *parser) move(r request) (request, bool) {
 			}
 		}
 	}
-	if p.accept("in") {
-		t, ok := p.next()
-		if !ok || !t.named() {
-			return r, false
-		}
-		r.in, r.hasIn = t.text, true
+	return p.within(r)
+}
+
+// explain parses EXPLAIN ROUTE 'statement' [IN database].
+func (p *parser) explain(r request) (request, bool) {
+	if !p.accept("route") {
+		return r, false
 	}
+	t, ok := p.next()
+	if !ok || t.kind != tokenString {
+		return r, false
+	}
+	r.name, r.arg, r.hasArg = "route", t.text, true
+	return p.within(r)
+}
+
+// within takes IN and a database, or nothing.
+func (p *parser) within(r request) (request, bool) {
+	if !p.accept("in") {
+		return r, true
+	}
+	t, ok := p.next()
+	if !ok || !t.named() {
+		return r, false
+	}
+	r.in, r.hasIn = t.text, true
 	return r, true
 }
 

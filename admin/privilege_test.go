@@ -16,7 +16,8 @@ import (
 func TestPrivileges(t *testing.T) {
 	steers := map[string]bool{"RELOAD": true, "PAUSE": true, "RESUME": true, "KILL": true, "RECONNECT": true, "SHUTDOWN": true, "TWOPC": true,
 		"SHOW FDS": true, "DISABLE": true, "ENABLE": true, "KILL_CLIENT": true, "WAIT_CLOSE": true, "SUSPEND": true, "DRAIN": true, "MOVE": true}
-	looks := map[string]bool{"SET": true, "RESET": true, "BEGIN": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
+	reads := map[string]bool{"SHOW PREPARED": true}
+	looks := map[string]bool{"EXPLAIN ROUTE": true, "SET": true, "RESET": true, "BEGIN": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
 		"DEALLOCATE": true, "DISCARD": true}
 	admin, monitor, nobody := auth.Identity{Admin: true}, auth.Identity{Monitor: true}, auth.Identity{}
 	seen := map[string]bool{}
@@ -28,7 +29,7 @@ func TestPrivileges(t *testing.T) {
 		if strings.HasPrefix(key, "show ") != strings.HasPrefix(cmd.name, "SHOW ") {
 			t.Errorf("%q runs %s", key, cmd.name)
 		}
-		if !cmd.needs.heldBy(admin) || cmd.needs.heldBy(nobody) || cmd.needs.heldBy(monitor) == steers[cmd.name] {
+		if !cmd.needs.heldBy(admin) || cmd.needs.heldBy(nobody) || cmd.needs.heldBy(monitor) == (steers[cmd.name] || reads[cmd.name]) || (cmd.needs == maySteer) != steers[cmd.name] {
 			t.Errorf("%s: admin %t, monitor %t, nobody %t", cmd.name, cmd.needs.heldBy(admin), cmd.needs.heldBy(monitor), cmd.needs.heldBy(nobody))
 		}
 	}
@@ -51,6 +52,8 @@ func TestMonitorCannotSteer(t *testing.T) {
 			}
 			texts := []string{cmd.name, strings.ToLower(cmd.name) + " shop"}
 			switch cmd.name {
+			case "SHOW PREPARED":
+				texts = []string{"SHOW PREPARED", "show prepared limit 1"}
 			case "TWOPC":
 				texts = []string{"TWOPC COMMIT 'a:1'", "twopc rollback 'a:1' force"}
 			case "MOVE":

@@ -112,6 +112,13 @@ func TestShowRows(t *testing.T) {
 	expect(t, shown(t, s, "MOVE_HISTORY", "id", "6"), "phase=aborted; abort=1; said=given up")
 	expect(t, shown(t, s, "PROXIES", "proxy", "me"), "self=1; present=1; epoch=12; writes_epoch=12; statements_epoch=11; told_ms=250; shards=s0, s1")
 	expect(t, shown(t, s, "PROXIES", "proxy", "other"), "self=0; present=0; told_ms=3600000; shards=")
+	expect(t, shown(t, s, "GATES", "gate", "slots"), "database=shop; shard=NULL; closed=1; draining=0; reason=slots are moving; closed_since=2026-03-04 05:06:06 UTC; held=3; held_limit=1000; held_max_ms=200; "+
+		"closed_count=2; held_count=9; released_count=4; timed_out_count=1; evicted_count=1; cancelled_count=0; refused_count=5; held_ms=3000; held_longest_ms=1500")
+	expect(t, shown(t, s, "GATES", "shard", "only"), "database=My-Db.2; gate=shard; closed=1; reason=no primary; held=12; held_max_ms=1500; closed_since=NULL")
+	expect(t, shown(t, s, "EVENTS", "id", "41"), "at=2026-03-04 05:06:07.000 UTC; level=WARN; event=shard has no primary, writes are held; database=shop; shard=s0; node=NULL; detail=reason=\"is down\"")
+	expect(t, shown(t, s, "EVENTS", "id", "42"), "level=INFO; database=NULL; detail=NULL")
+	expect(t, shown(t, s, "SETTINGS", "setting", "admin.address"), "value=127.0.0.1:9127; default=127.0.0.1:9127; changed=0; needs_restart=1")
+	expect(t, shown(t, s, "SETTINGS", "setting", "users[app].password"), "value=***; default=NULL; changed=1; needs_restart=0")
 	expect(t, shown(t, s, "DATABASES", "name", "shop"), "host=10.0.0.1; port=5432; database=shopdb; force_user=NULL; pool_size=20; min_pool_size=2; "+
 		"reserve_pool_size=1; server_lifetime=3600; pool_mode=transaction; max_connections=100; current_connections=17; max_client_connections=500; "+
 		"current_client_connections=4; paused=0; disabled=0; shards=1; shards_without_primary=0; held=0; held_max_ms=0; why=NULL")

@@ -31,6 +31,8 @@ type Source interface {
 	Clients() []Client
 	// Servers lists the connections to servers.
 	Servers() []ServerConn
+	// Events lists what has happened last, the oldest first.
+	Events() []Event
 	// Users lists the users of the configuration in force, in the order of the file.
 	Users() []User
 }
@@ -123,6 +125,17 @@ type Process struct {
 	ReloadError             string
 }
 
+// Event is something that has happened to the proxy or its servers, as it was logged.
+type Event struct {
+	ID    int64 // counts from 1
+	At    time.Time
+	Level string // INFO, WARN or ERROR
+	What  string
+	// Database, Shard and Node are what it is about; "" for none of its own.
+	Database, Shard, Node string
+	Detail                string // the rest, as key=value
+}
+
 // User is one user of the configuration.
 type User struct {
 	Name string
@@ -160,6 +173,13 @@ type Database struct {
 	// Tables lists the tables of a database of several shards, none while they are not
 	// known; nil for a database of one.
 	Tables func() []router.PlacedTable
+	// Slots is the gate at which writes of slots wait that are held; nil for a database of one shard.
+	Slots *gate.Stats
+	// Prepared lists the statements that clients have prepared by name.
+	Prepared func() []pool.StatementStat
+	// Route says where a statement would go, as EXPLAIN (ROUTE) does for a session with PostgreSQL's
+	// default search_path and no role; it runs nothing, and asks no server. The error is a *wire.Error.
+	Route func(sql string) (lines []string, err error)
 	// Cluster returns what is known of the shards together; nil for a database of one. It does not
 	// wait: its being called has moves and proxies read, in the background, for some time from then on.
 	Cluster func() *Cluster

@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"sync"
 )
@@ -78,6 +80,33 @@ func (r *Statements) Release(s *Statement) {
 		delete(r.byKey, s.key)
 		r.bytes -= int64(2 * len(s.key))
 	}
+}
+
+// StatementStat describes one statement.
+type StatementStat struct {
+	Name, Text string
+	Holders    int   // clients that have it prepared
+	Bytes      int64 // it takes here
+}
+
+// List describes all statements, in the order in which they came to be.
+func (r *Statements) List() []StatementStat {
+	r.mu.Lock()
+	all := make([]*Statement, 0, len(r.byKey))
+	holders := make(map[*Statement]int, len(r.byKey))
+	for _, s := range r.byKey {
+		all = append(all, s)
+		holders[s] = s.refs
+	}
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b *Statement) int { // names are numbers to the base of 36
+		return cmp.Or(cmp.Compare(len(a.Name), len(b.Name)), cmp.Compare(a.Name, b.Name))
+	})
+	stats := make([]StatementStat, len(all))
+	for i, s := range all {
+		stats[i] = StatementStat{Name: s.Name, Text: string(s.Text()), Holders: holders[s], Bytes: int64(2 * len(s.key))}
+	}
+	return stats
 }
 
 // Len returns the number of statements and the bytes they take.

@@ -106,3 +106,32 @@ func TestStatementsConcurrently(t *testing.T) {
 		t.Errorf("%d statements of %d bytes are left", count, bytes)
 	}
 }
+
+// TestStatementsList: each is listed once, in the order in which they came, with how many hold it.
+func TestStatementsList(t *testing.T) {
+	reg := pool.NewStatements()
+	var last *pool.Statement
+	for i := range 50 {
+		last = reg.Acquire("public", fmt.Appendf(nil, "SELECT %d\x00\x00\x00", i))
+	}
+	reg.Hold(last)
+	reg.Release(reg.Acquire("public", []byte("SELECT 0\x00\x00\x00")))
+	all := reg.List()
+	if len(all) != 50 {
+		t.Fatal(len(all))
+	}
+	bytes := int64(0)
+	for i, s := range all {
+		want := 1
+		if i == 49 {
+			want = 2
+		}
+		if s.Text != fmt.Sprintf("SELECT %d", i) || s.Holders != want || s.Name == "" {
+			t.Errorf("%d: %+v", i, s)
+		}
+		bytes += s.Bytes
+	}
+	if _, sum := reg.Len(); sum != bytes {
+		t.Errorf("%d bytes, in all %d", bytes, sum)
+	}
+}

@@ -31,6 +31,7 @@ import (
 type program struct {
 	path     string
 	log      *slog.Logger
+	events   *eventLog
 	level    *slog.LevelVar
 	registry *prometheus.Registry
 	buffers  *wire.Buffers
@@ -78,7 +79,8 @@ func newProgram(path string, logTo io.Writer) (*program, error) {
 		started: time.Now(), shutdown: make(chan proxy.ShutdownMode, 8),
 	}
 	p.setLevel(cfg)
-	p.log = newLogger(cfg, logTo, p.level)
+	p.events = &eventLog{}
+	p.log = slog.New(&eventHandler{next: newLogger(cfg, logTo, p.level).Handler(), events: p.events})
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, w := range cfg.Warnings() {
 		p.log.Warn("configuration", "problem", w.String())

@@ -7,6 +7,7 @@ import (
 
 	"shardproxy/admin"
 	"shardproxy/config"
+	"shardproxy/gate"
 	"shardproxy/pool"
 	"shardproxy/proxy"
 	"shardproxy/router"
@@ -100,15 +101,18 @@ func (s *source) Databases() []admin.Database {
 		pol := db.proxy.Policy()
 		var tables func() []router.PlacedTable
 		var known func() *admin.Cluster
+		var held *gate.Stats
 		if db.cluster != nil {
 			tables, known = db.router.Tables, db.cluster.shown
+			st := db.cluster.slots.Stats()
+			held = &st
 		}
 		var doubts []twopc.Doubt
 		if r := db.resolver(); r != nil {
 			doubts = r.Stats().Doubts
 		}
 		all = append(all, admin.Database{
-			Tables: tables, Cluster: known, Doubts: doubts,
+			Tables: tables, Cluster: known, Doubts: doubts, Slots: held, Prepared: db.proxy.Statements.List, Route: db.explain,
 			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
@@ -153,6 +157,9 @@ func (s *source) Clients() []admin.Client {
 	}
 	return all
 }
+
+// Events implements admin.Source.
+func (s *source) Events() []admin.Event { return s.p.events.list() }
 
 // Users implements admin.Source.
 func (s *source) Users() []admin.User {
