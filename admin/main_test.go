@@ -119,7 +119,7 @@ func newWorld() *world {
 			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, Gathered: 4321, GatherHeld: 21},
 			Scatters:   map[string]int64{"merge": 11, "gather": 2},
 			PoolTotals: pool.Totals{Assigned: 850, Opened: 9, Closed: 2, DialErrors: 1, Resets: 6, Cancels: 7, Shed: 8, WaitNanos: 1_500_000_000},
-			Shards:     []Shard{{Name: "s0", Nodes: snapshot(0)}}},
+			Shards:     []Shard{{Name: "s0", Nodes: snapshot(0), Banned: 1 << 1}}},
 		{Name: "My-Db.2", ServerName: "my", ServerUser: "proxy", Mode: "session",
 			Shards: []Shard{{Name: "only", Nodes: snapshot(failover.NoNode),
 				Gate: gate.Stats{Closed: true, Reason: "no primary", HeldNow: 12, HeldMax: 1000, OldestSince: at.Add(-1500 * time.Millisecond)}}}},
@@ -197,6 +197,14 @@ func (w *world) Disable(name string, on bool) error {
 		return ErrUnknownDatabase
 	}
 	return nil
+}
+
+func (w *world) BanNode(database, node string, on bool) (int, error) {
+	w.order(fmt.Sprintf("ban %q %s %t", database, node, on))
+	if node == "10.0.0.1:5432" {
+		return 0, wire.Errorf("55000", "it takes writes")
+	}
+	return len(node) % 2, nil
 }
 
 func (w *world) KillClient(id uint64) bool { w.order(fmt.Sprint("kill client ", id)); return id == 2 }

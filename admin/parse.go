@@ -118,6 +118,16 @@ func (p *parser) command() (request, bool) {
 		return p.twoPC(r)
 	case "explain":
 		return p.explain(r)
+	case "ban", "unban":
+		t, ok := token{}, p.accept("node")
+		if ok {
+			t, ok = p.next()
+		}
+		if !ok || !t.named() {
+			return r, false
+		}
+		r.arg, r.hasArg = t.text, true
+		return p.within(r)
 	case "begin", "commit", "end", "rollback", "abort":
 		p.accept("transaction", "work")
 		if r.verb == "begin" {

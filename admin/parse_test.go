@@ -40,6 +40,8 @@ func TestParse(t *testing.T) {
 		{"DISCARD ALL", request{verb: "discard"}},
 		{"KILL_CLIENT 7", request{verb: "kill_client", arg: "7", hasArg: true}},
 		{"suspend", request{verb: "suspend"}},
+		{"BAN NODE 'a:1' in x", request{verb: "ban", arg: "a:1", hasArg: true, in: "x", hasIn: true}},
+		{"EXPLAIN ROUTE 'SELECT 1'", request{verb: "explain", name: "route", arg: "SELECT 1", hasArg: true}},
 		{"MOVE PAUSE", request{verb: "move", name: "pause"}},
 		{"move rollback 3,5 IN \"My Db\";", request{verb: "move", name: "rollback", arg: "3, 5", hasArg: true, in: "My Db", hasIn: true}},
 		{"MOVE COMPLETE IN shop", request{verb: "move", name: "complete", in: "shop", hasIn: true}},
@@ -73,6 +75,11 @@ func TestParseRefuses(t *testing.T) {
 		"DEALLOCATE":                   "invalid command",
 		"DISCARD":                      "invalid command",
 		"DROP TABLE x":                 "invalid command",
+		"BAN 'a:1'":                    "invalid command",
+		"UNBAN NODE":                   "invalid command",
+		"BAN NODE x IN":                "invalid command",
+		"EXPLAIN SELECT 1":             "invalid command",
+		"EXPLAIN ROUTE select":         "invalid command",
 		"MOVE":                         "invalid command",
 		"MOVE PAUSE 3":                 "invalid command",
 		"MOVE START":                   "invalid command",
@@ -130,8 +137,10 @@ func FuzzParse(f *testing.F) {
 			if r.force {
 				again += " force"
 			}
-		case r.verb == "move":
-			again += " " + r.name
+		case r.verb == "move" || r.verb == "explain" || r.verb == "ban" || r.verb == "unban":
+			if again += " " + r.name; r.name == "" {
+				again += "node"
+			}
 			if r.hasArg {
 				again += " '" + strings.ReplaceAll(r.arg, "'", "''") + "'"
 			}

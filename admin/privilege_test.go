@@ -15,7 +15,7 @@ import (
 // command added or changed without a thought fails.
 func TestPrivileges(t *testing.T) {
 	steers := map[string]bool{"RELOAD": true, "PAUSE": true, "RESUME": true, "KILL": true, "RECONNECT": true, "SHUTDOWN": true, "TWOPC": true,
-		"SHOW FDS": true, "DISABLE": true, "ENABLE": true, "KILL_CLIENT": true, "WAIT_CLOSE": true, "SUSPEND": true, "DRAIN": true, "MOVE": true}
+		"SHOW FDS": true, "DISABLE": true, "ENABLE": true, "KILL_CLIENT": true, "WAIT_CLOSE": true, "SUSPEND": true, "DRAIN": true, "MOVE": true, "BAN": true, "UNBAN": true}
 	reads := map[string]bool{"SHOW PREPARED": true}
 	looks := map[string]bool{"EXPLAIN ROUTE": true, "SET": true, "RESET": true, "BEGIN": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
 		"DEALLOCATE": true, "DISCARD": true}
@@ -56,6 +56,8 @@ func TestMonitorCannotSteer(t *testing.T) {
 				texts = []string{"SHOW PREPARED", "show prepared limit 1"}
 			case "TWOPC":
 				texts = []string{"TWOPC COMMIT 'a:1'", "twopc rollback 'a:1' force"}
+			case "BAN", "UNBAN":
+				texts = []string{cmd.name + " NODE 'a:1'", strings.ToLower(cmd.name) + " node \"a:1\" in shop"}
 			case "MOVE":
 				texts = []string{"MOVE PAUSE", "move resume in shop", "MOVE ABORT", "MOVE ROLLBACK 1, 2", "MOVE COMPLETE"}
 			}

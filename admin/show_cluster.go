@@ -248,6 +248,7 @@ func moveColumns() []column {
 		int4Column("back", "1 on the way back to where the slots came from: source and target are those of the way back then; else 0."),
 		int4Column("verified", "1 when the rows of both sides were compared and equal, else 0."),
 		int8Column("rows", "About how many rows it carries; NULL when not known."),
+		int4Column("percent", "How far it is, by its phase and its rows; less than before when it goes back, or copies anew."),
 		int8Column("rows_copied", "Rows that were copied."),
 		int8Column("rows_purged", "Rows that were deleted where they are no more."),
 		int4Column("writes_held_ms", "For how long its writes were held last, in milliseconds."),
@@ -277,7 +278,7 @@ func moveRows(c *Console, ended bool) (rows [][]any) {
 			}
 			rows = append(rows, []any{
 				d.Name, m.ID, string(m.Kind), m.Source, m.Target, int64(len(m.Slots)), orNull(slotList(m.Slots)), string(m.Phase),
-				bit(m.Paused), bit(m.Abort), bit(m.Reversible), orNull(string(m.Wanted)), bit(m.Back), bit(m.Verified), carried, m.Copied, m.Purged, int64(m.HeldMs), orNull(m.Said),
+				bit(m.Paused), bit(m.Abort), bit(m.Reversible), orNull(string(m.Wanted)), bit(m.Back), bit(m.Verified), carried, int64(m.Done() * 100), m.Copied, m.Purged, int64(m.HeldMs), orNull(m.Said),
 				timestamp(m.PlannedAt), timestamp(m.Changed),
 			})
 		}

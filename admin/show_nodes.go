@@ -30,6 +30,7 @@ func nodeColumns() []column {
 		int4Column("sv_tested", "Those being reset, or waiting for a cancel request to land."),
 		int4Column("sv_login", "Those being opened."),
 		int4Column("cl_waiting", "Clients that wait for a connection to it."),
+		int4Column("banned", "1 while BAN NODE keeps reads away from it, else 0."),
 	}
 }
 
@@ -54,7 +55,7 @@ func showNodes(c *Console) (rows [][]any) {
 			for i := range sh.Nodes.Nodes {
 				n := &sh.Nodes.Nodes[i]
 				s := pools[nodeKey{d.Name, sh.Name, n.Address}]
-				row := append(nodeRow(n, sh.Primary() == n), s.lent, s.idle, s.parked, s.dialling, s.waiting)
+				row := append(nodeRow(n, sh.Primary() == n), s.lent, s.idle, s.parked, s.dialling, s.waiting, bit(sh.Banned>>i&1 == 1))
 				rows = append(rows, append([]any{d.Name, sh.Name}, row...))
 			}
 		}

@@ -96,9 +96,9 @@ func TestShowRows(t *testing.T) {
 	expect(t, shown(t, s, "SERVERS", "id", "30"), "state=idle; link=; local_addr=10.0.0.9; local_port=50000; tls=")
 	expect(t, shown(t, s, "NODES", "node", "10.0.0.1:5432"), "database=shop; shard=s0; role=primary; health=up; reason=NULL; takes_writes=1; lag_bytes=NULL; "+
 		"lag_ms=NULL; timeline=3; lsn=1/A28; system_identifier=7300000000000000001; probe_us=1500; sv_active=3; sv_idle=2; cl_waiting=1; last_error=NULL")
-	expect(t, shown(t, s, "NODES", "node", "10.0.0.2:5432"), "role=replica; takes_writes=0; lag_bytes=4096; lag_ms=250; sv_active=2; sv_idle=4; sv_tested=2; sv_login=2")
+	expect(t, shown(t, s, "NODES", "node", "10.0.0.2:5432"), "role=replica; banned=1; takes_writes=0; lag_bytes=4096; lag_ms=250; sv_active=2; sv_idle=4; sv_tested=2; sv_login=2")
 	expect(t, shown(t, s, "NODES", "node", "replica.example:5433"), "role=unknown; health=down; reason=does not answer; since=NULL; timeline=NULL; lsn=NULL; "+
-		"last_error=connection refused; last_error_at=2026-03-04 05:06:06 UTC")
+		"last_error=connection refused; last_error_at=2026-03-04 05:06:06 UTC; banned=0")
 	expect(t, shown(t, s, "TABLES", "table", "orders"), "database=shop; schema=public; kind=sharded; placement=hash; key=land, id; key_types=text, bigint; colocation=3; problem=NULL")
 	expect(t, shown(t, s, "TABLES", "table", "odd"), "kind=unknown; placement=none; key=NULL; key_types=NULL; colocation=NULL; problem=has no column x")
 	expect(t, shown(t, s, "TWOPC", "shard", "s1"), "database=shop; name=shardproxy:c:s0:r:1; owner=app; age=90; reason=there is no decision yet")
@@ -107,7 +107,7 @@ func TestShowRows(t *testing.T) {
 	expect(t, shown(t, s, "SHARDS", "shard", "only"), "database=My-Db.2; state=alone; slots=NULL; slots_held=NULL; primary=NULL; why=nobody says to be one; held=12; held_max_ms=1500")
 	expect(t, shown(t, s, "SLOTS", "first_slot", "100"), "database=shop; last_slot=119; slots=20; shard=s0; held=1; epoch=12")
 	expect(t, shown(t, s, "MOVES", "id", "7"), "database=shop; kind=slots; source=s0; target=s1; slots=4; slot_ranges=100-102, 119; phase=following; paused=1; abort=0; reversible=0; wanted=NULL; back=0; verified=0; "+
-		"rows=5000; rows_copied=4999; rows_purged=0; said=NULL; planned_at=2026-03-04 05:05:07 UTC; changed_at=2026-03-04 05:06:06 UTC")
+		"rows=5000; percent=85; rows_copied=4999; rows_purged=0; said=NULL; planned_at=2026-03-04 05:05:07 UTC; changed_at=2026-03-04 05:06:06 UTC")
 	expect(t, shown(t, s, "MOVES", "id", "8"), "kind=leave; slots=0; slot_ranges=NULL; rows=NULL")
 	expect(t, shown(t, s, "MOVE_HISTORY", "id", "6"), "phase=aborted; abort=1; said=given up")
 	expect(t, shown(t, s, "PROXIES", "proxy", "me"), "self=1; present=1; epoch=12; writes_epoch=12; statements_epoch=11; told_ms=250; shards=s0, s1")

@@ -79,6 +79,9 @@ type Steerer interface {
 	KillClient(id uint64) (found bool)
 	// Drain has this proxy say that it is not ready, so that no new clients are sent to it, or that it is.
 	Drain(on bool)
+	// BanNode keeps reads away from a node, known by its address as configured, or lets them come to it again: in one database, or in all when that is "". It returns in how many shards
+	// there is such a node; an error when it takes writes in one of them.
+	BanNode(database, node string, on bool) (shards int, err error)
 	// OrderMoves asks something of the moves of a database of several shards, and returns what came of it, in words. What it changes can be seen when it returns.
 	OrderMoves(ctx context.Context, o MoveOrder) (said string, err error)
 	// Shutdown begins to end the process and does not wait. A harder mode may
@@ -219,7 +222,9 @@ type SlotRange struct {
 type Shard struct {
 	Name  string
 	Nodes *failover.Snapshot // never nil
-	Gate  gate.Stats
+	// Banned are nodes that operators keep reads away from: bit i is node i.
+	Banned uint64
+	Gate   gate.Stats
 }
 
 // Primary returns the node that takes writes, nil when there is none.

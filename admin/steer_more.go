@@ -117,3 +117,22 @@ func (s *session) moving(r request) (string, *wire.Error) {
 	}
 	return names[0], nil
 }
+
+// bans returns what BAN NODE and UNBAN NODE do.
+func bans(on bool) func(context.Context, *session, request) (result, *wire.Error) {
+	return func(_ context.Context, s *session, r request) (result, *wire.Error) {
+		if r.hasIn {
+			if _, err := s.targets(request{verb: r.verb, arg: r.in, hasArg: true}); err != nil {
+				return result{}, err
+			}
+		}
+		n, err := s.console.opt.Steerer.BanNode(r.in, r.arg, on)
+		switch {
+		case err != nil:
+			return result{}, steerError(err, r.in)
+		case n == 0:
+			return result{}, wire.Errorf("42704", "there is no node %q", r.arg).WithHint("SHOW NODES has the nodes, as host:port.")
+		}
+		return result{tag: strings.ToUpper(r.verb)}, nil
+	}
+}

@@ -174,3 +174,46 @@ func TestConsoleMoves(t *testing.T) {
 	}
 	home.Start()
 }
+
+// TestBanNode: a banned replica gets no reads; one that takes writes cannot be banned.
+func TestBanNode(t *testing.T) {
+	t.Parallel()
+	cl := pgtest.Start(t, pgtest.Options{Replicas: 2})
+	px := startProgram(t, cl, configText)
+	console, _ := px.consoleOf()
+	c := px.connect()
+	read := func() map[int]bool {
+		seen := map[int]bool{}
+		for range 12 {
+			seen[serverPort(t, c)] = true
+		}
+		return seen
+	}
+	eventually(t, "both replicas are read from", func() bool { return len(read()) == 2 })
+	fails(t, console, fmt.Sprintf("BAN NODE '%s'", cl.Primary().Addr()), "55000")
+	fails(t, console, "BAN NODE '127.0.0.1:1'", "42704")
+	var replicas []*pgtest.Node
+	for _, n := range cl.Nodes() {
+		if n != cl.Primary() {
+			replicas = append(replicas, n)
+		}
+	}
+	must(t, console, fmt.Sprintf("BAN NODE '%s'", replicas[0].Addr()))
+	if seen := read(); len(seen) != 1 || seen[replicas[0].Port()] {
+		t.Error("with one replica banned, reads went to", seen)
+	}
+	if n := shownBy(t, console, "SHOW NODES WHERE banned = 1"); len(n) != 1 || n[0]["node"] != replicas[0].Addr() || n[0]["health"] != "up" {
+		t.Error(n)
+	}
+	must(t, console, "RELOAD")
+	must(t, console, fmt.Sprintf("BAN NODE '%s' IN app", replicas[1].Addr()))
+	if seen := read(); len(seen) != 1 || !seen[cl.Primary().Port()] {
+		t.Error("with both replicas banned, reads went to", seen)
+	}
+	must(t, console, fmt.Sprintf("UNBAN NODE '%s'", replicas[0].Addr()))
+	must(t, console, fmt.Sprintf("UNBAN NODE '%s' IN app", replicas[1].Addr()))
+	eventually(t, "both replicas are read from again", func() bool { return len(read()) == 2 && !read()[cl.Primary().Port()] })
+	if n := shownBy(t, console, "SHOW EVENTS WHERE event LIKE 'node is banned%' AND node IS NOT NULL"); len(n) != 2 {
+		t.Error(n)
+	}
+}

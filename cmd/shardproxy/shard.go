@@ -26,6 +26,7 @@ type shard struct {
 	monitor *failover.Monitor
 	pools   *pool.Pools
 	proxy   *proxy.Shard
+	banned  atomic.Uint64   // nodes that operators keep reads away from: bit i is node i
 	primary failover.NodeID // the last there was; of nodesChanged alone
 	voice   *time.Timer     // see awaitVoice; of nodesChanged alone
 }
@@ -69,7 +70,7 @@ func newShard(cfg *config.Config, db *database, conf config.Shard, ids *atomic.U
 		o.Entered = func(ctx context.Context, answer string) error { return db.cluster.entered(ctx, answer) }
 	}
 	sh.pools = pool.New(o)
-	sh.proxy = &proxy.Shard{Name: conf.Name, Pools: sh.pools, Nodes: nodesOf{sh.monitor}, Gate: sh.gate}
+	sh.proxy = &proxy.Shard{Name: conf.Name, Pools: sh.pools, Nodes: nodesOf{sh.monitor, &sh.banned}, Gate: sh.gate}
 	return sh, nil
 }
 
@@ -161,7 +162,7 @@ func (sh *shard) someNode(ctx context.Context) (failover.NodeID, error) {
 		if n, ok := sh.monitor.Primary(); ok {
 			return n, true
 		}
-		return sh.monitor.PickRead(0, false, 0)
+		return sh.monitor.PickRead(0, false, failover.NodeSet(sh.banned.Load()))
 	})
 }
 
@@ -190,7 +191,10 @@ func (sh *shard) connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // nodesOf is a monitor as sessions see it.
-type nodesOf struct{ m *failover.Monitor }
+type nodesOf struct {
+	m      *failover.Monitor
+	banned *atomic.Uint64
+}
 
 func (n nodesOf) Primary() (int, bool) {
 	id, ok := n.m.Primary()
@@ -198,7 +202,7 @@ func (n nodesOf) Primary() (int, bool) {
 }
 
 func (n nodesOf) PickRead(mark uint64, consistent bool, exclude uint64) (int, bool) {
-	id, ok := n.m.PickRead(failover.Mark(mark), consistent, failover.NodeSet(exclude))
+	id, ok := n.m.PickRead(failover.Mark(mark), consistent, failover.NodeSet(exclude|n.banned.Load()))
 	return int(id), ok
 }
 

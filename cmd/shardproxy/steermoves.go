@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"shardproxy/admin"
+	"shardproxy/config"
 	"shardproxy/metadata"
 	"shardproxy/wire"
 )
@@ -25,6 +27,48 @@ func (s *source) Disable(name string, on bool) error {
 
 // KillClient implements admin.Steerer.
 func (s *source) KillClient(id uint64) bool { return s.p.server.KillClient(id) }
+
+// BanNode implements admin.Steerer.
+func (s *source) BanNode(name, node string, on bool) (int, error) {
+	type place struct {
+		sh *shard
+		i  int
+	}
+	var places []place
+	var err error
+	s.each(func(db *database, conf *config.Database) {
+		if name != "" && name != conf.Name {
+			return
+		}
+		for _, sh := range db.shards {
+			i := slices.Index(sh.conf.Nodes, node)
+			if i < 0 {
+				continue
+			}
+			places = append(places, place{sh, i})
+			if p, ok := sh.monitor.Primary(); ok && int(p) == i && on {
+				err = wire.Errorf("55000", "node %s takes the writes of shard %s of database %s: it cannot be banned", node, sh.conf.Name, conf.Name).
+					WithHint("Switch over to another node first; PAUSE keeps all statements away from a database.")
+			}
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range places {
+		log := s.p.log.With("database", p.sh.db.conf.Name, "shard", p.sh.conf.Name, "node", node)
+		bit := uint64(1) << p.i
+		if !on {
+			p.sh.banned.And(^bit)
+			log.Info("node is unbanned: reads may come to it again")
+			continue
+		}
+		p.sh.banned.Or(bit)
+		p.sh.pools.Retire(p.i)
+		log.Warn("node is banned: no reads come to it")
+	}
+	return len(places), nil
+}
 
 // Drain implements admin.Steerer.
 func (s *source) Drain(on bool) { s.p.drained.Store(on) }
