@@ -17,6 +17,7 @@ type looks struct {
 	opt     Options
 	history *history
 	rates   moveRates
+	events  chronicle
 	seed    maphash.Seed
 
 	// mu guards what follows; it is held while a picture is taken, so that many
@@ -69,6 +70,7 @@ func (l *looks) fresh() (*look, error) {
 	}{
 		{"status", statusOf(l.opt.Version, src.Process(), databases, src.Pools(), l.opt.Clock())},
 		{"slots", &cluster.slots}, {"moves", &cluster.moves}, {"proxies", &cluster.proxies}, {"doubts", &cluster.doubts},
+		{"events", l.events.page()},
 	} {
 		data, err := json.Marshal(part.value)
 		if err != nil {
@@ -79,14 +81,19 @@ func (l *looks) fresh() (*look, error) {
 	return p, nil
 }
 
-// sample adds a sample to the history. A source that fails costs the sample.
-func (l *looks) sample() {
+// notice notes what has happened, and adds a sample to the history when it is
+// time. A source that fails costs the sample.
+func (l *looks) notice(sample bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.opt.Logger.Error("sampling for the dashboard panicked", "panic", p)
 		}
 	}()
-	l.history.take(l.opt.Source.Databases(), l.opt.Source.Pools(), l.opt.Clock())
+	databases, now := l.opt.Source.Databases(), l.opt.Clock()
+	l.events.look(l.opt.Source.Process(), databases, now)
+	if sample {
+		l.history.take(databases, l.opt.Source.Pools(), now)
+	}
 }
 
 // alarm sums up what is to be seen at once.
@@ -155,7 +162,7 @@ func writeJSON(w http.ResponseWriter, data []byte) {
 
 // routes adds the paths of the contract.
 func (l *looks) routes(mux *http.ServeMux) {
-	for _, event := range []string{"status", "slots", "moves", "proxies", "doubts"} {
+	for _, event := range []string{"status", "slots", "moves", "proxies", "doubts", "events"} {
 		mux.HandleFunc("GET /api/v1/"+event, l.serve(event))
 	}
 	mux.HandleFunc("GET /api/v1/history", l.serveHistory)

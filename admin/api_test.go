@@ -239,7 +239,7 @@ func contract() []struct {
 		path string
 		of   any
 	}{
-		{"status", apiStatus{}}, {"slots", apiSlots{}}, {"moves", apiMoves{}}, {"proxies", apiProxies{}}, {"doubts", apiDoubts{}}, {"history", apiHistory{}},
+		{"status", apiStatus{}}, {"slots", apiSlots{}}, {"moves", apiMoves{}}, {"proxies", apiProxies{}}, {"doubts", apiDoubts{}}, {"events", apiEvents{}}, {"history", apiHistory{}},
 	}
 }
 

@@ -3,7 +3,7 @@
 // commands and columns.
 //
 // It decides nothing and keeps no state of its own but that of its sessions, and
-// of the dashboard an hour of samples:
+// of the dashboard an hour of samples and the last events:
 // what it shows it reads from a Source when it is asked, and what it is told to
 // do it hands to a Steerer. Nothing here is on the way of a client's statement,
 // and nothing here waits for a PostgreSQL server except PAUSE, TWOPC and, for

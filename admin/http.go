@@ -126,12 +126,12 @@ func (s *Server) Addr() net.Addr {
 	return s.listener.Addr()
 }
 
-// sample keeps the history until the server is closed.
+// sample keeps the history and what has happened until the server is closed.
 func (s *Server) sample() {
-	tick := time.NewTicker(sampleEach)
+	tick := time.NewTicker(eventEach)
 	defer tick.Stop()
-	for {
-		s.looks.sample()
+	for i := 0; ; i++ {
+		s.looks.notice(i%int(sampleEach/eventEach) == 0)
 		select {
 		case <-tick.C:
 		case <-s.live.ended:

@@ -84,7 +84,7 @@ func TestLive(t *testing.T) {
 	w := clusterWorld()
 	s, url := openServer(t, Options{Source: w})
 	v, _ := watch(t, url)
-	for _, want := range []string{"status", "slots", "moves", "proxies", "doubts", "status"} {
+	for _, want := range []string{"status", "slots", "moves", "proxies", "doubts", "events", "status"} {
 		name, data := v.next()
 		if name != want {
 			t.Fatalf("%s came, want %s", name, want)
@@ -158,6 +158,9 @@ func TestViewersAreBounded(t *testing.T) {
 	}
 	if _, code := watch(t, url); code != 503 {
 		t.Errorf("one too many: %d", code)
+	}
+	if n := len(s.slots); n != 0 {
+		t.Errorf("viewers take %d places of other answers", n)
 	}
 	if code, _, _ := get(t, "GET", url+"/api/v1/status"); code != 200 {
 		t.Errorf("beside them: %d", code)

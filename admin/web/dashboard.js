@@ -81,7 +81,7 @@ function bytes(n) {
 const since = (at, now) => (at ? span(Math.max(0, (Date.parse(now) - Date.parse(at)) / 1000)) : "");
 
 // state is what was heard last.
-const state = { status: null, before: null, slots: null, moves: null, proxies: null, doubts: null, history: null, picked: "", heard: 0, version: "" };
+const state = { status: null, before: null, slots: null, moves: null, proxies: null, doubts: null, events: null, history: null, picked: "", heard: 0, version: "" };
 
 // ---------------------------------------------------------------- the status
 
@@ -373,6 +373,12 @@ function drawProxies() {
   ], rows, (p) => `${p.database}\n${p.name}`, errors.join("; ") || "The home shard was not asked yet.");
 }
 
+function drawEvents() {
+  table($("#events .body"), [
+    ["at", (e) => new Date(e.at).toLocaleString()], ["", (e) => signs[e.class]], ["database", (e) => e.database], ["shard", (e) => e.shard], ["what happened", (e) => e.text, "wide"],
+  ], state.events.events, (e) => [e.at, e.database, e.shard, e.text].join("\n"), "None since the process started.");
+}
+
 // ---------------------------------------------------------------- the slot map
 
 const colours = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8f8f8f"];
@@ -498,7 +504,7 @@ function cross(c, x, y, size) {
 
 // ---------------------------------------------------------------- what is heard
 
-const draw = { status: drawStatus, slots: drawSlots, moves: drawMoves, proxies: drawProxies, doubts: drawDoubts };
+const draw = { status: drawStatus, slots: drawSlots, moves: drawMoves, proxies: drawProxies, doubts: drawDoubts, events: drawEvents };
 
 function hear(part, value) {
   if (part === "history") { takeHistory(value); return; }
@@ -541,7 +547,7 @@ async function loadHistory() {
 // poll asks for everything once, where events are refused.
 async function poll() {
   try {
-    for (const part of ["slots", "moves", "proxies", "doubts", "status"]) hear(part, await ask(part));
+    for (const part of ["slots", "moves", "proxies", "doubts", "events", "status"]) hear(part, await ask(part));
     link.polled = true;
     link.ended = false;
     await loadHistory();

@@ -78,6 +78,7 @@ func (b *tab) equalsAPI() {
 	slots := answer(t, b.url, "slots")
 	b.until(`[...document.querySelectorAll(".balance button")].map(r => r.querySelector(".name").textContent)`, asJSON(t, orEmpty(list(slots, "databases.shards.name"))))
 	b.is(`[...document.querySelectorAll(".balance .count")].map(r => parseInt(r.textContent.replaceAll(",", "")))`, orEmpty(list(slots, "databases.shards.slots")))
+	b.until(`[...document.querySelectorAll("#events tbody tr")].map(r => r.cells[4].textContent)`, asJSON(t, orEmpty(list(answer(t, b.url, "events"), "events.text"))))
 	moves := answer(t, b.url, "moves")
 	var going, ended []string
 	for _, m := range list(moves, "databases.moves") {

@@ -203,8 +203,13 @@ func (b *tab) kills(s *stage) {
 	b.is(`document.querySelector("#trouble .held tbody tr").cells[0].textContent`, "shard s1 of app")
 	b.equalsAPI()
 	b.screenshot("program-killed")
+	event := func(what string) string {
+		return `[...document.querySelectorAll("#events tbody tr")].some(r => r.cells[3].textContent === "s1" && r.cells[4].textContent.includes("` + what + `"))`
+	}
+	b.until(event("no primary"), "true") // noted once a second
 	primary.Start()
 	b.until(cell+`.dataset.class`, `"good"`)
+	b.until(event("is the primary"), "true")
 }
 
 // restarts ends the proxy, and starts it again.
