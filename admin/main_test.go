@@ -118,6 +118,7 @@ func newWorld() *world {
 			MaxServers: 100, MaxClients: 500, Clients: 4,
 			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, Gathered: 4321, GatherHeld: 21},
 			Scatters:   map[string]int64{"merge": 11, "gather": 2},
+			Asked:      []proxy.Asked{{Kind: "read", Scope: "one", Count: 8}},
 			PoolTotals: pool.Totals{Assigned: 850, Opened: 9, Closed: 2, DialErrors: 1, Resets: 6, Cancels: 7, Shed: 8, WaitNanos: 1_500_000_000},
 			Shards:     []Shard{{Name: "s0", Nodes: snapshot(0), Banned: 1 << 1}}},
 		{Name: "My-Db.2", ServerName: "my", ServerUser: "proxy", Mode: "session",

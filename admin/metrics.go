@@ -104,6 +104,8 @@ func families() []family {
 		"server_cancels_total", "Cancel requests sent to servers.",
 	)
 	add([]string{"database"}, "pool_wait_duration_seconds", "Times that clients waited for a server connection and got it; those who found one are not among them.")
+	add([]string{"database", "kind", "scope"}, "requests_total", "Requests answered, by kind (read, write, transaction) and scope (one shard, several, refused).",
+		"request_duration_seconds", "Time from a request's first byte to the end of its answer, waits included, of every eighth request of each session.")
 	add([]string{"database", "reason"}, "refusals_total", "Requests refused because they cannot be run over several shards, by the reason.")
 	add([]string{"database", "way"}, "scatters_total", "Queries over several shards, by how they were answered.")
 	add([]string{"database", "user", "node", "state"}, "servers", "Server connections, by what they do.")
@@ -220,6 +222,10 @@ func (e emitter) database(d *Database, now time.Time) {
 	}
 	for _, way := range slices.Sorted(maps.Keys(d.Scatters)) {
 		e.counter("scatters_total", d.Scatters[way], d.Name, way)
+	}
+	for _, of := range d.Asked {
+		e.counter("requests_total", of.Count, d.Name, of.Kind, of.Scope)
+		e.histogram("request_duration_seconds", of.Durations, d.Name, of.Kind, of.Scope)
 	}
 	e.histogram("pool_wait_duration_seconds", d.PoolTotals.Waits, d.Name)
 	e.counter("deadlocks_total", t.Deadlocks, d.Name)

@@ -170,7 +170,9 @@ type Database struct {
 	// Scatters counts queries over several shards, by how they were answered.
 	Scatters   map[string]int64
 	PoolTotals pool.Totals
-	Shards     []Shard
+	// Asked are the requests, by kind and scope.
+	Asked  []proxy.Asked
+	Shards []Shard
 	// Doubts are the transactions over several shards that are in doubt, the oldest first.
 	Doubts []twopc.Doubt
 	// Tables lists the tables of a database of several shards, none while they are not

@@ -68,6 +68,7 @@ func (s *session) runAll(kind byte, size int) error {
 		return s.runScatter(&req, own, func(e *wire.Error) (*wire.Error, error) { return s.endSpread(own, e) })
 	}
 	s.db.stats.statements.Add(1)
+	s.noteAsk(req.plan, scopeSeveral)
 	s.setPhase(phaseActive)
 	answer, e := s.onAll(&req)
 	if e == nil {

@@ -26,6 +26,7 @@ func (s *session) runAlone(kind byte, size int, r *allRequest) error {
 		return nil
 	}
 	s.db.stats.statements.Add(1)
+	s.noteAsk(nil, scopeOne)
 	s.setPhase(phaseActive)
 	s.client.Release()
 	s.held = false
@@ -61,6 +62,7 @@ func (s *session) lostAlone(kind byte, size int, cause error) error {
 // may be done again: when one fails the others need not be undone.
 func (s *session) runEach(kind byte, size int, r *allRequest) error {
 	s.db.stats.statements.Add(1)
+	s.noteAsk(nil, scopeSeveral)
 	s.client.Release()
 	s.held = false
 	var first pool.Answer
@@ -125,6 +127,7 @@ func (s *session) runThere(shard int, frames []byte) (pool.Answer, error) {
 // lock. It keeps that connection.
 func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	s.db.stats.statements.Add(1)
+	s.noteAsk(nil, scopeSeveral)
 	s.client.Release()
 	s.held = false
 	if err := s.beginTied("BEGIN", twopc.NewMark()); err != nil || s.lease == nil {

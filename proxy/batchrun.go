@@ -94,6 +94,7 @@ func (b *batch) chunk(units []*unit) error {
 		}
 	}
 	s.db.stats.statements.Add(int64(len(units)))
+	s.noteAsk(nil, scopeSeveral)
 	answers, err := b.onShards(shards, units)
 	if err != nil {
 		return err

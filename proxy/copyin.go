@@ -68,6 +68,7 @@ func (s *session) runCopyIn(size int) error {
 		return s.refuseWhole(wire.MsgQuery, size, e)
 	}
 	s.db.stats.statements.Add(1)
+	s.noteAsk(nil, scopeSeveral)
 	s.setPhase(phaseActive)
 	s.unnamedTok, s.unnamedLarge = 0, false
 	s.client.Release()

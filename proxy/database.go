@@ -163,6 +163,7 @@ type databaseStats struct {
 	gathered, gatherHeld atomic.Int64
 	deadlocks            atomic.Int64
 	partials             atomic.Int64
+	asked                asked
 }
 
 // DatabaseTotals are counters since start.

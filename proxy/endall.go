@@ -159,6 +159,7 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 		tag = "ROLLBACK"
 	}
 	s.db.stats.statements.Add(1)
+	s.noteAsk(p, scopeSeveral)
 	s.setPhase(phaseActive)
 	if e := s.prepareAlone(p); e != nil {
 		return e

@@ -56,6 +56,8 @@ type expect struct {
 	// unnamed is set for the client's Parse of the unnamed statement, restores
 	// for ours that brings it back.
 	unnamed, restores bool
+	// ask is what the request is that a Query or Sync of the client's ends.
+	ask ask
 	// done counts the commands of a simple query that are complete.
 	done int
 	// about is the named statement that the request uses, for error texts.

@@ -84,7 +84,9 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 		return
 	}
 	if f := s.owed.front(); f != nil && f.instead != nil {
-		s.db.countRefusal(f.instead)
+		if s.db.countRefusal(f.instead) {
+			s.refusesAsk()
+		}
 		s.client.SetOutput(f.instead.Append(s.client.Output()))
 		s.lease.Discard(size)
 		s.steps++

@@ -65,6 +65,7 @@ type journalled struct {
 // that.
 func (s *session) runJournalled(kind byte, size int, r *allRequest) error {
 	s.db.stats.statements.Add(1)
+	s.noteAsk(nil, scopeSeveral)
 	s.client.Release()
 	s.held = false
 	j := &journalled{s: s, r: r, tied: s.pinned != ""}

@@ -27,6 +27,7 @@ func (q *openQuery) read(f func()) error {
 	c.err, c.raw, c.failed, c.notices, c.rows = nil, nil, -1, nil, 0
 	c.unwanted.Store(false)
 	c.s.db.stats.statements.Add(1)
+	c.s.noteAskKind(askRead, scopeSeveral)
 	err := c.on(func() {
 		c.inWindow = false // the portals have their snapshots
 		if q.failed {

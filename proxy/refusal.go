@@ -10,15 +10,16 @@ import (
 // reasonsMax bounds the reasons that are counted.
 const reasonsMax = 32
 
-// countRefusal counts an error that a client is told of, if a plan's refusal is its cause.
-func (d *Database) countRefusal(e *wire.Error) {
+// countRefusal counts an error that a client is told of, if a plan's refusal is its cause, and reports whether it is.
+func (d *Database) countRefusal(e *wire.Error) bool {
 	reason := router.ReasonOf(e)
 	if reason == "" {
-		return
+		return false
 	}
 	if i := slices.Index(router.Reasons(), reason); i >= 0 && i < reasonsMax {
 		d.stats.refusals[i].Add(1)
 	}
+	return true
 }
 
 // Refusals returns how many requests were refused, by the reason; every reason is there.

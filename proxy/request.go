@@ -238,7 +238,7 @@ func (s *session) skip(kind byte, size int) {
 	default:
 		s.skipping = false
 		s.forward(size)
-		s.owed.push(expect{kind: expectSync})
+		s.owed.push(expect{kind: expectSync, ask: s.takeAsk()})
 		s.open = false
 	}
 }
@@ -389,7 +389,9 @@ func (s *session) bringsUnnamed(kind byte) bool {
 // refuse answers a request that got no server with an error.
 func (s *session) refuse(kind byte, size int, e *wire.Error) {
 	s.db.stats.errors.Add(1)
-	s.db.countRefusal(e)
+	if s.db.countRefusal(e) {
+		s.noteAsk(nil, scopeRefused)
+	}
 	s.endHold()
 	s.forgetPlans()
 	s.noReplica, s.exclude = false, 0
@@ -411,6 +413,7 @@ func (s *session) answerReady() {
 		s.commandDone()
 		return
 	}
+	s.askEnds(s.takeAsk())
 	s.tellTakenBack()
 	s.client.SetOutput(wire.AppendReadyForQuery(s.client.Output(), s.tx))
 	s.steps++

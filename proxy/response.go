@@ -591,6 +591,9 @@ func (s *session) ready(body []byte, size int) error {
 	}
 	if e.mode == relay {
 		s.endVictim(nil)
+		if s.script == nil {
+			s.askEnds(e.ask)
+		}
 	}
 	switch e.purpose {
 	case forSettings:

@@ -396,6 +396,7 @@ func (c *scattering) answer(e *wire.Error) error {
 func (c *scattering) execute(p *router.Plan) error {
 	s := c.s
 	s.db.stats.statements.Add(1)
+	s.noteAsk(p, scopeSeveral)
 	if c.inWindow = s.whole() && len(c.shards) > 1; c.inWindow {
 		level, e := s.level()
 		if e != nil {

@@ -37,7 +37,7 @@ func (s *session) send(kind byte, size int) (bool, error) {
 		return s.sendClose(size)
 	case wire.MsgSync:
 		s.forward(size)
-		s.owed.push(expect{kind: expectSync, afterData: s.dataAhead})
+		s.owed.push(expect{kind: expectSync, afterData: s.dataAhead, ask: s.takeAsk()})
 		s.open, s.forgetting, s.queried = false, false, false
 		s.marksAgain()
 	case wire.MsgFlush:
@@ -47,7 +47,7 @@ func (s *session) send(kind byte, size int) (bool, error) {
 		s.forward(size)
 		s.note(nil)
 		s.queried = s.queried || s.open
-		s.owed.push(expect{kind: expectFunction})
+		s.owed.push(expect{kind: expectFunction, ask: s.takeAsk()})
 	}
 	return true, nil
 }
@@ -134,13 +134,14 @@ func (s *session) expectQuery(p *router.Plan) {
 	s.lease.Unnamed = 0
 	s.unnamedTok, s.unnamedLarge = 0, false
 	s.note(p)
-	s.owed.push(expect{kind: expectQuery, plan: p})
+	s.owed.push(expect{kind: expectQuery, plan: p, ask: s.takeAsk()})
 }
 
 // note records what running the plan (nil: an unread text) may leave behind.
 func (s *session) note(p *router.Plan) {
 	s.notesSpread(p)
 	s.db.stats.statements.Add(1)
+	s.noteAsk(p, scopeOne)
 	if p == nil || p.Intent != router.Read {
 		s.drawsSequences()
 	}

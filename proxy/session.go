@@ -97,7 +97,8 @@ type session struct {
 	txMark    atomic.Uint32                // of the transaction that runs on several shards; 0: none does
 	doomed    atomic.Pointer[twopc.Victim] // what may be cancelled to end a deadlock
 	victim    atomic.Pointer[victim]       // what is, until it has ended
-	since     atomic.Int64                 // coarse clock at the last change of phase, Unix nanoseconds
+	asking    asking
+	since     atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
 
 	client *wire.Conn
 	lease  *pool.Server
@@ -677,15 +678,6 @@ func (s *session) end() {
 	s.client.Drop()
 	_ = s.client.Close() // the peer may have closed first
 	s.server.forget(s)
-}
-
-// setPhase publishes what the session does, from when on.
-func (s *session) setPhase(p phase) {
-	s.noteRest(p)
-	if phase(s.phase.Load()) != p {
-		s.phase.Store(uint32(p))
-		s.since.Store(s.server.clock.Load())
-	}
 }
 
 // giveBack ends the lease.

@@ -150,7 +150,7 @@ func (s *session) prepareSQL(c *query.Command, text, types []byte, size int) err
 	s.prepareFor(&e)
 	s.owed.push(e)
 	s.lease.SetOutput(wire.AppendEmpty(s.lease.Output(), wire.MsgSync))
-	s.owed.push(expect{kind: expectSync})
+	s.owed.push(expect{kind: expectSync, ask: ask{kind: askWrite}})
 	s.drop(size)
 	s.unnamedTok, s.unnamedLarge = 0, false
 	s.db.stats.statements.Add(1)

@@ -1,0 +1,155 @@
+package proxy
+
+import (
+	"sync/atomic"
+	"time"
+
+	"shardproxy/histogram"
+	"shardproxy/query"
+	"shardproxy/router"
+)
+
+// What a request is, for its time. Of several statements in one request the greatest counts.
+type askKind uint8
+
+const (
+	askTransaction askKind = iota // BEGIN, COMMIT, SAVEPOINT and their kin
+	askRead                       // proven to read
+	askWrite                      // all others
+)
+
+// askScope says what had to do with it.
+type askScope uint8
+
+const (
+	scopeOne     askScope = iota // one shard
+	scopeSeveral                 // several, or all
+	scopeRefused                 // none: it cannot be run over several shards
+)
+
+var (
+	askKinds  = [...]string{"transaction", "read", "write"}
+	askScopes = [...]string{"one", "several", "refused"}
+)
+
+// timedEvery is how many requests of a session there are to one that is timed: two looks at the clock and a bucket for each
+// request may cost more than 3 % of a small statement's CPU.
+const timedEvery = 8
+
+// asked are requests by kind and scope: all are counted, every timedEvery-th of each session is timed.
+type asked [len(askKinds)][len(askScopes)]struct {
+	count     atomic.Int64
+	durations histogram.Durations
+}
+
+// ask is what a request is.
+type ask struct {
+	kind  askKind
+	scope askScope
+}
+
+// asking is the request that a session is at.
+type asking struct {
+	began time.Duration // after the session's start; 0 at rest, where what is answered takes no time, and when it is not timed
+	ask   ask           // of what the client sends; that of what is under way is with the replies owed
+	turn  uint8         // a request is timed when it is a multiple of timedEvery
+}
+
+func (a *asking) timed() bool { return a.turn%timedEvery == 0 }
+
+// setPhase publishes what the session does, from when on.
+func (s *session) setPhase(p phase) {
+	s.noteRest(p)
+	if was := phase(s.phase.Load()); was != p {
+		switch {
+		case p == phaseIdle || p == phaseIdleInTx:
+			s.asking.began = 0
+		case (was == phaseIdle || was == phaseIdleInTx) && s.asking.timed():
+			s.asking.began = time.Since(s.started) // what it asks may be noted already
+		}
+		s.phase.Store(uint32(p))
+		s.since.Store(s.server.clock.Load())
+	}
+}
+
+// noteAsk notes a statement of the request at hand; p is nil for one that is not understood.
+func (s *session) noteAsk(p *router.Plan, scope askScope) {
+	s.noteAskKind(askKindOf(p), scope)
+}
+
+func (s *session) noteAskKind(kind askKind, scope askScope) {
+	a := &s.asking.ask
+	a.kind, a.scope = max(a.kind, kind), max(a.scope, scope)
+}
+
+// refusesAsk notes that the request which is answered now was refused.
+func (s *session) refusesAsk() {
+	for i := s.owed.head; i < len(s.owed.items); i++ {
+		if e := &s.owed.items[i]; e.ends() {
+			e.ask = ask{askWrite, scopeRefused}
+			return
+		}
+	}
+	s.noteAsk(nil, scopeRefused) // its Sync is still to come
+}
+
+// takeAsk returns what the request is that is complete. What is noted from now on is of the next one.
+func (s *session) takeAsk() ask {
+	a := s.asking.ask
+	s.asking.ask = ask{}
+	return a
+}
+
+// askEnds counts a request whose ReadyForQuery the client gets. What it has sent behind it begins now.
+func (s *session) askEnds(was ask) {
+	of := &s.db.stats.asked[was.kind][was.scope]
+	of.count.Add(1)
+	a := &s.asking
+	if a.timed() {
+		took := time.Duration(0)
+		if a.began > 0 {
+			took = time.Since(s.started) - a.began
+		}
+		of.durations.Observe(took)
+	}
+	a.began = 0
+	a.turn++
+	if p := phase(s.phase.Load()); a.timed() && p != phaseIdle && p != phaseIdleInTx {
+		a.began = time.Since(s.started)
+	}
+}
+
+func askKindOf(p *router.Plan) askKind {
+	switch {
+	case p == nil:
+		return askWrite
+	case p.Intent == router.Read:
+		return askRead
+	case p.Single != nil:
+		switch p.Single.Kind {
+		case query.KindBegin, query.KindCommit, query.KindRollback, query.KindSavepoint, query.KindRelease, query.KindRollbackTo, query.KindPrepareTx:
+			return askTransaction
+		}
+	}
+	return askWrite
+}
+
+// Asked are the requests of one kind and scope.
+type Asked struct {
+	// Kind is transaction, read or write; Scope is one, several or refused.
+	Kind, Scope string
+	Count       int64
+	// Durations are the times of every eighth request of each session, from its first byte to its ReadyForQuery.
+	Durations histogram.Counts
+}
+
+// Asked returns the requests by kind and scope; all are there.
+func (d *Database) Asked() (all []Asked) {
+	for i, kind := range askKinds {
+		for j, scope := range askScopes {
+			of := &d.stats.asked[i][j]
+			all = append(all, Asked{kind, scope, of.count.Load(), of.durations.Counts()})
+		}
+	}
+	return all
+}
