@@ -1,6 +1,6 @@
 // Command shardproxy is the proxy and its tools: run, init, check, version,
 // hash-password, demo, catalog, route, ddl, restore-point, dump,
-// rebalance.
+// rebalance, ready, man, import-pgbouncer.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(), initCommand(), importPgBouncerCommand(), checkCommand(), versionCommand(), hashPasswordCommand(), demoCommand(),
-		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand(), dumpCommand(), rebalanceCommand(), manCommand())
+		catalogCommand(), routeCommand(), ddlCommand(), restorePointCommand(), dumpCommand(), rebalanceCommand(), readyCommand(), manCommand())
 	err := root.Execute()
 	var ee *exitError
 	switch {
