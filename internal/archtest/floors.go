@@ -41,6 +41,7 @@ func Floors() map[string]int {
 		"internal/tpch":       testFloor,
 		"internal/chbench":    testFloor,
 		"internal/listappend": testFloor,
+		"internal/shiptest":   testFloor,
 	}
 }
 
