@@ -21,11 +21,17 @@ need: ## install what the tests use and this machine lacks (PostgreSQL, drivers,
 	scripts/need-browser.sh
 	scripts/need-prometheus.sh
 
-test: need build lint allocs race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
+test: need build lint allocs helm race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
 
 race: ## run all tests with the race detector, those of sessions under both drivers
 	go test -race -p $(PARALLEL) -timeout $(TIMEOUT) ./...
 	SHARDPROXY_TEST_DRIVER=goroutine go test -race -timeout $(TIMEOUT) ./proxy
+
+helm: build ## render the Helm chart and check what comes of it, in a module of its own
+	cd deploy/helm/test && go vet ./... && SHARDPROXY_BIN=$(CURDIR)/bin/shardproxy go test -count 1 ./...
+
+chart: ## pack the Helm chart with alerts and dashboards: dist/shardproxy-chart.tgz
+	scripts/chart.sh
 
 allocs: ## run without the race detector the tests that it hides: allocations, system calls
 	scripts/allocs.sh
@@ -100,4 +106,4 @@ help: ## print this list
 
 # The steps of "test" build on each other.
 .NOTPARALLEL:
-.PHONY: build demo need test race allocs lint fmt fuzz-short bench bench-smoke regress regress-shards nightly help
+.PHONY: build demo need test race helm chart allocs lint fmt fuzz-short bench bench-smoke regress regress-shards nightly help
