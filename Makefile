@@ -33,6 +33,11 @@ helm: build ## render the Helm chart and check what comes of it, in a module of 
 chart: ## pack the Helm chart with alerts and dashboards: dist/shardproxy-chart.tgz
 	scripts/chart.sh
 
+VERSION ?= 0.1.0~dev
+
+deb: ## make a Debian package for this release of Debian: dist/shardproxy_$(VERSION)_*.deb
+	scripts/deb.sh $(VERSION)
+
 allocs: ## run without the race detector the tests that it hides: allocations, system calls
 	scripts/allocs.sh
 
@@ -106,4 +111,4 @@ help: ## print this list
 
 # The steps of "test" build on each other.
 .NOTPARALLEL:
-.PHONY: build demo need test race helm chart allocs lint fmt fuzz-short bench bench-smoke regress regress-shards nightly help
+.PHONY: build demo need test race helm chart deb allocs lint fmt fuzz-short bench bench-smoke regress regress-shards nightly help
