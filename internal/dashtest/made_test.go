@@ -151,6 +151,8 @@ func (m *made) Servers() []admin.ServerConn { return nil }
 
 func (m *made) Users() []admin.User { return nil }
 
+func (m *made) Events() []admin.Event { return nil }
+
 // openMade serves a made-up proxy with an hour behind it, and returns its address.
 func openMade(t *testing.T, m *made) string {
 	t.Helper()
