@@ -69,6 +69,9 @@ func TestPgx(t *testing.T) {
 				first = all
 			}
 			for name, rows := range all {
+				if strings.HasSuffix(name, "SOCKETS") {
+					continue // has the console's own sessions, of which one may be ending
+				}
 				if len(rows) != len(first[name]) {
 					t.Errorf("SHOW %s has %d rows, not %d", name, len(rows), len(first[name]))
 				}

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // tally counts what clients were told of one row that only grows.
@@ -98,4 +101,43 @@ func TestMoveWithoutProxy(t *testing.T) {
 	}
 	s.settled()
 	s.clean(t)
+}
+
+// TestJoinWithoutProxy has a shard join, and a slot move, while a proxy with a client is cut off from the home shard for long, and from nothing else: through that
+// proxy nobody reads what is old, or writes where nobody looks.
+func TestJoinWithoutProxy(t *testing.T) {
+	t.Parallel()
+	s := startSpareStage(t, 3, 2)
+	account := s.keys[1][0]
+	must(t, s.proxies[0].connect(), "INSERT INTO accounts VALUES ($1, 0)", account)
+	read := func() (n int64, err error) {
+		c := s.proxies[1].connect()
+		defer c.Close(within(t, 5*time.Second))
+		err = c.QueryRow(within(t, 15*time.Second), "SELECT balance FROM accounts WHERE id = $1", account).Scan(&n)
+		return n, err
+	}
+	if n, err := read(); err != nil || n != 0 {
+		t.Fatal(n, err)
+	}
+	s.wires[1][0].Stall()
+	s.rebalance(t, "start", "--add", "s2", "--slots", s.slotOf(account), "--to", "s2")
+	s.ends(t, "s2 has joined, and the slot has moved")
+	must(t, s.proxies[0].connect(), "UPDATE accounts SET balance = 77 WHERE id = $1", account)
+	if n, err := read(); err == nil && n != 77 || errors.Is(err, pgx.ErrNoRows) {
+		t.Errorf("a read through the proxy that is cut off: %d, %v", n, err)
+	}
+	_, err := s.proxies[1].connect().Exec(within(t, 15*time.Second), "INSERT INTO accounts VALUES ($1, 1)", account)
+	if got := s.shards[1].Primary().Value("app", fmt.Sprint("SELECT count(*) FROM accounts WHERE id = ", account)); err == nil || got != "0" {
+		t.Errorf("an INSERT through it: %v; the shard of before has %s of its rows", err, got)
+	}
+	s.wires[1][0].Unstall()
+	eventually(t, "it serves again", func() bool {
+		n, err := read()
+		return err == nil && n == 77
+	})
+}
+
+// slotOf is the slot of a key.
+func (s *txStage) slotOf(key int64) string {
+	return s.shards[0].Primary().Value("app", fmt.Sprintf("SELECT hashint8extended(%d, 0) & 4095", key))
 }

@@ -45,6 +45,9 @@ func TestMoveSourceFailsOver(t *testing.T) {
 		return err == nil
 	})
 	phase := value("SELECT phase FROM shardproxy.moves")
+	if phase != "following" && phase != "copying" {
+		t.Error("the move was in the phase", phase, "when its source failed over: it did not have to be copied anew")
+	}
 	s.rebalance(t, "resume")
 	soon(t, time.Minute, "the move has ended", func() bool { return value("SELECT phase FROM shardproxy.moves") == "done" })
 	t.Logf("%s when the source failed over; %s", phase, s.rebalance(t, "history"))
