@@ -80,31 +80,21 @@ func ending(ctx context.Context, home *pgx.Conn, doing string, n *Ends, ask func
 // TurnBack begins the way back of a move that is reversing and is to be rolled back: source and target are swapped, and it follows from where its
 // stream back began. ok is false when it is in another state. The error is a *Problem.
 func TurnBack(ctx context.Context, home *pgx.Conn, m *Move) (ok bool, err error) {
-	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
+	return storeMove(ctx, home, "begin the way back of a move", func(tx pgx.Tx) (bool, error) {
 		n, err := exec(ctx, tx, `UPDATE shardproxy.moves SET source = target, target = source, origin = reverse, reverse = NULL, back = true, verified = false, phase = 'following', copied = 0,
 			said = '', changed_at = clock_timestamp() WHERE id = $1 AND phase = 'reversing' AND wanted = 'rollback'`, m.ID)
-		ok = n == 1
-		return err
+		return n == 1, err
 	})
-	if err != nil {
-		return false, asked("", "begin the way back of a move", err)
-	}
-	return ok, nil
 }
 
 // TurnForth gives the way back of a move up before its slots have changed their owner: source and target are again what they were, and the source gives up its rows.
 // ok is false when it is in another state. The error is a *Problem.
 func TurnForth(ctx context.Context, home *pgx.Conn, m *Move, said string) (ok bool, err error) {
-	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
+	return storeMove(ctx, home, "give up the way back of a move", func(tx pgx.Tx) (bool, error) {
 		n, err := exec(ctx, tx, `UPDATE shardproxy.moves SET source = target, target = source, origin = NULL, back = false, verified = true, abort = false, wanted = 'complete', phase = 'purging',
 			said = $2, changed_at = clock_timestamp() WHERE id = $1 AND phase = 'aborting' AND back`, m.ID, said)
-		ok = n == 1
-		return err
+		return n == 1, err
 	})
-	if err != nil {
-		return false, asked("", "give up the way back of a move", err)
-	}
-	return ok, nil
 }
 
 // Advisory locks on the home shard, of sessions.

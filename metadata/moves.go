@@ -231,12 +231,17 @@ func PauseMoves(ctx context.Context, home *pgx.Conn, paused bool) (n int64, err 
 // AdvanceMove stores a move as m says, if it is in the phase from. ok is false when it is not: somebody else has advanced it. The error
 // is a *Problem; ErrOutcome: read and see.
 func AdvanceMove(ctx context.Context, home *pgx.Conn, from MovePhase, m *Move) (ok bool, err error) {
+	return storeMove(ctx, home, "store the phase of a move", func(tx pgx.Tx) (bool, error) { return advance(ctx, tx, from, m) })
+}
+
+// storeMove changes the row of a move in a transaction of its own, unless it is in another state than store wants.
+func storeMove(ctx context.Context, home *pgx.Conn, doing string, store func(pgx.Tx) (bool, error)) (ok bool, err error) {
 	err = within(ctx, home, beginWrite, func(tx pgx.Tx) error {
-		ok, err = advance(ctx, tx, from, m)
+		ok, err = store(tx)
 		return err
 	})
 	if err != nil {
-		return false, asked("", "store the phase of a move", err)
+		return false, asked("", doing, err)
 	}
 	return ok, nil
 }

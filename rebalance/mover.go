@@ -153,7 +153,7 @@ type moving struct {
 	// What watches the servers has found, and what it slows down.
 	verdict atomic.Pointer[CarryError]
 	why     string // it cannot be rolled back
-	leaves  func() // gives up to be the only one that changes the slot map; nil when others may
+	mine    bool   // it is the only one that changes the slot map: see alone
 	slowed  atomic.Pointer[string]
 	purge   atomic.Pointer[Purge]
 }

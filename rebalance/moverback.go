@@ -150,12 +150,16 @@ func (r *moving) turnBack(ctx context.Context) error {
 	if err := r.unfence(ctx); err != nil {
 		return err
 	}
-	ok, err := metadata.TurnBack(ctx, r.home, r.move)
-	if err == nil && !ok {
-		err = errOvertaken
-	}
-	if err != nil {
+	return turned(metadata.TurnBack(ctx, r.home, r.move))
+}
+
+// turned says that the row is another now, unless it is not.
+func turned(ok bool, err error) error {
+	switch {
+	case err != nil:
 		return err
+	case !ok:
+		return errOvertaken
 	}
 	return errTurned
 }
@@ -168,12 +172,5 @@ func (r *moving) turnForth(ctx context.Context) error {
 	if err := r.unfence(ctx); err != nil {
 		return err
 	}
-	ok, err := metadata.TurnForth(ctx, r.home, r.move, notKept+strings.TrimPrefix(r.move.Said, notKept))
-	if err == nil && !ok {
-		err = errOvertaken
-	}
-	if err != nil {
-		return err
-	}
-	return errTurned
+	return turned(metadata.TurnForth(ctx, r.home, r.move, notKept+strings.TrimPrefix(r.move.Said, notKept)))
 }

@@ -224,22 +224,22 @@ func (m *Mover) work(ctx context.Context, move *metadata.Move) error {
 
 // alone has nobody else of this Mover change the slot map, or count on it, until share is called.
 func (r *moving) alone(ctx context.Context) error {
-	if r.leaves != nil {
+	if r.mine {
 		return nil
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case r.m.maps <- struct{}{}:
-		r.leaves = func() { <-r.m.maps }
+		r.mine = true
 		return nil
 	}
 }
 
 // share lets others change the slot map.
 func (r *moving) share() {
-	if r.leaves != nil {
-		r.leaves()
-		r.leaves = nil
+	if r.mine {
+		<-r.m.maps
+		r.mine = false
 	}
 }

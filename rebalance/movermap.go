@@ -193,7 +193,7 @@ func (m *Mover) absent(a *metadata.Acknowledgement) bool {
 // the newest slot map: a new one is made, which it cannot know, and every shard is told first that there is one. One that has told anything meanwhile is still
 // waited for.
 func (r *moving) cutOff(ctx context.Context, proxy string) error {
-	m, home, mine := r.m, r.home, r.leaves != nil
+	m, home, mine := r.m, r.home, r.mine
 	if err := r.alone(ctx); err != nil {
 		return err
 	}

@@ -472,12 +472,12 @@ func (r *moving) aborting(ctx context.Context) error {
 		return err
 	}
 	// One of the servers may be lost: what keeps WAL on the other must not wait for it.
-	source := within(ctx, func(ctx context.Context) error { return r.carry.Clean(ctx) })
+	cleaned := within(ctx, r.carry.Clean)
 	if r.reverse != nil {
-		source = errors.Join(source, within(ctx, func(ctx context.Context) error { return r.reverse.Clean(ctx) }))
+		cleaned = errors.Join(cleaned, within(ctx, r.reverse.Clean))
 	}
-	if source != nil {
-		return source
+	if cleaned != nil {
+		return cleaned
 	}
 	if err := r.unfence(ctx); err != nil {
 		return err

@@ -113,21 +113,10 @@ func (f *pgbouncerFile) line(section, line string) error {
 // cutName cuts a line at its first = behind the name, which may be in double quotes.
 func cutName(line string) (name, value string, ok bool) {
 	if line[0] == '"' {
-		end := 1
-		for ; end < len(line); end++ {
-			if line[end] == '"' {
-				if end+1 < len(line) && line[end+1] == '"' {
-					end++
-					continue
-				}
-				break
-			}
-		}
-		if end >= len(line) {
+		if name, line, ok = cutQuoted(line, `"`); !ok {
 			return "", "", false
 		}
-		name, line = strings.ReplaceAll(line[1:end], `""`, `"`), strings.TrimSpace(line[end+1:])
-		value, ok = strings.CutPrefix(line, "=")
+		value, ok = strings.CutPrefix(strings.TrimSpace(line), "=")
 		return name, strings.TrimSpace(value), ok
 	}
 	name, value, ok = strings.Cut(line, "=")
@@ -142,29 +131,19 @@ func readKeywords(text string) (all []pgbouncerKeyword, err error) {
 			return nil, fmt.Errorf("%q is not keyword=value", text)
 		}
 		rest = strings.TrimLeft(rest, " \t")
-		var value strings.Builder
-		if quoted, is := strings.CutPrefix(rest, "'"); is {
-			for {
-				part, behind, closed := strings.Cut(quoted, "'")
-				value.WriteString(part)
-				if !closed {
-					return nil, fmt.Errorf("the value of %s has no closing quote", name)
-				}
-				if quoted, is = strings.CutPrefix(behind, "'"); !is {
-					text = behind
-					break
-				}
-				value.WriteByte('\'')
+		var value string
+		if strings.HasPrefix(rest, "'") {
+			if value, text, ok = cutQuoted(rest, "'"); !ok {
+				return nil, fmt.Errorf("the value of %s has no closing quote", name)
 			}
 		} else {
 			end := strings.IndexAny(rest, " \t")
 			if end < 0 {
 				end = len(rest)
 			}
-			value.WriteString(rest[:end])
-			text = rest[end:]
+			value, text = rest[:end], rest[end:]
 		}
-		all = append(all, pgbouncerKeyword{strings.ToLower(name), value.String()})
+		all = append(all, pgbouncerKeyword{strings.ToLower(name), value})
 	}
 	return all, nil
 }
@@ -185,8 +164,8 @@ func readUserList(path string) (all []pgbouncerSecret, err error) {
 		if line == "" || line[0] != '"' {
 			continue // as PgBouncer does
 		}
-		name, rest, ok := cutQuoted(line)
-		secret, _, ok2 := cutQuoted(strings.TrimSpace(rest))
+		name, rest, ok := cutQuoted(line, `"`)
+		secret, _, ok2 := cutQuoted(strings.TrimSpace(rest), `"`)
 		if !ok || !ok2 {
 			return nil, fmt.Errorf("%s, line %d: want \"name\" \"secret\"", path, n)
 		}
@@ -195,22 +174,22 @@ func readUserList(path string) (all []pgbouncerSecret, err error) {
 	return all, nil
 }
 
-// cutQuoted takes a text in double quotes off the beginning.
-func cutQuoted(text string) (value, rest string, ok bool) {
-	if text == "" || text[0] != '"' {
+// cutQuoted takes a text in quotes off the beginning; one that is doubled stands for itself.
+func cutQuoted(text, quote string) (value, rest string, ok bool) {
+	if !strings.HasPrefix(text, quote) {
 		return "", text, false
 	}
 	var b strings.Builder
 	for text = text[1:]; ; {
-		part, behind, closed := strings.Cut(text, `"`)
+		part, behind, closed := strings.Cut(text, quote)
 		b.WriteString(part)
 		if !closed {
 			return "", "", false
 		}
-		if !strings.HasPrefix(behind, `"`) {
+		if !strings.HasPrefix(behind, quote) {
 			return b.String(), behind, true
 		}
-		b.WriteByte('"')
+		b.WriteString(quote)
 		text = behind[1:]
 	}
 }
