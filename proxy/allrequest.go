@@ -19,6 +19,8 @@ type allRequest struct {
 	// adds is set when all shards get the same, each for the rows that it has: the answer
 	// is all of theirs.
 	adds bool
+	// atOnce is set when the parts run at once.
+	atOnce bool
 	// move is set when rows may have to be moved.
 	move *moving
 	// moment is set when the frames hold the server's mark for the time of the transaction.

@@ -58,7 +58,8 @@ func (s *session) runAll(kind byte, size int) error {
 		if req.scatter != nil {
 			e = s.enlistScatter(req.scatter, own, req.enlisted())
 		} else {
-			e = s.enlistAt(own, "", req.enlisted())
+			req.atOnce = own && req.mayRunAtOnce()
+			e = s.enlistFor(&req, own)
 		}
 	}
 	if e != nil {
@@ -70,7 +71,7 @@ func (s *session) runAll(kind byte, size int) error {
 	s.db.stats.statements.Add(1)
 	s.noteAsk(req.plan, scopeSeveral)
 	s.setPhase(phaseActive)
-	answer, e := s.onAll(&req)
+	answer, e := s.runHere(&req)
 	if e == nil {
 		s.noteAll(req.plan)
 	}
@@ -128,8 +129,22 @@ func (s *session) enlistAll(own, reads bool, shards []int) *wire.Error {
 	return s.enlistAt(own, "", shards)
 }
 
+// enlistFor is enlistAll for the shards of a request that writes.
+func (s *session) enlistFor(r *allRequest, own bool) *wire.Error {
+	then := ""
+	if r.atOnce {
+		then = atOnceWait
+	}
+	return s.enlistWith(own, "", then, r.enlisted())
+}
+
 // enlistAt is enlistAll at an isolation level, "" for that of the session.
 func (s *session) enlistAt(own bool, level string, shards []int) *wire.Error {
+	return s.enlistWith(own, level, "", shards)
+}
+
+// enlistWith is enlistAt; a transaction of one's own begins with what then sets.
+func (s *session) enlistWith(own bool, level, then string, shards []int) *wire.Error {
 	if own && s.serializable && len(shards) > 1 {
 		return errSerializable()
 	}
@@ -138,6 +153,7 @@ func (s *session) enlistAt(own bool, level string, shards []int) *wire.Error {
 		if s.begun.isolation = s.isolation; level != "" {
 			s.begun.text, s.begun.isolation = "BEGIN ISOLATION LEVEL "+strings.ToUpper(level), level
 		}
+		s.begun.text += then
 	}
 	if s.begun != nil && len(shards) > 1 {
 		s.begun.mark = twopc.NewMark()
@@ -245,12 +261,8 @@ func (s *session) awaitReplies() *wire.Error {
 // onAll runs the request on its shards, one after the other, on the lease first, and
 // returns the answer.
 func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
-	s.client.Release()
-	s.held = false
-	if r.moment {
-		if e := s.putMoment(append(r.parts[:len(r.parts):len(r.parts)], r.frames)); e != nil {
-			return pool.Answer{}, e
-		}
+	if e := s.readies(r); e != nil {
+		return pool.Answer{}, e
 	}
 	answers := make([]pool.Answer, len(r.shards))
 	for i, shard := range r.shards {
@@ -288,6 +300,16 @@ func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
 		return a, s.allFailed(s.lease, a, e)
 	}
 	return a, nil
+}
+
+// readies gives what is to run the time of the transaction.
+func (s *session) readies(r *allRequest) *wire.Error {
+	s.client.Release()
+	s.held = false
+	if r.moment {
+		return s.putMoment(append(r.parts[:len(r.parts):len(r.parts)], r.frames))
+	}
+	return nil
 }
 
 // allFailed turns the failure on one shard into what the client is told.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"shardproxy/pool"
@@ -333,28 +332,11 @@ func (s *session) runOn(l *pool.Server, frames []byte, keep int) (a pool.Answer,
 
 // runOnAll is runOn for several parked connections at once. The errors are theirs, in order.
 func (s *session) runOnAll(branches []branch, frames []byte) []error {
-	answers, errs := make([]pool.Answer, len(branches)), make([]error, len(branches))
-	var mu sync.Mutex
-	wanted := true
-	cancelled := func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		wanted = wanted && !s.cancelWanted()
-		return !wanted
+	on := make([]*pool.Server, len(branches))
+	for i := range branches {
+		on[i] = branches[i].lease
 	}
-	s.task.aside(func() {
-		var group sync.WaitGroup
-		for i := range branches {
-			group.Go(func() {
-				answers[i], errs[i] = branches[i].lease.Run(s.server.ctx, frames, pool.RunOptions{Cancelled: cancelled})
-			})
-		}
-		group.Wait()
-	})
-	for i := range errs {
-		errs[i] = s.ofVictim(&answers[i], errs[i])
-	}
-	return errs
+	return s.runAlike(on, frames)
 }
 
 // cancelWanted reports whether what runs shall be cancelled.

@@ -105,10 +105,25 @@ func (b *bound) place(r *relation, t *catalog.Table) {
 	}
 	if r.kind == kindSharded || r.kind == kindReference {
 		r.writes, r.moves = b.unwritable(r, t, rule), b.unmovable(t)
+		r.defers, r.triggers = defers(t), triggers(t)
 		if !b.policiesKnown(t) {
 			r.unknown("has row security policies that read other tables")
 		}
 	}
+}
+
+// defers reports whether something about the rows of a table may be checked at the end of a
+// transaction.
+func defers(t *catalog.Table) bool {
+	return slices.ContainsFunc(t.Indexes, func(x catalog.Index) bool { return x.Deferrable }) ||
+		slices.ContainsFunc(t.ForeignKeys, func(k *catalog.ForeignKey) bool { return k.Deferrable }) ||
+		slices.ContainsFunc(t.Children, defers)
+}
+
+// triggers reports whether triggers see rows that are inserted into a table.
+func triggers(t *catalog.Table) bool {
+	return slices.ContainsFunc(t.Triggers, func(g catalog.Trigger) bool { return g.Insert && g.Enabled != 'D' && !g.Fence() }) ||
+		slices.ContainsFunc(t.Children, triggers)
 }
 
 // placeOnly decides which kind of table it is, and returns its rule, nil for none.

@@ -20,6 +20,9 @@ type split struct {
 	everywhere bool
 	// conflict is set for ON CONFLICT, which may leave rows out of RETURNING.
 	conflict bool
+	// defers is set when something is checked at the end of the transaction, inTurn when the shards
+	// must take turns.
+	defers, inTurn bool
 
 	// draws are the columns that are drawn, drawnAt their places among those of a row.
 	draws   []Draw
@@ -49,6 +52,17 @@ func (p *Plan) Splits() bool { return p.split != nil && !p.split.everywhere }
 
 // MayOmit reports whether a row that is inserted may not be returned.
 func (p *Plan) MayOmit() bool { return p.split != nil && p.split.conflict }
+
+// MayRunAtOnce reports whether the parts of a plan that splits may run at once and, when one of
+// them cannot, be rolled back and run once more, one after the other: it leaves nothing behind then,
+// and waits for others only where they write rows that it cannot insert.
+func (p *Plan) MayRunAtOnce() bool {
+	return p.Splits() && !p.split.inTurn && p.Effects == 0
+}
+
+// Defers reports whether something about the rows of a plan that splits may be checked at the end of the
+// transaction.
+func (p *Plan) Defers() bool { return p.split.defers }
 
 // Rows returns the shard of each row of a plan that splits.
 func (p *Plan) Rows(o *Owners, v *Values) ([]int, error) {

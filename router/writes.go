@@ -171,7 +171,9 @@ func (p *prover) insert(b *block, given []fact, nothing bool) {
 		p.add(Group{table: l.rel.String(), placement: l.rel.placement})
 		return
 	}
-	sp := &split{conflict: s.Insert.Conflict != nil}
+	sp := &split{conflict: s.Insert.Conflict != nil, defers: l.rel.defers}
+	// Rows that others write too are waited for, and what triggers do elsewhere is not rolled back.
+	sp.inTurn = sp.conflict || l.rel.triggers
 	p.draws(b, l.rel, sp)
 	src := s.Insert.Source
 	switch {

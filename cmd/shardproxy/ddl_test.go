@@ -301,8 +301,14 @@ func (s *shardedProgram) blocked(shard int) (release func()) {
 // waiting waits until a statement that begins with the text waits for a lock.
 func (s *shardedProgram) waiting(shard int, text string) {
 	s.t.Helper()
+	s.waitsFor(shard, "wait_event_type = 'Lock'", text)
+}
+
+// waitsFor returns when a statement waits on a shard for what a condition of pg_stat_activity says.
+func (s *shardedProgram) waitsFor(shard int, on, text string) {
+	s.t.Helper()
 	eventually(s.t, text+" waits", func() bool {
-		return s.shards[shard].Primary().Value("app", "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '"+text+"%'") == "1"
+		return s.shards[shard].Primary().Value("app", "SELECT count(*) FROM pg_stat_activity WHERE "+on+" AND query LIKE '"+text+"%'") == "1"
 	})
 }
 

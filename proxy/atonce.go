@@ -1,0 +1,150 @@
+package proxy
+
+import (
+	"sync"
+
+	"shardproxy/pool"
+	"shardproxy/wire"
+)
+
+// The parts of an INSERT that is a transaction of its own run at once, as long as none of
+// them has to wait for anybody. Parts that wait while others hold locks could end in a circle
+// that one server would not have: of two INSERTs of the same rows, or of one and LOCK TABLE or
+// ALTER TABLE, which take the shards one after the other. So a part does not wait for long: all is
+// rolled back, and done once more on one shard after the other.
+
+// atOnceWait is how long a part waits for a lock: less than the time behind which servers
+// look for deadlocks, so that nobody else is ended for it.
+const atOnceWait = "; SET LOCAL lock_timeout = '100ms'"
+
+// mayRunAtOnce reports whether the parts of a request outside of transactions may run at once. What
+// it does must be gone when it is rolled back.
+func (r *allRequest) mayRunAtOnce() bool {
+	return len(r.shards) > 1 && r.parts != nil && !r.adds && r.plan.MayRunAtOnce()
+}
+
+// runHere runs the request, once it is enlisted, and returns its answer.
+func (s *session) runHere(r *allRequest) (pool.Answer, *wire.Error) {
+	if !r.atOnce {
+		return s.onAll(r)
+	}
+	a, e := s.onAllAtOnce(r)
+	if e == nil || e.Code != "55P03" && e.Code != "40P01" {
+		return a, e
+	}
+	if err := s.finish(false); err != nil {
+		return pool.Answer{}, wire.AsError(err)
+	}
+	if s.lease != nil {
+		s.giveBack(pool.Clean)
+	}
+	s.db.stats.retries.Add(1)
+	r.atOnce = false
+	if e := s.enlistAt(true, "", r.enlisted()); e != nil {
+		return pool.Answer{}, e
+	}
+	s.setPhase(phaseActive)
+	return s.onAll(r)
+}
+
+// onAllAtOnce is onAll for the parts of an INSERT, all at once.
+func (s *session) onAllAtOnce(r *allRequest) (pool.Answer, *wire.Error) {
+	if e := s.readies(r); e != nil {
+		return pool.Answer{}, e
+	}
+	on := make([]*pool.Server, len(r.shards))
+	for i, shard := range r.shards {
+		l, wrote := s.partOn(shard)
+		on[i], *wrote = l, true
+	}
+	answers, errs := s.runEachOn(on, r.parts, answerMax)
+	if e := s.ofParts(on, answers, errs); e.err != nil {
+		return e.answer, s.allFailed(e.lease, e.answer, e.err)
+	}
+	if r.plan.Defers() {
+		// What is checked at the end may have to wait, as it would on one server.
+		for i, err := range s.runAlike(on, wire.AppendQuery(nil, s.lockTimeout())) {
+			if err != nil {
+				return pool.Answer{}, s.allFailed(on[i], pool.Answer{}, err)
+			}
+		}
+	}
+	a, e := r.join(answers)
+	if e != nil {
+		return a, s.allFailed(s.lease, a, e)
+	}
+	return a, nil
+}
+
+// ofParts returns the failure that decides what comes of parts that ran at once: a connection
+// that is lost, else one that would have waited, else the first.
+func (s *session) ofParts(on []*pool.Server, answers []pool.Answer, errs []error) (worst shardAnswer) {
+	rank := 0
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		r := 1
+		if e := wire.AsError(err); isLost(err) {
+			r = 3
+		} else if e.Code == "55P03" || e.Code == "40P01" {
+			r = 2
+		}
+		if r > rank {
+			rank, worst = r, shardAnswer{lease: on[i], answer: answers[i], err: err}
+		}
+	}
+	return worst
+}
+
+// lockTimeout gives back to the transaction how long it waits for locks.
+func (s *session) lockTimeout() string {
+	it, ok := s.settings.Get("lock_timeout")
+	switch {
+	case !ok:
+		return "SET LOCAL lock_timeout TO DEFAULT"
+	case it.Literal:
+		return string(it.AppendCall([]byte("SELECT "), true))
+	}
+	return "SET LOCAL lock_timeout TO " + it.Text
+}
+
+// runEachOn runs a request of ours on each of some connections, at once. It blocks the session, not
+// its loop. The answers and errors are theirs, in order; keep bounds each answer.
+func (s *session) runEachOn(on []*pool.Server, frames [][]byte, keep int) ([]pool.Answer, []error) {
+	answers, errs := make([]pool.Answer, len(on)), make([]error, len(on))
+	var mu sync.Mutex
+	cancelled := false
+	unwanted := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		cancelled = cancelled || s.cancelWanted()
+		return cancelled
+	}
+	for _, l := range on {
+		s.task.release(l.Socket())
+	}
+	s.task.aside(func() {
+		var group sync.WaitGroup
+		for i, l := range on {
+			group.Go(func() {
+				answers[i], errs[i] = l.Run(s.server.ctx, frames[i], pool.RunOptions{Keep: keep, Cancelled: unwanted})
+			})
+		}
+		group.Wait()
+	})
+	for i := range errs {
+		errs[i] = s.ofVictim(&answers[i], errs[i])
+	}
+	return answers, errs
+}
+
+// runAlike runs the same on each of some connections, at once, and returns their errors.
+func (s *session) runAlike(on []*pool.Server, frames []byte) []error {
+	all := make([][]byte, len(on))
+	for i := range all {
+		all[i] = frames
+	}
+	_, errs := s.runEachOn(on, all, 0)
+	return errs
+}
