@@ -167,37 +167,37 @@ func (s *session) fanOut(r *allRequest, bind, tail []byte) *wire.Error {
 		return wire.AsError(err)
 	}
 	if len(shards) > 1 || r.plan.Moves() {
-		text, e := s.guarded(r.plan)
-		if e != nil {
+		if e := s.rewriteFor(r, bind, tail, shards, owners); e != nil {
 			return e
-		}
-		if r.plan.Moment() && len(shards) > 1 {
-			s.markMoment(r)
-		}
-		if r.moment || text != nil {
-			r.frames = s.rewritten(text, bind, tail)
 		}
 	}
 	r.shards, r.adds = shards, true
 	for range shards {
 		r.parts = append(r.parts, r.frames)
 	}
-	if r.plan.Moves() {
-		if r.move, err = s.moving(r.plan, owners); err != nil {
-			return wire.AsError(err)
-		}
-	}
 	return s.unsteady()
 }
 
+// rewriteFor makes the frames of a request what its shards get.
+func (s *session) rewriteFor(r *allRequest, bind, tail []byte, shards []int, owners *router.Owners) *wire.Error {
+	if r.plan.Moment() && len(shards) > 1 {
+		s.markMoment(r)
+	}
+	if r.plan.Moves() {
+		return s.moves(r, owners, bind, tail)
+	}
+	text, e := s.guarded()
+	if e == nil && (r.moment || text != nil) {
+		r.frames = s.rewritten(text, bind, tail)
+	}
+	return e
+}
+
 // guarded is the text of a write over several shards that leaves out the rows which these hide; nil when there are none.
-func (s *session) guarded(p *router.Plan) ([]byte, *wire.Error) {
+func (s *session) guarded() ([]byte, *wire.Error) {
 	ctx := s.planContext()
 	if ctx.HiddenSlots == 0 {
 		return nil, nil
-	}
-	if p.Moves() {
-		return nil, router.KeyMoves()
 	}
 	text, err := s.db.Planner.Guard(string(s.values.Text), ctx)
 	if err != nil {

@@ -275,7 +275,7 @@ func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
 		} else if i > 0 {
 			keep = 0
 		}
-		a, err := s.runOn(l, frames, keep)
+		a, err := s.runPart(r, shard, l, frames, keep)
 		if answers[i] = a; err == nil && r.parts == nil && a.Tag != answers[0].Tag {
 			err = wire.Errorf("55000", "shards gave different results: %s on %s, %s on %s", answers[0].Tag, s.db.Shards[r.shards[0]].Name,
 				a.Tag, s.db.Shards[shard].Name).WithHint("The copies of the table differ.")
@@ -292,12 +292,35 @@ func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
 	if r.parts == nil {
 		return answers[0], nil
 	}
-	a, e := r.join(answers)
-	if e == nil && r.move != nil {
-		return s.moveRows(r, answers, a)
+	if r.move != nil {
+		if e := r.move.hear(answers); e != nil {
+			return pool.Answer{}, s.allFailed(s.lease, pool.Answer{}, e)
+		}
 	}
+	a, e := r.join(answers)
 	if e != nil {
 		return a, s.allFailed(s.lease, a, e)
+	}
+	if r.move != nil {
+		return s.moveRows(r, a)
+	}
+	return a, nil
+}
+
+// runPart runs what one shard gets.
+func (s *session) runPart(r *allRequest, shard int, l *pool.Server, frames []byte, keep int) (pool.Answer, error) {
+	if r.move == nil || r.move.locks == nil {
+		return s.runOn(l, frames, keep)
+	}
+	locked, a, err := s.lockRows(r.move, shard, l)
+	if err != nil {
+		return a, err
+	}
+	if a, err = s.runOn(l, frames, keep); err != nil {
+		return a, err
+	}
+	if _, n, ok := a.Count(); !ok || n != locked {
+		return pool.Answer{}, wire.Errorf("40001", "rows that get another key were changed at the same time").WithHint("Try again.")
 	}
 	return a, nil
 }

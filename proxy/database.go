@@ -48,6 +48,8 @@ type Planner interface {
 	Scatter(sql string, ctx router.Context, o router.ScatterOptions) (*router.Scatter, error)
 	// Guard returns a text as one that leaves out rows which a shard hides.
 	Guard(sql string, ctx router.Context) (string, error)
+	// Telling says how a plan that moves rows tells which rows it changes.
+	Telling(sql string, p *router.Plan, slots int, ctx router.Context) (router.Telling, error)
 }
 
 // Mode says for how long a client keeps a server connection.

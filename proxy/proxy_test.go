@@ -84,6 +84,10 @@ func (p *anyPlanner) Guard(sql string, ctx router.Context) (string, error) {
 	return p.Load().Guard(sql, ctx)
 }
 
+func (p *anyPlanner) Telling(sql string, plan *router.Plan, slots int, ctx router.Context) (router.Telling, error) {
+	return p.Load().Telling(sql, plan, slots, ctx)
+}
+
 func (p *anyPlanner) Plan(sql []byte, ctx router.Context) *router.Plan {
 	return p.Load().Plan(sql, ctx)
 }

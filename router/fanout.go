@@ -85,6 +85,13 @@ func moves(shapes []*query.Shape, c *query.Command, prove func(anchors, moving b
 		out = routed{where: FanOut}
 		p.settle(p.sql)
 	}
+	if p.move.each && (out.where != Keyed || !oneValue(out.groups)) {
+		// On one server each row is compared with those that are still to be changed.
+		if p.move.several = true; p.move.unknown != "" {
+			return routed{where: Refused, refusal: &Refusal{Reason: reasonKeyChange, Why: "rows of several keys get new ones, and " + p.move.unknown +
+				" compares them by what is not known", Hint: "Change the rows of one key at a time."}}, true
+		}
+	}
 	out.fansOut, out.moment, out.move = true, q.moment, p.move
 	return out, true
 }

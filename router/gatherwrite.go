@@ -134,6 +134,9 @@ func (g *gatherer) writes(s *Scatter) *Refusal {
 	case found.where == All && s.Write.Everywhere, found.where == Home && s.Write.Home:
 		return nil
 	}
+	if found.move != nil {
+		return &Refusal{Reason: reasonKeyChange, Why: "rows get another key, and rows of other shards are read for that", Hint: "Read them first, and give the keys as values."}
+	}
 	return &Refusal{Reason: reasonUnbound, Why: "where its rows are is not certain"}
 }
 

@@ -1,41 +1,70 @@
 package router
 
 import (
-	"encoding/binary"
 	"slices"
 	"strconv"
 	"strings"
 
 	"shardproxy/catalog"
 	"shardproxy/query"
+	"shardproxy/shardmap"
+	"shardproxy/wire"
 )
 
 // An UPDATE that gives the key another value moves rows: it runs where they are, and rows
 // whose new key belongs to another shard are then taken from there and inserted where they belong.
-// That the key gets one constant for all rows says where.
+// Which rows it changed, and in which slots they are now, it tells itself, in a column behind those that
+// the client asked for.
 
 // move is what is known of an UPDATE that may move rows. It is immutable.
 type move struct {
-	to      Group // the new key
-	values  []query.Span
+	to        Group // the new key of all rows, unless each has its own
+	each      bool
+	placement *Placement
+	// several is set when rows of several keys may get keys of their own: where these are compared with each other, and in
+	// which order, decides then. See Telling.
+	several bool
+	compared
+	name    string   // the table's
 	table   string   // as SQL names it
 	keys    []string // the key's columns
 	columns []string // that are stored and not computed
 }
 
-// movesTo notes the new key of an UPDATE's rows. false: it does not give all of the key's
-// columns a constant or a parameter.
+// movesTo notes the new key of an UPDATE's rows. false: it cannot be said where they belong.
 func (p *prover) movesTo(b *block, r *relation, set []query.Assignment) bool {
-	m := &move{to: Group{table: r.String(), placement: r.placement}, table: query.QuoteName(r.schema) + "." + query.QuoteName(r.name)}
+	if len(r.key) == 0 || !slices.ContainsFunc(set, func(a query.Assignment) bool { return r.isKey(a.Column.Name) }) {
+		return false
+	}
+	m := &move{placement: r.placement, compared: r.compared, name: r.String(), table: query.QuoteName(r.schema) + "." + query.QuoteName(r.name)}
 	for _, a := range set {
 		if a.Value.Kind == query.ValueDefault {
 			p.keepsDefault(r, a.Column.Name)
 		}
 	}
+	if m.each = !p.oneKey(m, b, r, set); m.each && !r.placement.hashed() {
+		return false
+	}
+	for _, c := range r.columns {
+		if !c.generated {
+			m.columns = append(m.columns, query.QuoteName(c.name))
+		}
+	}
+	for _, k := range r.key {
+		m.keys = append(m.keys, query.QuoteName(r.columns[k].name))
+	}
+	p.move = m
+	return true
+}
+
+// oneKey notes the key that all rows get, each column of it a constant or a parameter. false: they may get
+// others.
+func (p *prover) oneKey(m *move, b *block, r *relation, set []query.Assignment) bool {
+	to := Group{table: r.String(), placement: r.placement}
 	for _, k := range r.key {
 		c := r.columns[k]
 		at := slices.IndexFunc(set, func(a query.Assignment) bool { return a.Column.Name == c.name })
-		if at < 0 || set[at].Column.Part || set[at].Value.Kind != query.ValueLiteral && set[at].Value.Kind != query.ValueParam || !set[at].Value.Span.Located() {
+		if at < 0 || set[at].Column.Part || set[at].Value.Kind != query.ValueLiteral && set[at].Value.Kind != query.ValueParam {
 			return false
 		}
 		v, ok := p.value(b, &set[at].Value, c.key)
@@ -43,15 +72,9 @@ func (p *prover) movesTo(b *block, r *relation, set []query.Assignment) bool {
 			return false
 		}
 		v.assigned, v.typmod = true, c.typmod
-		m.to.columns = append(m.to.columns, []value{v})
-		m.values, m.keys = append(m.values, set[at].Value.Span), append(m.keys, query.QuoteName(c.name))
+		to.columns = append(to.columns, []value{v})
 	}
-	for _, c := range r.columns {
-		if !c.generated {
-			m.columns = append(m.columns, query.QuoteName(c.name))
-		}
-	}
-	p.move = m
+	m.to = to
 	return true
 }
 
@@ -87,11 +110,48 @@ func (b *bound) unmovable(t *catalog.Table) string {
 	return ""
 }
 
+// compared says what compares rows of a table with each other as soon as they are written.
+type compared struct {
+	uniques [][]string // the columns of unique indexes, as SQL
+	unknown string     // an index of which it is not known what it compares, "" for none
+}
+
+// comparedAtOnce returns what compares rows of a table.
+func comparedAtOnce(t *catalog.Table) (c compared) {
+	for i := range t.Indexes {
+		x := &t.Indexes[i]
+		if !x.Unique && !x.Exclusion || x.Deferrable {
+			continue
+		}
+		var columns []string
+		for _, n := range x.Keys {
+			if at := slices.IndexFunc(t.Columns, func(c catalog.Column) bool { return c.Number == n }); at >= 0 {
+				columns = append(columns, query.QuoteName(t.Columns[at].Name))
+			}
+		}
+		if x.Exclusion || len(columns) != len(x.Keys) {
+			c.unknown = "index " + x.Name
+		}
+		c.uniques = append(c.uniques, columns)
+	}
+	for _, child := range t.Children {
+		if of := comparedAtOnce(child); of.unknown != "" {
+			c.unknown = of.unknown
+		} else if len(c.uniques) == 0 && len(of.uniques) > 0 {
+			c.unknown = "an index of " + child.Name
+		}
+	}
+	return c
+}
+
 // Moves reports whether the plan's statement may have to move rows to the shard of
 // their new key; see Plan.Shards for where they are.
 func (p *Plan) Moves() bool { return p.move != nil }
 
-// Destination returns the shard of the new key. The errors are those of Shard.
+// MovesEach reports whether each row of a plan that moves has a new key of its own.
+func (p *Plan) MovesEach() bool { return p.move.each }
+
+// Destination returns the shard of the new key of all rows. The errors are those of Shard.
 func (p *Plan) Destination(o *Owners, v *Values) (int, error) {
 	l := locator{owners: o, values: v, shard: AnyShard}
 	if err := l.group(&p.move.to); err != nil {
@@ -100,50 +160,133 @@ func (p *Plan) Destination(o *Owners, v *Values) (int, error) {
 	return max(l.shard, 0), nil
 }
 
-// Taken is the statement that takes the moved rows from a shard, as Parse and Bind have it:
-// its rows are what Put inserts, in binary format. text is the client's, n a scanner of the
-// caller's. ok is false when the text is not the plan's.
-func (p *Plan) Taken(text []byte, n *query.Normal, v *Values) (part Part, ok bool) {
+// Telling is how an UPDATE says which rows it changes. Rows are told as words with spaces between.
+type Telling struct {
+	// Text is the UPDATE with one more column behind those that it returns: of each row the number of its table (of the
+	// partition), its place in it (ctid), the slot when the plan MovesEach ("-" when the key is NULL), and the hashes of what
+	// unique indexes compare when Locks is set.
+	Text string
+	// Locks, when it is set, is a query to be run ahead of Text: it locks the rows, and tells of each the number of its table, its
+	// place, and the hashes of what unique indexes compare. PostgreSQL compares the new row with those that are not
+	// changed yet, in an order of its own. A new row that has what another row had whose turn is on another shard might be refused, or not.
+	Locks string
+}
+
+// Telling says how the text of a plan that moves, made for ctx, tells which rows it changes, which lie in n slots. The error is a *wire.Error.
+func (r *Router) Telling(sql string, p *Plan, n int, ctx Context) (t Telling, err error) {
+	var names query.Normal
+	st, shapes := names.AnalyzeShapes(sql, r.options([]byte(sql), ctx))
+	if st.Opaque || len(shapes) != 1 || shapes[0].Kind != query.ShapeQuery || shapes[0].Scope.Kind != query.ScopeUpdate {
+		return t, untold().Error()
+	}
+	s := shapes[0].Scope
+	alias := s.Target.Alias
+	if alias == "" {
+		alias = s.Target.Name
+	}
+	alias = quoteName(alias)
+	at, verb := s.ReturningSpan, ", "
+	if len(s.Outputs) == 0 {
+		at, verb = updateSpan(s), " RETURNING "
+	}
+	if !at.Located() || int(at.End) > len(sql) {
+		return t, untold().Error()
+	}
+	t.Text = sql[:at.End] + verb + p.move.tells(alias, p.move.each, n) + " " + sql[at.End:]
+	if p.move.several && len(p.move.uniques) > 0 {
+		ok := false
+		if t.Locks, ok = locks(sql, s, alias, p.move.tells(alias, false, n)); !ok {
+			return t, untold().Error()
+		}
+	}
+	return t, nil
+}
+
+// tells is the column that tells of a row.
+func (m *move) tells(alias string, slot bool, n int) string {
+	qualified := func(names []string) []string {
+		out := make([]string, len(names))
+		for i, name := range names {
+			out[i] = alias + "." + name
+		}
+		return out
+	}
+	column := "pg_catalog.concat_ws(' ', " + alias + ".tableoid, " + alias + ".ctid"
+	if slot {
+		keys := qualified(m.keys)
+		column += ", CASE WHEN " + strings.Join(keys, " IS NULL OR ") + " IS NULL THEN '-' ELSE (" + shardmap.SlotSQL(m.placement.types, keys, n) + ")::pg_catalog.text END"
+	}
+	if m.several {
+		for _, u := range m.uniques {
+			column += ", pg_catalog.hash_record_extended(ROW(" + strings.Join(qualified(u), ", ") + "), 0)"
+		}
+	}
+	return column + ")"
+}
+
+// locks is a query that locks the rows which an UPDATE changes, and tells of them.
+func locks(sql string, s *query.Scope, alias, column string) (string, bool) {
+	target := s.Target.Span
+	if !target.Located() || int(target.End) > len(sql) {
+		return "", false
+	}
+	head := strings.TrimRight(sql[:target.Start], " \t\r\n")
+	if len(head) < len("UPDATE") || !strings.EqualFold(head[len(head)-len("UPDATE"):], "UPDATE") {
+		return "", false
+	}
+	out := head[:len(head)-len("UPDATE")] + "SELECT " + column + " FROM " + sql[target.Start:target.End]
+	if n := len(s.From); n > 0 {
+		first, last := s.From[0].Span, s.From[n-1].Span
+		if !first.Located() || !last.Located() || int(last.End) > len(sql) {
+			return "", false
+		}
+		out += ", " + sql[first.Start:last.End]
+	}
+	if s.Where != nil {
+		if !s.WhereSpan.Located() || int(s.WhereSpan.End) > len(sql) {
+			return "", false
+		}
+		out += " " + sql[s.WhereSpan.Start:s.WhereSpan.End]
+	}
+	return out + " FOR UPDATE OF " + alias, true
+}
+
+// NullKey is the error of a row whose new key is NULL.
+func (p *Plan) NullKey() *wire.Error { return errNullKey(&Group{table: p.move.name}) }
+
+// KeyTaken is the refusal of rows that get what unique indexes of another shard compare, of a row that gets something else
+// by the same statement.
+func KeyTaken() *wire.Error {
+	return (&Refusal{Reason: reasonKeyChange, Why: "a row gets the unique key of one that gets another, and in which order they are changed is not known",
+		Hint: "Change the rows of one key at a time."}).Error()
+}
+
+// updateSpan is the last clause of an UPDATE without RETURNING.
+func updateSpan(s *query.Scope) query.Span {
+	switch {
+	case s.Where != nil:
+		return s.WhereSpan
+	case len(s.From) > 0:
+		return s.From[len(s.From)-1].Span
+	}
+	return s.Update.SetSpan
+}
+
+func untold() *Refusal {
+	return &Refusal{Reason: reasonKeyChange, Why: "where its clauses stand in the text is not certain"}
+}
+
+// Take is the statement that takes rows from the shard where they are: what it returns is what Put inserts. table is
+// the number of the table, or of the partition, that they are in, places are their ctids there.
+func (p *Plan) Take(table string, places []string) string {
 	m := p.move
-	spans := slices.Clone(m.values)
-	places := make([]*query.Span, len(spans))
-	for i := range spans {
-		places[i] = &spans[i]
-	}
-	if !n.Locate(text, places) {
-		return part, false
-	}
-	r := renumberer{seen: map[int]int{}}
-	part.Text = append(part.Text, "DELETE FROM "+m.table+" WHERE "...)
-	for i, s := range spans {
-		if int(s.End) > len(text) {
-			return part, false
-		}
-		if i > 0 {
-			part.Text = append(part.Text, " AND "...)
-		}
-		part.Text = append(part.Text, m.keys[i]+" OPERATOR(pg_catalog.=) "...)
-		part.Text = r.append(part.Text, text[s.Start:s.End])
-	}
 	// Nothing is taken, and the statement fails, when the table is no longer what the plan knows.
-	of := " = " + "'" + strings.ReplaceAll(m.table, "'", "''") + "'" + "::pg_catalog.regclass"
-	part.Text = append(part.Text, " AND (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid"+of+
-		" AND attnum > 0 AND NOT attisdropped AND attgenerated = '') OPERATOR(pg_catalog.=) "+strconv.Itoa(len(m.columns))+
-		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid"+of+" AND NOT tgisinternal AND tgenabled IN ('O', 'A'))"...)
-	part.Text = append(part.Text, " RETURNING "+strings.Join(m.columns, ", ")...)
-	part.Bind = []byte{0, 0, 0, 0}
-	if v.params != nil {
-		for _, old := range r.old {
-			part.Types = append(part.Types, v.declared(old))
-		}
-		if part.Bind, ok = v.pickOnly(r.old); !ok {
-			return part, false
-		}
-	} else if len(r.old) > 0 {
-		return part, false
-	}
-	part.Bind = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(part.Bind, 1), 1)
-	return part, true
+	of := " = " + literal(m.table) + "::pg_catalog.regclass"
+	return "DELETE FROM " + m.table + " WHERE tableoid OPERATOR(pg_catalog.=) " + literal(table) + "::pg_catalog.oid AND ctid OPERATOR(pg_catalog.=) ANY ('{\"" + strings.Join(places, `","`) + "\"}'::pg_catalog.tid[])" +
+		" AND (SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid" + of +
+		" AND attnum > 0 AND NOT attisdropped AND attgenerated = '') OPERATOR(pg_catalog.=) " + strconv.Itoa(len(m.columns)) +
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid" + of + " AND NOT tgisinternal AND tgenabled IN ('O', 'A'))" +
+		" RETURNING " + strings.Join(m.columns, ", ")
 }
 
 // Put is the statement that inserts one row that was taken, of which each column is a
@@ -170,4 +313,13 @@ func ofOneServerType(oid uint32) bool {
 		return true
 	}
 	return false
+}
+
+// literal is a text as SQL has it, whatever standard_conforming_strings says: it has no backslashes, or they are doubled.
+func literal(s string) string {
+	s = strings.ReplaceAll(s, "'", "''")
+	if strings.Contains(s, `\`) {
+		return "E'" + strings.ReplaceAll(s, `\`, `\\`) + "'"
+	}
+	return "'" + s + "'"
 }

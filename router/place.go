@@ -98,7 +98,10 @@ func (o *Owners) HiddenSlots() int {
 }
 
 // Of returns the place in the configuration of the shard that owns a hash.
-func (o *Owners) Of(hash uint64) int { return o.index[o.slots.OwnerIndex(o.slots.SlotOf(hash))] }
+func (o *Owners) Of(hash uint64) int { return o.OfSlot(o.slots.SlotOf(hash)) }
+
+// OfSlot returns the place in the configuration of the shard that owns a slot.
+func (o *Owners) OfSlot(slot shardmap.Slot) int { return o.index[o.slots.OwnerIndex(slot)] }
 
 // named returns the place of a shard by its name, -1 when there is none.
 func (o *Owners) named(shard string) int { return slices.Index(o.shards, shard) }

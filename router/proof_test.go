@@ -166,6 +166,9 @@ func describeRoute(rel relations, sql string) string {
 		out.WriteString(", fan-out")
 	}
 	if r.move != nil {
+		if r.move.each {
+			return out.String() + " moves each"
+		}
 		fmt.Fprintf(&out, " moves to %s", describeGroup(&r.move.to, rel, sql, n.Literals))
 	}
 	if r.moment {

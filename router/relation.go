@@ -40,6 +40,7 @@ type relation struct {
 	// writes says why its rows cannot be written, moves why they cannot be moved to another
 	// shard; "" when they can.
 	writes, moves string
+	compared
 	// defers is set when something about its rows may be checked at the end of a transaction; triggers
 	// when what comes with them is checked, or done, by triggers.
 	defers, triggers bool

@@ -105,7 +105,7 @@ func (b *bound) place(r *relation, t *catalog.Table) {
 	}
 	if r.kind == kindSharded || r.kind == kindReference {
 		r.writes, r.moves = b.unwritable(r, t, rule), b.unmovable(t)
-		r.defers, r.triggers = defers(t), triggers(t)
+		r.defers, r.triggers, r.compared = defers(t), triggers(t), comparedAtOnce(t)
 		if !b.policiesKnown(t) {
 			r.unknown("has row security policies that read other tables")
 		}

@@ -340,3 +340,19 @@ func (v *Values) end() ([]byte, bool) {
 	}
 	return v.params[at:], true
 }
+
+// WithText returns a Bind's body behind the names, whose values these are, for a statement that returns one more column, of
+// type text. ok is false when it is malformed.
+func (v *Values) WithText(bind []byte) (out []byte, ok bool) {
+	end, ok := v.ResultFormats()
+	if !ok {
+		return nil, false
+	}
+	n := binary.BigEndian.Uint16(end)
+	if n <= 1 {
+		return bind, true // one format is that of all columns, and a text is the same in any
+	}
+	out = append(out, bind[:len(bind)-len(end)]...)
+	out = binary.BigEndian.AppendUint16(out, n+1)
+	return append(append(out, end[2:]...), 0, 0), true
+}
