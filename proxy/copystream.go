@@ -215,7 +215,7 @@ func (c *copyIn) draw() ([]exec.CopyAdded, error) {
 	for i := range added {
 		d := &c.plan.Draws[i]
 		added[i].Name = d.Column
-		if d.Sequence == "" && !d.Unique {
+		if d.OfChance() {
 			id := randomUUID()
 			if added[i].Value = id[:]; c.dialect.Format != exec.CopyBinary {
 				added[i].Value = id.text()

@@ -37,7 +37,7 @@ func (s *session) draw(p *router.Plan) *wire.Error {
 		if d.OfMoment() {
 			continue
 		}
-		if d.Sequence == "" && !d.Unique {
+		if d.OfChance() {
 			for row := range n {
 				s.values.Drawn[row*len(draws)+i] = randomUUID().text()
 			}

@@ -77,7 +77,7 @@ func (i *inserting) draw() *wire.Error {
 		if d.OfMoment() || n == 0 {
 			continue
 		}
-		if d.Sequence == "" {
+		if d.OfChance() {
 			for row := range n {
 				i.drawn[row*len(draws)+j] = randomUUID().text()
 			}
@@ -92,7 +92,7 @@ func (i *inserting) draw() *wire.Error {
 				i.drawn[row*len(draws)+j] = strconv.AppendInt(nil, v, 10)
 				row++
 			}
-			if row == n {
+			if row == n && !d.Unique {
 				i.c.s.recalls().drew(d.Sequence, values[len(values)-1])
 			}
 		}
@@ -238,7 +238,7 @@ func (i *inserting) arrays() (arrays *exec.Arrays, types []uint32, values []stri
 		}
 		columns, types = append(columns, exec.ArrayColumn{Element: textOID, Binary: true}), append(types, textArray)
 		as := "pg_catalog.int8"
-		if d.Sequence == "" {
+		if d.OfChance() {
 			as = "pg_catalog.uuid"
 		}
 		values = append(values, fmt.Sprintf("u.c%d::%s", len(types), as))

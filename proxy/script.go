@@ -44,6 +44,8 @@ func (s *session) needsScript(n *need, p *router.Plan) bool {
 	switch {
 	case n.err != nil:
 		return !router.IsLoading(n.err)
+	case altersWithin(p.Statement.Commands):
+		return true
 	case s.tx == 'I':
 		return leavesOpen(p)
 	case s.tx == 'E', s.namesAny(p):
@@ -51,6 +53,20 @@ func (s *session) needsScript(n *need, p *router.Plan) bool {
 	}
 	elsewhere := s.lease != nil && n.shard != router.AnyShard && n.shard != s.index
 	return (s.spreads() || elsewhere) && controlsTransaction(p) || slices.ContainsFunc(p.Statement.Commands, beginsOrEnds)
+}
+
+// altersWithin reports whether one of some commands may change what those behind it mean, as SET search_path does: they were
+// planned as if it did not.
+func altersWithin(commands []query.Command) bool {
+	alters := false
+	for i := range commands {
+		c := &commands[i]
+		if alters && c.Kind != query.KindSet && !beginsOrEnds(*c) {
+			return true
+		}
+		alters = alters || c.Effects&altersMeaning != 0 || c.Kind == query.KindRollbackTo || c.Kind == query.KindDiscard
+	}
+	return false
 }
 
 func beginsOrEnds(c query.Command) bool {

@@ -15,7 +15,7 @@ import (
 // a simple query gets constants, a Parse parameters behind the client's own, and a Bind
 // their values. wait is set when replies must come first.
 func (s *session) supply() (wait bool, e *wire.Error) {
-	off := 0
+	off, bound := 0, false
 	if r := s.recall; r != nil {
 		if at := s.client.Consumed(); r.until > at {
 			if off = int(r.until - at); r.whole {
@@ -52,9 +52,10 @@ func (s *session) supply() (wait bool, e *wire.Error) {
 			return wait, e
 		}
 		off += size
-		if r := s.recall; r != nil {
+		bound = bound || kind == wire.MsgBind
+		if r := s.recall; r != nil { // perhaps since this frame, behind others of the request
 			r.until = s.client.Consumed() + uint64(off)
-			r.bound = r.bound || kind == wire.MsgBind
+			r.bound = r.bound || bound
 		}
 		if kind == wire.MsgSync || kind == wire.MsgQuery {
 			if s.recall != nil {

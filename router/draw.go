@@ -36,6 +36,9 @@ type Draw struct {
 	number int
 }
 
+// OfChance reports whether the values are random UUIDs.
+func (d *Draw) OfChance() bool { return d.Sequence == "" && !d.Unique && d.moment == "" }
+
 // drawOf returns what an INSERT that leaves the column out draws; nil for nothing
 // that is understood.
 func drawOf(t *catalog.Table, c *catalog.Column) *Draw {

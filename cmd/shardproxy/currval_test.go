@@ -245,6 +245,33 @@ func TestCurrvalRequests(t *testing.T) {
 	if got, want := one(t, c, "SELECT currval('regions_id_seq')"), one(t, c, "SELECT max(id) FROM regions"); got != want {
 		t.Errorf("behind COPY: %s, want %s", got, want)
 	}
+	recallsFirst(t, s)
+}
+
+// recallsFirst asks in the request in which the session draws for the first time.
+func recallsFirst(t *testing.T, s *shardedProgram) {
+	t.Helper()
+	for _, ask := range []string{"SELECT lastval()", "SELECT currval('buyers_id_seq')", "SELECT lastval() WHERE 1 = $1"} {
+		c := s.connect()
+		b := &pgx.Batch{}
+		b.Queue("INSERT INTO buyers (name) VALUES ($1) RETURNING id", "first")
+		if strings.Contains(ask, "$1") {
+			b.Queue(ask, 1)
+		} else {
+			b.Queue(ask)
+		}
+		r := c.SendBatch(t.Context(), b)
+		var id, got int64
+		if err := r.QueryRow().Scan(&id); err != nil {
+			t.Errorf("%s: the INSERT: %v", ask, err)
+		}
+		if err := r.QueryRow().Scan(&got); err != nil || got != id {
+			t.Errorf("%s: %d behind %d: %v", ask, got, id, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // recallsInBatch sends an INSERT and what asks for its value in one request.

@@ -350,3 +350,61 @@ func TestSchemasCopy(t *testing.T) {
 		t.Error("rows are elsewhere")
 	}
 }
+
+// pathScripts are texts of several commands, of which some change what the others name.
+var pathScripts = []string{
+	"SET search_path = tenant_a, public; SELECT * FROM u ORDER BY id",
+	"SET search_path = tenant_c, public; SELECT * FROM u ORDER BY id",
+	"SET search_path = tenant_c, public; INSERT INTO u VALUES (77, 'x')",
+	"SET search_path = tenant_a, public; UPDATE u SET v = 'u' WHERE id = 1; DELETE FROM u WHERE id = 2; SELECT count(*) FROM u",
+	"BEGIN; SET LOCAL search_path = tenant_c, public; SELECT * FROM u ORDER BY id; COMMIT",
+	"SELECT count(*) FROM u",
+	"BEGIN; SET LOCAL search_path = tenant_c, public; INSERT INTO u VALUES (78, 'y'); COMMIT; SELECT count(*) FROM u",
+	"SET search_path = tenant_a, public; RESET search_path; SELECT * FROM u ORDER BY id",
+	"SET search_path = tenant_a, public; SET search_path = tenant_c, public; TABLE u ORDER BY id",
+	"SET search_path = tenant_c, public; SELECT 1/0; INSERT INTO u VALUES (80, 'never')",
+	"SELECT count(*) FROM u",
+	"RESET search_path; SELECT count(*) FROM u WHERE tenant_id = 5",
+}
+
+// refusedPaths are such texts that are refused as a whole.
+var refusedPaths = []string{
+	"SELECT set_config('search_path', 'tenant_c,public', true); INSERT INTO u VALUES (79, 'z')",
+	"SET search_path = tenant_c; CREATE TABLE made (id int); INSERT INTO made VALUES (1)",
+	"CREATE TEMP TABLE bills (tenant_id int, id int, note text); INSERT INTO bills VALUES (5, 1, 'mine'); SELECT note FROM bills WHERE tenant_id = 5",
+}
+
+// TestScriptPaths compares texts that change where names are found.
+func TestScriptPaths(t *testing.T) {
+	b := &both{limit: 4 * time.Second}
+	b.start(t, 3, "", schemaPlaces)
+	b.waitForRule(t, "tenant_a.users")
+	for _, sql := range []string{
+		"CREATE SCHEMA tenant_a", "CREATE SCHEMA tenant_c",
+		// The name is that of a table in public, whose rows have keys.
+		"CREATE TABLE u (tenant_id int, id int, v text)", "INSERT INTO u VALUES (5, 1, 'of 5'), (6, 1, 'of 6')",
+		"CREATE TABLE tenant_a.u (id int, v text)", "INSERT INTO tenant_a.u VALUES (1, 'a'), (2, 'a')",
+		"CREATE TABLE tenant_c.u (id int, v text)", "INSERT INTO tenant_c.u VALUES (1, 'c')",
+		"CREATE TABLE bills (tenant_id int, id int, note text, PRIMARY KEY (tenant_id, id))", "INSERT INTO bills VALUES (5, 1, 'all')",
+	} {
+		b.onBoth(t, sql)
+	}
+	eventually(t, "all is known", func() bool {
+		return strings.HasPrefix(asked(t, b.proxy, "EXPLAIN (ROUTE) SELECT * FROM tenant_c.u"), "Route: shard s2")
+	})
+	proxy, direct := speak(t, b.dsn()), speak(t, b.dsnOfAll)
+	for _, text := range pathScripts {
+		if got, want := proxy.query(text), direct.query(text); !slices.Equal(got, want) {
+			t.Errorf("%s\n%s\nshould be\n%s", text, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	for _, text := range refusedPaths {
+		got := proxy.query(text)
+		if at, why := refusedAs(got); at < 0 {
+			t.Errorf("%s\n%s\nis not refused: %s", text, strings.Join(got, "\n"), why)
+		}
+	}
+	if got := one(t, b.proxy, "SELECT count(*) FILTER (WHERE id = 79) FROM tenant_c.u"); got != "0" {
+		t.Errorf("%s rows of a text that was refused", got)
+	}
+}

@@ -94,6 +94,11 @@ func (u *uniqueIDs) keys() {
 	} {
 		fails(u.t, u.c, sql, "0A000")
 	}
+	// Left to the proxy, as the key and beside it, of rows that a query gives.
+	u.ids(3, "INSERT INTO people (name) SELECT 'gathered' FROM generate_series(1, 3) RETURNING id")
+	u.ids(2, "INSERT INTO kinds (name) SELECT 'gathered' FROM generate_series(1, 2) RETURNING id")
+	u.ids(5, "INSERT INTO visits (person, note) SELECT i, 'gathered' FROM generate_series(101, 105) i RETURNING id")
+	must(u.t, u.c, "DELETE FROM people WHERE name = 'gathered'")
 	must(u.t, u.c, "INSERT INTO people SELECT shardproxy.unique_id(), 'made by a server' FROM generate_series(1, 3)")
 	if got := one(u.t, u.c, "SELECT count(DISTINCT id)::text FROM people WHERE name = 'made by a server'"); got != "3" {
 		u.t.Errorf("%s ids for 3 rows", got)
