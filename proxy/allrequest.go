@@ -161,7 +161,7 @@ func (s *session) fanOut(r *allRequest, bind, tail []byte) *wire.Error {
 	if owners == nil {
 		return errNoOwners()
 	}
-	s.values.OtherEncoding = !s.serverEncoding()
+	s.values.OtherEncoding, s.values.Standard = !s.serverEncoding(), !s.nonStandard
 	shards, err := r.plan.Shards(owners, &s.values)
 	if err != nil {
 		return wire.AsError(err)
@@ -247,7 +247,7 @@ func (s *session) rowsOf(p *router.Plan) ([]int, error) {
 	if owners == nil {
 		return nil, errNoOwners()
 	}
-	s.values.OtherEncoding = !s.serverEncoding()
+	s.values.OtherEncoding, s.values.Standard = !s.serverEncoding(), !s.nonStandard
 	return p.Rows(owners, &s.values)
 }
 

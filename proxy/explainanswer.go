@@ -58,7 +58,7 @@ func (s *session) routeOf(p *router.Plan, text, rest, bind []byte) ([]string, *w
 	if routes(of) || !of.Statement.Opaque && len(of.Statement.Commands) != 1 {
 		return nil, wire.Errorf("0A000", "EXPLAIN (ROUTE) needs one statement behind it").WithHint("Ask for each statement alone.")
 	}
-	s.values = router.Values{Text: inner, OtherEncoding: !s.serverEncoding()}
+	s.values = router.Values{Text: inner, OtherEncoding: !s.serverEncoding(), Standard: !s.nonStandard}
 	n := s.scanner()
 	n.Scan(inner)
 	s.values.Literals = n.Literals

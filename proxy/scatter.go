@@ -102,7 +102,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 		c.explain, c.text = c.text[:o.Start], c.text[o.Start:]
 	}
 	c.source = c.text
-	c.values = router.Values{Text: []byte(c.text), Types: slices.Clone(s.values.Types), Described: s.values.Described, OtherEncoding: !s.serverEncoding()}
+	c.values = router.Values{Text: []byte(c.text), Types: slices.Clone(s.values.Types), Described: s.values.Described, OtherEncoding: !s.serverEncoding(), Standard: !s.nonStandard}
 	c.asks = clientAsks{simple: bind == nil, parse: !r.parse, formats: []byte{0, 0}}
 	if bind != nil {
 		executes := 0

@@ -129,7 +129,7 @@ func (s *session) placeOf(p *router.Plan, text, rest, bind []byte) (int, error) 
 	}
 	v := &s.values
 	v.Text, v.Literals, v.Types = text, nil, v.Types[:0]
-	v.OtherEncoding, v.Described = !s.serverEncoding(), s.ahead.described
+	v.OtherEncoding, v.Standard, v.Described = !s.serverEncoding(), !s.nonStandard, s.ahead.described
 	if p.Literals() {
 		n := s.scanner()
 		n.Scan(text)

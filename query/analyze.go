@@ -1,9 +1,11 @@
 package query
 
 import (
+	"errors"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
+	"github.com/pganalyze/pg_query_go/v6/parser"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -54,8 +56,9 @@ func (n *Normal) analyze(sql string, opts Options, also func(*pg.ParseResult, []
 	if n.refuses(sql, opts) {
 		return st
 	}
-	tree, commands, ok := parse(sql, opts)
-	if !ok {
+	tree, commands, err := parse(sql, opts)
+	if err != nil {
+		st.Syntax = syntaxError(err)
 		return st
 	}
 	st.Commands, st.Opaque = commands, false
@@ -92,25 +95,36 @@ func slowComments(sql string) bool {
 	return false
 }
 
-// parse runs PostgreSQL's grammar and reads the tree; false when the text is
+// syntaxError returns what the grammar does not know, nil for what it refuses for another reason.
+func syntaxError(err error) *SyntaxError {
+	var of *parser.Error
+	if !errors.As(err, &of) || !strings.HasPrefix(of.Message, "syntax error at ") || of.Cursorpos <= 0 {
+		return nil
+	}
+	return &SyntaxError{Message: of.Message, Position: of.Cursorpos}
+}
+
+// errOddTree says that a tree is not as expected.
+var errOddTree = errors.New("query: the tree is not as expected")
+
+// parse runs PostgreSQL's grammar and reads the tree. The error says that the text is
 // not valid or the tree not as expected.
-func parse(sql string, opts Options) (tree *pg.ParseResult, commands []Command, ok bool) {
-	tree, err := grammar(sql, opts.Slots)
-	if err != nil {
-		return nil, nil, false
+func parse(sql string, opts Options) (tree *pg.ParseResult, commands []Command, err error) {
+	if tree, err = grammar(sql, opts.Slots); err != nil {
+		return nil, nil, err
 	}
 	src := []byte(sql)
 	for _, raw := range tree.Stmts {
 		start, end := commandSpan(src, int(raw.StmtLocation), int(raw.StmtLen))
 		if start < 0 {
-			return nil, nil, false
+			return nil, nil, errOddTree
 		}
 		c := Command{Start: start, End: end}
 		b := builder{src: src, c: &c}
 		b.command(message(raw.Stmt))
 		commands = append(commands, c)
 	}
-	return tree, commands, true
+	return tree, commands, nil
 }
 
 func grammar(sql string, slots chan struct{}) (*pg.ParseResult, error) {

@@ -3,6 +3,7 @@ package query
 import (
 	"bytes"
 	"strconv"
+	"strings"
 )
 
 // stringToken reads a quoted literal whose first quote is at quote, with every
@@ -110,6 +111,62 @@ func dollarToken(s []byte, pos int) token {
 	return token{kind: tokDollar, start: pos, end: end + 1 + at + len(tag)}
 }
 
+// appendEscaped appends what a string with escapes stands for, of which b is what is behind its first quote.
+func appendEscaped(dst, b []byte) (text []byte, ok bool) {
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == '\'' && i == len(b)-1:
+			return dst, true
+		case c == '\'' && b[i+1] == '\'':
+			i++
+			dst = append(dst, c)
+		case c == '\'':
+			return dst, false // continued on another line
+		case c != '\\':
+			dst = append(dst, c)
+		default:
+			v, n := escape(b[i+1:])
+			if n == 0 {
+				return dst, false
+			}
+			dst, i = append(dst, v), i+n
+		}
+	}
+	return dst, false
+}
+
+// escape reads what is behind a backslash: the byte that it stands for, and its length; 0 for what is not read here.
+func escape(b []byte) (v byte, n int) {
+	if len(b) == 0 || b[0] >= 0x80 {
+		return 0, 0
+	}
+	if at := strings.IndexByte("bfnrt", b[0]); at >= 0 {
+		return "\b\f\n\r\t"[at], 1
+	}
+	digits, base := b[:min(3, len(b))], 8
+	switch b[0] {
+	case 'u', 'U':
+		return 0, 0
+	case 'x':
+		digits, base, n = b[1:min(3, len(b))], 16, 1
+	}
+	value := 0
+	for _, c := range digits {
+		d, err := strconv.ParseUint(string(c), base, 8)
+		if err != nil {
+			break
+		}
+		value, n = value*base+int(d), n+1
+	}
+	if n == 0 || base == 16 && n == 1 {
+		return b[0], 1 // any other character is itself
+	}
+	if value == 0 || value >= 0x80 {
+		return 0, 0 // refused, or a part of a character
+	}
+	return byte(value), n
+}
+
 // paramToken reads $n. Letters right behind it are junk.
 func paramToken(s []byte, pos int) token {
 	end := pos + 1
@@ -200,9 +257,10 @@ func junkChecked(s []byte, t token) token {
 }
 
 // LiteralText appends what a literal of sql stands for, as the type's input function
-// would read it, to dst. ok is false for what depends on settings, or is not read
-// here: escapes, continued strings, national and bit strings.
-func LiteralText(dst, sql []byte, l Literal) (text []byte, ok bool) {
+// would read it, to dst. standard says that backslashes in plain strings stand for themselves
+// (standard_conforming_strings). ok is false for what depends on that otherwise, or is not read
+// here: escapes of characters beyond ASCII, continued strings, national and bit strings.
+func LiteralText(dst, sql []byte, l Literal, standard bool) (text []byte, ok bool) {
 	if l.Start < 0 || l.End > len(sql) || l.Start >= l.End {
 		return dst, false
 	}
@@ -224,14 +282,19 @@ func LiteralText(dst, sql []byte, l Literal) (text []byte, ok bool) {
 			return dst, false
 		}
 		return append(dst, b[tag:len(b)-tag]...), true
+	case b[0]|0x20 == 'e' && len(b) > 2 && b[1] == '\'':
+		return appendEscaped(dst, b[2:])
 	case b[0] != '\'':
 		return dst, false
 	}
 	b = b[1:]
+	if !standard && bytes.IndexByte(b, '\\') >= 0 {
+		return dst, false
+	}
 	for {
-		i := bytes.IndexAny(b, `'\`)
+		i := bytes.IndexByte(b, '\'')
 		switch {
-		case i < 0 || b[i] == '\\':
+		case i < 0:
 			return dst, false
 		case i == len(b)-1:
 			return append(dst, b[:i]...), true

@@ -10,8 +10,16 @@ type Statement struct {
 	// Nothing may be assumed of it: it goes to the primary and its effects on
 	// the session are unknown.
 	Opaque bool
+	// Syntax is the error of a text that is Opaque because the grammar does not know it, nil for others.
+	Syntax *SyntaxError
 	// Hint is what a leading /* shardproxy: route=... */ comment asks for.
 	Hint Route
+}
+
+// SyntaxError is what PostgreSQL's grammar says of a text.
+type SyntaxError struct {
+	Message  string // as the server would say it
+	Position int    // in characters, from 1
 }
 
 // Route is what a client asks about the node its statement runs on.

@@ -26,6 +26,7 @@ func route(rel relations, st *query.Statement, shapes []*query.Shape, sql string
 func (p *prover) commands(st *query.Statement, shapes []*query.Shape, literals []query.Literal) {
 	if st.Opaque || len(shapes) != len(st.Commands) {
 		p.refuse(reasonUnknown, "the text is not understood")
+		p.refusal.Syntax = st.Syntax
 	}
 	for i, sh := range shapes {
 		c := &st.Commands[i]

@@ -48,6 +48,11 @@ func (r *Refusal) Error() *wire.Error {
 		return wire.Errorf("57P03", "the tables of the shards are not known yet").
 			WithHint("The statement was not executed and may be tried again.").WithCause(because(r.Reason))
 	}
+	if r.Syntax != nil {
+		e := wire.Errorf("42601", "%s", r.Syntax.Message).WithCause(because(r.Reason))
+		e.Position = r.Syntax.Position
+		return e
+	}
 	e := wire.Errorf("0A000", "this statement cannot be run over several shards: %s", r.Why).WithCause(because(r.Reason))
 	if hint != "" {
 		e = e.WithHint("%s", hint)

@@ -1,6 +1,10 @@
 package router
 
-import "fmt"
+import (
+	"fmt"
+
+	"shardproxy/query"
+)
 
 // Where says on which shards a statement runs.
 type Where uint8
@@ -64,6 +68,8 @@ type Refusal struct {
 	Reason Reason
 	// Why says it in words; Hint what may help, "" when nothing is known to.
 	Why, Hint string
+	// Syntax is set when PostgreSQL's grammar does not know the text.
+	Syntax *query.SyntaxError
 }
 
 // Describable reports whether any server can say which parameters and columns the

@@ -269,7 +269,7 @@ func (g *gatherer) bound(a *alone, v *query.Value, one bool) (Bound, bool) {
 	case v.Kind == query.ValueParam:
 		return Bound{Set: true, Param: int(v.Param)}, true
 	case v.Kind == query.ValueLiteral && v.Literal >= 0 && int(v.Literal) < len(a.literals):
-		text, ok := query.LiteralText(nil, []byte(g.sql), a.literals[v.Literal])
+		text, ok := query.LiteralText(nil, []byte(g.sql), a.literals[v.Literal], false)
 		n, err := strconv.ParseInt(string(text), 10, 64)
 		return Bound{Set: true, Value: n}, ok && err == nil
 	}

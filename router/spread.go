@@ -209,7 +209,7 @@ func (v *Values) SteadyValues() bool {
 		if l.Kind != query.LiteralString {
 			continue
 		}
-		text, ok := query.LiteralText(nil, v.Text, l)
+		text, ok := query.LiteralText(nil, v.Text, l, v.Standard)
 		if !ok { // of a form with escapes, which may hide it
 			text = bytes.Trim(v.Text[l.Start:l.End], "eEuU&'")
 		}

@@ -122,7 +122,7 @@ func readable(v value, k shardmap.KeyType) bool {
 
 // fixedValue takes the text of a view's literal into the plan.
 func fixedValue(v value, t *text) (value, bool) {
-	text, ok := query.LiteralText(nil, t.fixed, t.literals[v.index])
+	text, ok := query.LiteralText(nil, t.fixed, t.literals[v.index], false)
 	if !ok {
 		return v, false
 	}

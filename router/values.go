@@ -30,6 +30,8 @@ type Values struct {
 	Held bool
 	// OtherEncoding is set when the client's encoding is not the servers'.
 	OtherEncoding bool
+	// Standard is set when backslashes in plain strings stand for themselves.
+	Standard bool
 
 	// formats and params are those of Bind.
 	formats []byte
@@ -178,9 +180,9 @@ func (v *Values) literal(val *value, t shardmap.KeyType) (read, error) {
 	if val.negative {
 		v.scratch = append(v.scratch, '-')
 	}
-	text, ok := query.LiteralText(v.scratch, v.Text, v.Literals[val.index])
+	text, ok := query.LiteralText(v.scratch, v.Text, v.Literals[val.index], v.Standard)
 	if !ok {
-		return read{}, unproven("it is a literal with escapes or of a rare form")
+		return read{}, unproven("it is a literal of a rare form")
 	}
 	v.scratch = text
 	if val.literal == query.LiteralInt && t != shardmap.Numeric {

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"strconv"
 )
 
 // Error is what a client is told when shardproxy itself refuses or fails:
@@ -17,6 +18,7 @@ type Error struct {
 	Message  string
 	Detail   string
 	Hint     string
+	Position int    // where in the client's text, in characters from 1; 0 for nowhere
 	Where    string // the context: what the server was at, such as the line of COPY data
 	Routine  string // of the server's source, where a driver looks for it
 	Cause    error
@@ -114,6 +116,9 @@ func (e *Error) append(dst []byte, kind byte) []byte {
 	field('M', e.Message)
 	field('D', e.Detail)
 	field('H', e.Hint)
+	if e.Position > 0 {
+		field('P', strconv.Itoa(e.Position))
+	}
 	field('W', e.Where)
 	field('R', e.Routine)
 	dst = append(dst, 0)

@@ -214,7 +214,7 @@ func (e *routeExplainer) route(sql []byte) *router.Route {
 		p = e.router.Plan(sql, e.ctx)
 	}
 	e.normal.Scan(sql)
-	v := &router.Values{Text: sql, Literals: e.normal.Literals}
+	v := &router.Values{Text: sql, Literals: e.normal.Literals, Standard: true}
 	in := router.RouteInput{Shards: e.shards, Owners: e.owners, Values: v}
 	if p.Scatters() {
 		in.Scatter, _ = e.router.Scatter(string(sql), e.ctx, router.ScatterOptions{}) // a plan that scatters has a way
