@@ -92,6 +92,8 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 		n.err = errMoved
 	case err == errSplit:
 		n.batch, n.all = n.bound > 1, true
+	case err != nil && n.bound > 1 && err != errHeld && !router.IsLoading(wire.AsError(err)):
+		n.batch = true // what is ahead of it runs, and is answered first
 	case err != nil:
 		n.err = wire.AsError(err)
 	case n.all:
@@ -246,7 +248,9 @@ func (s *session) parsed(n *need, p *router.Plan, name, rest []byte) {
 	if p.Where != router.Refused || n.err != nil {
 		return
 	}
-	if !p.Refusal.Describable() {
+	if !p.Refusal.Describable() && n.bound > 0 && !router.IsLoading(p.Refusal.Error()) {
+		n.batch = true // what is ahead of it runs, and is answered first
+	} else if !p.Refusal.Describable() {
 		n.err = p.Refusal.Error()
 	} else if n.shard == router.AnyShard {
 		n.shard = 0 // drivers ask for the columns of tables in this way; Bind is refused

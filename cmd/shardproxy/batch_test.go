@@ -105,6 +105,7 @@ func batchFails(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 		}
 		must(t, c, "SELECT 1")
 	}
+	batchRefuses(t, s, c)
 	b := &pgx.Batch{}
 	b.Queue("INSERT INTO customers (id, name) VALUES (2001, 'y')")
 	b.Queue("INSERT INTO customers (id, name) VALUES (2002, 'y')")
@@ -116,6 +117,52 @@ func batchFails(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 		t.Errorf("what came before a refusal stays: %v", got)
 	}
 	must(t, c, "SELECT 1")
+}
+
+// batchRefuses has what the proxy itself finds wrong told in its place.
+func batchRefuses(t *testing.T, s *shardedProgram, c *pgx.Conn) {
+	for _, test := range []struct{ bad, code string }{
+		{"INSERT INTO customers (id, name) VALUES ('x', 'y')", "22P02"},
+		{"INSERT INTO customers (id, name) VALUES (NULL, 'y')", "23502"},
+		{"INSERT INTO customers (name) VALUES ('y')", "0A000"},
+		{"selec 1", "42601"},
+	} {
+		for _, in := range []bool{false, true} {
+			if in {
+				must(t, c, "BEGIN")
+			}
+			var said []string
+			p := c.PgConn().StartPipeline(within(t, 20*time.Second))
+			for _, sql := range []string{"INSERT INTO customers (id, name) VALUES (3001, 'y')", "INSERT INTO customers (id, name) VALUES (3002, 'y')", test.bad, "SELECT 1"} {
+				p.SendQueryParams(sql, nil, nil, nil, nil)
+			}
+			if err := p.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			var failed error
+			for failed == nil && len(said) < 5 {
+				r, err := p.GetResults()
+				if err != nil {
+					failed = err
+				} else if rr, ok := r.(*pgconn.ResultReader); ok {
+					tag, err := rr.Close()
+					if failed = err; err == nil {
+						said = append(said, tag.String())
+					}
+				}
+			}
+			if got := strings.Join(said, ", "); sqlState(failed) != test.code || got != "INSERT 0 1, INSERT 0 1" {
+				t.Errorf("%s, in a transaction %v: %s, then %v", test.bad, in, got, failed)
+			}
+			_ = p.Close()
+			if in {
+				must(t, c, "ROLLBACK")
+			}
+		}
+	}
+	if got := s.onEach("SELECT count(*) FROM customers WHERE id >= 1000"); got[0]+got[1] != "00" {
+		t.Errorf("what came before a refusal stays: %v", got)
+	}
 }
 
 func batchInTransaction(t *testing.T, s *shardedProgram, c *pgx.Conn) {
