@@ -485,8 +485,7 @@ func (s *session) refusedInLost() *wire.Error {
 		s.lostErr = nil
 		return e
 	}
-	return wire.Errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block").
-		WithDetail("The server that held the transaction is gone.")
+	return wire.Errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 }
 
 // endsTransaction reports whether the plan ends a failed transaction and begins

@@ -128,7 +128,7 @@ func (l *locator) term(g *Group, i int, row shardmap.RowHash, val *value) error 
 
 func errNullKey(g *Group) *wire.Error {
 	return wire.Errorf("23502", "the key of table %s is NULL", g.table).
-		WithHint("A row is placed by its key, which must have a value.")
+		WithHint("A row is placed by its key, which must have a value.").WithCause(because(reasonValue))
 }
 
 // value goes on with one value of one column.
@@ -236,7 +236,7 @@ func keyError(err error) error {
 		return wire.Errorf(e.Code, "%s", e.Message)
 	}
 	if e := new(shardmap.UnplacedError); errors.As(err, &e) {
-		return wire.Errorf("0A000", "%s", e.Error()).WithHint("Name the value, or a default, in the table's rule.")
+		return wire.Errorf("0A000", "%s", e.Error()).WithHint("Name the value, or a default, in the table's rule.").WithCause(because(reasonValue))
 	}
 	if errors.Is(err, shardmap.ErrUnproven) {
 		return unproven("what it means depends on settings or on rules of its own")
