@@ -73,6 +73,22 @@ func SlottedTables(rules *config.Database, c *catalog.Catalog) *Slotted {
 	return s
 }
 
+// BrokenRules returns the tables of a catalog whose own rules place nothing, in the order of their names: a key that there is not, or
+// whose type cannot be one, or values that are none of the key's.
+func BrokenRules(rules *config.Database, c *catalog.Catalog) (broken []UnknownTable) {
+	b := newBound(rules, c)
+	for _, t := range c.Tables() {
+		if rules.TableRule(t.Schema, t.Name) == nil || t.Kind == catalog.KindView {
+			continue
+		}
+		if r := b.placedAlone(t); r.kind == kindUnknown {
+			broken = append(broken, UnknownTable{t, r.why})
+		}
+	}
+	slices.SortFunc(broken, func(x, y UnknownTable) int { return byName(x.Table, y.Table) })
+	return broken
+}
+
 func byName(a, b *catalog.Table) int {
 	return slices.Compare([]string{a.Schema, a.Name}, []string{b.Schema, b.Name})
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -171,7 +172,25 @@ func (db *database) open(ctx context.Context) error {
 			return fmt.Errorf("database %s: %w", db.conf.Name, err)
 		}
 	}
-	return db.catalog.Open(ctx)
+	if err := db.catalog.Open(ctx); err != nil || db.cluster == nil || db.cluster.owners() == nil {
+		return err
+	}
+	return db.rulesHold(ctx)
+}
+
+// rulesHold returns an error when tables that there are have rules by which they cannot be placed. What is not known yet, as long
+// as no server answers, is told to clients.
+func (db *database) rulesHold(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if err := db.catalog.Sync(ctx); err != nil || db.catalog.Current() == nil {
+		return nil // it is read again until it can be
+	}
+	var all []error
+	for _, t := range router.BrokenRules(&db.conf, db.catalog.Current()) {
+		all = append(all, fmt.Errorf("database %s: the rule of table %s.%s does not do: it %s", db.conf.Name, t.Table.Schema, t.Table.Name, t.Why))
+	}
+	return errors.Join(all...)
 }
 
 // close ends the parts; its sessions have ended before.

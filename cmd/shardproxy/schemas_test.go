@@ -196,7 +196,7 @@ SET search_path = public
 ! INSERT INTO cust_4.odd (n) VALUES (1)
 INSERT INTO cust_4.odd VALUES (1, 1) RETURNING *
 ! INSERT INTO fresh (account_id) VALUES (1)
-! UPDATE fresh SET tenant_id = account_id + 1
+UPDATE fresh SET tenant_id = account_id + 1
 BEGIN
 INSERT INTO tenant_a.users (email) VALUES ('counted')
 SELECT currval('tenant_a.users_id_seq')
