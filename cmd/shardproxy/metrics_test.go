@@ -21,7 +21,7 @@ import (
 	"shardproxy/internal/pgtest"
 )
 
-var update = flag.Bool("update", false, "write the table of docs/metrics.md anew")
+var update = flag.Bool("update", false, "write the table of docs/metrics.md, and the answers in the guides, anew")
 
 // metricFamily is one row of the catalogue.
 type metricFamily struct {
