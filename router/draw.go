@@ -99,17 +99,64 @@ func (p *prover) isUnique(v *query.Value) bool {
 	return strings.EqualFold(strings.Join(strings.Fields(p.sql[v.Span.Start:v.Span.End]), ""), uniqueCall)
 }
 
+// nextvals reports whether rows of an INSERT call nextval of the very sequence that the column would draw from.
+func (p *prover) nextvals(in *query.Insert, c *relationColumn, at int) (calls bool) {
+	if c.draw == nil || at < 0 || in.Source == nil {
+		return false
+	}
+	for i := range in.Source.Rows {
+		values := in.Source.Rows[i].Values
+		if at >= len(values) {
+			return false
+		}
+		calls = calls || p.isNextval(&values[at], c.draw)
+	}
+	return calls
+}
+
+// isNextval reports whether a value is nextval of the sequence that is drawn from, and nothing else. The plan then holds for the very
+// text: another literal may name another sequence.
+func (p *prover) isNextval(v *query.Value, d *Draw) bool {
+	e := v.Expr()
+	if d.Sequence == "" || d.always || e == nil || !v.Span.Located() || int(v.Span.End) > len(p.sql) || len(e.Calls) != 1 {
+		return false
+	}
+	call := &e.Calls[0]
+	if call.Name.Name != "nextval" || call.Name.Schema != "" && call.Name.Schema != "pg_catalog" || len(call.Args) != 1 || !call.Args[0].Span.Located() {
+		return false
+	}
+	at := call.Args[0].Span
+	before := strings.ToLower(strings.Join(strings.Fields(p.sql[v.Span.Start:at.Start]), ""))
+	if before != "nextval(" && before != "pg_catalog.nextval(" || strings.TrimSpace(p.sql[at.End:v.Span.End]) != ")" {
+		return false
+	}
+	read := p.namedSequence(&call.Args[0])
+	if read == nil || p.relations.sequenceNamed(read) != d.Sequence {
+		return false
+	}
+	p.exact = true
+	return true
+}
+
+// isDrawn reports whether a value stands for what is drawn for its column.
+func (p *prover) isDrawn(v *query.Value, d *Draw) bool {
+	return v.Kind == query.ValueDefault || d.Unique && p.isUnique(v) || p.isNextval(v, d)
+}
+
 // uniqueDrawn reports whether no shard calls shardproxy.unique_id() for a command: all its calls are drawn.
-func (p *prover) uniqueDrawn(c *query.Command) bool {
+func (p *prover) uniqueDrawn(c *query.Command) bool { return p.allDrawn(c, "unique_id") }
+
+// allDrawn reports whether no shard calls a function for a command: all its calls are drawn.
+func (p *prover) allDrawn(c *query.Command, function string) bool {
 	sp := p.split
 	text := strings.ToLower(p.sql[c.Start:c.End])
 	if sp == nil || strings.Contains(text, "u&") {
 		return false
 	}
-	left := strings.Count(text, "unique_id")
+	left := strings.Count(text, function)
 	for _, s := range sp.replaced {
 		if s.Located() {
-			left -= strings.Count(strings.ToLower(p.sql[s.Start:s.End]), "unique_id")
+			left -= min(1, strings.Count(strings.ToLower(p.sql[s.Start:s.End]), function))
 		}
 	}
 	return left == 0
@@ -133,7 +180,7 @@ func (p *prover) drawn(r *relation, in *query.Insert, sp *split) (ok bool) {
 			at = slices.IndexFunc(names, func(t query.TargetColumn) bool { return t.Name == c.name && !t.Part })
 		}
 		unique := p.unique(in, c, at)
-		if unique == nil && (c.draw == nil && c.moment == "" || given(in, i, c.name)) {
+		if unique == nil && !p.nextvals(in, c, at) && (c.draw == nil && c.moment == "" || given(in, i, c.name)) {
 			continue
 		}
 		if in.Overriding == "user" {
@@ -215,12 +262,10 @@ func (p *prover) place(sp *split, r *relation, in *query.Insert, width int) bool
 			case sp.draws[j].missing:
 			case at >= len(row.Values):
 				return false // PostgreSQL refuses it
-			case row.Values[at].Kind == query.ValueDefault:
+			case p.isDrawn(&row.Values[at], &sp.draws[j]):
 				if span = row.Values[at].Span; !span.Located() {
 					return false
 				}
-			case sp.draws[j].Unique && p.isUnique(&row.Values[at]):
-				span = row.Values[at].Span
 			case sp.override:
 				return false // a value that must not be given there
 			}

@@ -13,6 +13,15 @@ func sequenceKey(of *catalog.Table) string {
 	return query.QuoteName(of.Schema) + "." + query.QuoteName(of.Name)
 }
 
+// sequenceNamed implements relations.
+func (s schema) sequenceNamed(read *query.SequenceRead) string {
+	t := s.sequenceRead(read)
+	if t == nil || t.Kind != catalog.KindSequence {
+		return ""
+	}
+	return sequenceKey(t)
+}
+
 // LastDrawn calls f with the last value that each draw from a sequence gave a row, in
 // the order in which PostgreSQL would have drawn them. value is one of v.Drawn.
 func (p *Plan) LastDrawn(v *Values, f func(d *Draw, value []byte)) {

@@ -27,7 +27,7 @@ func (p *prover) mayDiffer(c *query.Command, eachRow bool) string {
 			p.moment = true
 		case p.uses[kindReference] != "" && ofOrder(f):
 			return "calls " + f.Name + " of rows of " + p.uses[kindReference] + ", whose order may differ from shard to shard"
-		case f.Schema == "shardproxy" && f.Name == "unique_id" && p.uniqueDrawn(c):
+		case f.Schema == "shardproxy" && f.Name == "unique_id" && p.uniqueDrawn(c), f.Name == "nextval" && p.allDrawn(c, f.Name):
 		case !p.relations.immutable(f) && !ofSettings(f) && !(eachRow && ofEachRow(f)):
 			return "calls " + f.Name + ", whose result may differ from shard to shard"
 		}

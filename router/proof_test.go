@@ -56,6 +56,7 @@ func (f fakeRelations) builtin(name string) bool { return name == "now" }
 
 func (f fakeRelations) placesSchemas() bool                             { return false }
 func (f fakeRelations) sequence(*query.SequenceRead) (*Placement, bool) { return nil, false }
+func (f fakeRelations) sequenceNamed(*query.SequenceRead) string        { return "" }
 func (f fakeRelations) keyed(*query.Definition) bool                    { return false }
 func (f fakeRelations) displaced(*query.Definition) string              { return "" }
 func (f fakeRelations) placed(n query.Name) *config.Function {

@@ -106,6 +106,8 @@ type relations interface {
 	placesSchemas() bool
 	// sequence returns the placement of the sequence that a call names, nil for the home shard.
 	sequence(read *query.SequenceRead) (p *Placement, known bool)
+	// sequenceNamed returns the sequence that a call names, as Draw has it; "" when that is not certain.
+	sequenceNamed(read *query.SequenceRead) string
 	// keyed reports whether a table would have a key for the columns that it is made with.
 	keyed(d *query.Definition) bool
 	// displaced says why the rows of a table would not be found any more behind a definition; ""

@@ -231,6 +231,9 @@ func (p *prover) draws(b *block, r *relation, sp *split) {
 			return
 		}
 	}
+	if i := slices.IndexFunc(sp.draws, func(d Draw) bool { return d.Sequence != "" }); i >= 0 && p.split == nil {
+		p.split, p.draw = sp, drawsOwn(r, sp.draws[i].Column) // nextval is called in its rows
+	}
 	if i := slices.IndexFunc(sp.draws, func(d Draw) bool { return d.Unique }); i >= 0 {
 		p.split, p.draw = sp, "column "+sp.draws[i].Column+" of "+r.String()+" has an id that is made for all shards"
 	}
@@ -290,7 +293,7 @@ func (p *prover) insertRow(b *block, r *relation, in *query.Insert, row []query.
 	g := Group{table: r.String(), placement: r.placement}
 	for i, at := range places {
 		c := r.columns[r.key[i]]
-		if n := sp.drawNumber(c.name); n >= 0 && (at < 0 || at >= len(row) || row[at].Kind == query.ValueDefault || sp.draws[n].Unique && p.isUnique(&row[at])) {
+		if n := sp.drawNumber(c.name); n >= 0 && (at < 0 || at >= len(row) || p.isDrawn(&row[at], &sp.draws[n])) {
 			g.columns = append(g.columns, []value{{source: fromDraw, index: int32(n), as: c.key, assigned: true, typmod: c.typmod}})
 			continue
 		}

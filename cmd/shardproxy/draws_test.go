@@ -60,6 +60,16 @@ func drawsKeys(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	all = append(all, insert("INSERT INTO accounts (name) VALUES ($1), ($2), ($3), ($4), ($5) RETURNING *", "b", "c", "d", "e", "f")...)
 	all = append(all, insert("INSERT INTO accounts VALUES (DEFAULT, $1), (DEFAULT, $2) RETURNING *", "g", "h")...)
 	all = append(all, insert("INSERT INTO accounts DEFAULT VALUES RETURNING id, coalesce(name, 'i')")...)
+	all = append(all, insert("INSERT INTO accounts VALUES (nextval('accounts_id_seq'), $1), (pg_catalog.NEXTVAL ('public.accounts_id_seq'::regclass), 'k') RETURNING *", "j")...)
+	all = append(all, insert("INSERT INTO accounts (name, id) VALUES ('l', DEFAULT), ('m', nextval('accounts_id_seq')) RETURNING id, name", pgx.QueryExecModeSimpleProtocol)...)
+	for _, sql := range []string{
+		"INSERT INTO accounts VALUES (nextval('accounts_id_seq') + 1, 'x')",
+		"INSERT INTO accounts VALUES (nextval(pg_get_serial_sequence('accounts', 'id')), 'x')",
+		"INSERT INTO accounts VALUES (nextval('accounts_id_seq'), nextval('accounts_id_seq')::text)",
+		"INSERT INTO accounts VALUES (nextval('entries_id_seq'), 'x')",
+	} {
+		fails(t, c, sql, "0A000")
+	}
 	for i, r := range all {
 		if r.ID != i+1 || r.Name != string(rune('a'+i)) {
 			t.Errorf("row %d is %+v", i, r)
@@ -116,6 +126,7 @@ func drawsColumns(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	}
 	must(t, c, "INSERT INTO entries (account_id) SELECT 5")
 	fails(t, c, "INSERT INTO entries (id, account_id) VALUES (5, 5)", "428C9")
+	fails(t, c, "INSERT INTO entries (id, account_id) VALUES (nextval('entries_id_seq'), 5)", "0A000")
 	must(t, c, "INSERT INTO entries (id, account_id) OVERRIDING SYSTEM VALUE VALUES (5000, 5)")
 	// A failure inside of a transaction fails it, outside nothing else.
 	fails(t, c, "INSERT INTO accounts (name) VALUES (1 / (SELECT 0))", "0A000")
@@ -141,6 +152,11 @@ func drawsForCopies(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	if got[0] != got[1] || got[0][:2] != "1a" {
 		t.Errorf("the copies: %q", got)
 	}
+	must(t, c, "INSERT INTO tags (id, name) VALUES (nextval('tags_id_seq'), 'called'), (DEFAULT, 'left')")
+	if got := s.onEach("SELECT string_agg(id || name, ',' ORDER BY id) FROM tags"); got[0] != got[1] {
+		t.Errorf("the copies differ: %v", got)
+	}
+	must(t, c, "DELETE FROM tags")
 }
 
 // drawsAtOnce inserts from many clients at once.
