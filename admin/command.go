@@ -86,6 +86,7 @@ func newCommands() *commands {
 	}
 	c.add(showPrepared())
 	c.add(explainRoute())
+	c.add(resetQueries())
 	c.add(showFDs())
 	c.add(&command{name: "SHOW HELP", usage: "SHOW HELP", doc: "Lists the commands, as a notice.", run: c.help})
 	for _, cmd := range steering() {

@@ -25,6 +25,7 @@ import (
 	"shardproxy/proxy"
 	"shardproxy/router"
 	"shardproxy/shardmap"
+	"shardproxy/tally"
 	"shardproxy/twopc"
 	"shardproxy/wire"
 )
@@ -109,6 +110,13 @@ func newWorld() *world {
 			Prepared: func() []pool.StatementStat {
 				return []pool.StatementStat{{Name: "_sp_1", Text: "SELECT 1", Holders: 3, Bytes: 40}}
 			},
+			Statements: func() ([]tally.Statement, tally.State) {
+				return []tally.Statement{
+					{Fingerprint: 0xabc, Text: "select $1", Calls: 80, Rows: 80, Bytes: 900, Timed: 10, Total: 20 * time.Millisecond, Min: time.Millisecond, Max: 9 * time.Millisecond,
+						P50: 2 * time.Millisecond, P95: 8 * time.Millisecond, P99: 9 * time.Millisecond, Several: 20, Shards: 40, ByShard: []int64{60, 40}},
+					{Calls: 3, Errors: 2, Refused: 1, Retries: 4, ByShard: []int64{0, 0}},
+				}, tally.State{Entries: 1, Limit: 1000, Evictions: 7, Since: at.Add(-time.Hour)}
+			},
 			Route: func(sql string) ([]string, error) {
 				if sql == "nonsense" {
 					return nil, wire.Errorf("42601", "syntax error")
@@ -189,6 +197,11 @@ func (w *world) EndDoubt(_ context.Context, by, name string, commit, force bool)
 	if !force {
 		return wire.Errorf("55000", "not against what decides it")
 	}
+	return nil
+}
+
+func (w *world) ResetQueries(name string) error {
+	w.order("reset queries " + name)
 	return nil
 }
 

@@ -107,6 +107,10 @@ func families() []family {
 	add([]string{"database", "kind", "scope"}, "requests_total", "Requests answered, by kind (read, write, transaction) and scope (one shard, several, refused).",
 		"request_duration_seconds", "Time from a request's first byte to the end of its answer, waits included, of every eighth request of each session.")
 	add([]string{"database", "reason"}, "refusals_total", "Requests refused because they cannot be run over several shards, by the reason.")
+	add([]string{"database"},
+		"statement_fingerprints", "Kinds of statements whose costs are counted: see SHOW QUERIES.",
+		"statement_fingerprints_limit", "How many there may be (limits.statements); 0: nothing is counted.",
+		"statement_fingerprint_evictions_total", "Kinds of statements that gave way to others in SHOW QUERIES.")
 	add([]string{"database", "way"}, "scatters_total", "Queries over several shards, by how they were answered.")
 	add([]string{"database", "user", "node", "state"}, "servers", "Server connections, by what they do.")
 	add([]string{"database", "user", "node"},
@@ -227,6 +231,9 @@ func (e emitter) database(d *Database, now time.Time) {
 		e.counter("requests_total", of.Count, d.Name, of.Kind, of.Scope)
 		e.histogram("request_duration_seconds", of.Durations, d.Name, of.Kind, of.Scope)
 	}
+	e.gauge("statement_fingerprints", float64(d.StatementState.Entries), d.Name)
+	e.gauge("statement_fingerprints_limit", float64(d.StatementState.Limit), d.Name)
+	e.counter("statement_fingerprint_evictions_total", d.StatementState.Evictions, d.Name)
 	e.histogram("pool_wait_duration_seconds", d.PoolTotals.Waits, d.Name)
 	e.counter("deadlocks_total", t.Deadlocks, d.Name)
 	e.counter("partial_answers_total", t.Partials, d.Name)

@@ -13,6 +13,7 @@ import (
 	"shardproxy/proxy"
 	"shardproxy/router"
 	"shardproxy/shardmap"
+	"shardproxy/tally"
 	"shardproxy/twopc"
 )
 
@@ -75,6 +76,8 @@ type Steerer interface {
 	EndDoubt(ctx context.Context, by, name string, commit, force bool) error
 	// Disable turns new clients of the database away, or lets them in again. A reload keeps that, a restart does not.
 	Disable(database string, on bool) error
+	// ResetQueries makes what Database.Statements returns 0.
+	ResetQueries(database string) error
 	// KillClient ends the client with this ID; found is false when there is none.
 	KillClient(id uint64) (found bool)
 	// Drain has this proxy say that it is not ready, so that no new clients are sent to it, or that it is.
@@ -182,6 +185,10 @@ type Database struct {
 	Slots *gate.Stats
 	// Prepared lists the statements that clients have prepared by name.
 	Prepared func() []pool.StatementStat
+	// Statements returns what statements have cost, in no order; nil when limits.statements is 0.
+	Statements func() ([]tally.Statement, tally.State)
+	// StatementState is the second of these.
+	StatementState tally.State
 	// Route says where a statement would go, as EXPLAIN (ROUTE) does for a session with PostgreSQL's
 	// default search_path and no role; it runs nothing, and asks no server. The error is a *wire.Error.
 	Route func(sql string) (lines []string, err error)

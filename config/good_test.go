@@ -159,7 +159,7 @@ func goodConfig(t *testing.T) *Config {
 		Limits: Limits{
 			MaxClients: 5000, MaxClientsPerUser: 100, MaxClientsPerDatabase: 1000, MessageSize: 256 << 20,
 			ParsedStatement: 512 << 10, Gather: 16 << 20, StartupPacket: 4096, PlanCache: 1 << 30,
-			SessionStatements: 100, SessionStatementBytes: 1 << 20,
+			Statements: 50, SessionStatements: 100, SessionStatementBytes: 1 << 20,
 		},
 		Timeouts: Timeouts{
 			Login: 10 * time.Second, Query: 90 * time.Minute, IdleInTransaction: 5 * time.Minute,

@@ -89,6 +89,9 @@ type Limits struct {
 	StartupPacket Size `yaml:"startup_packet" default:"10000B" min:"512B" max:"1MiB"`
 	// PlanCache bounds the plans kept for all clients, in bytes. Default: 64 MiB.
 	PlanCache Size `yaml:"plan_cache" default:"64MiB" min:"1MiB" max:"64GiB" apply:"restart"`
+	// Statements bounds the statements whose costs are counted, by fingerprint, for each database; 0 counts
+	// nothing. Default: 1000.
+	Statements int `yaml:"statements" default:"1000" min:"0" max:"1000000" apply:"restart"`
 	// SessionStatements bounds the prepared statements one client may hold.
 	// Default: 10000.
 	SessionStatements int `yaml:"session_statements" default:"10000" min:"1" max:"1000000"`

@@ -70,6 +70,7 @@ func (s *session) runAll(kind byte, size int) error {
 	}
 	s.db.stats.statements.Add(1)
 	s.noteAsk(req.plan, scopeSeveral)
+	s.tallyBegins(req.plan, req.enlisted())
 	s.setPhase(phaseActive)
 	answer, e := s.runHere(&req)
 	if e == nil {
@@ -399,7 +400,7 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 	s.client.SetOutput(out)
 	s.steps++
 	if e != nil {
-		s.db.stats.errors.Add(1)
+		s.tellsError()
 		s.scriptFails()
 	}
 	for {

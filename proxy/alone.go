@@ -27,6 +27,7 @@ func (s *session) runAlone(kind byte, size int, r *allRequest) error {
 	}
 	s.db.stats.statements.Add(1)
 	s.noteAsk(nil, scopeOne)
+	s.tallyBegins(r.plan, r.shards)
 	s.setPhase(phaseActive)
 	s.client.Release()
 	s.held = false
@@ -63,6 +64,7 @@ func (s *session) lostAlone(kind byte, size int, cause error) error {
 func (s *session) runEach(kind byte, size int, r *allRequest) error {
 	s.db.stats.statements.Add(1)
 	s.noteAsk(nil, scopeSeveral)
+	s.tallyBegins(r.plan, nil)
 	s.client.Release()
 	s.held = false
 	var first pool.Answer
@@ -128,6 +130,7 @@ func (s *session) runThere(shard int, frames []byte) (pool.Answer, error) {
 func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	s.db.stats.statements.Add(1)
 	s.noteAsk(nil, scopeSeveral)
+	s.tallyBegins(r.plan, nil)
 	s.client.Release()
 	s.held = false
 	if err := s.beginTied("BEGIN", twopc.NewMark()); err != nil || s.lease == nil {

@@ -213,7 +213,7 @@ func (b *batch) fail(e *wire.Error) error {
 func (b *batch) tell(frames []byte) {
 	s := b.s
 	b.failed = true
-	s.db.stats.errors.Add(1)
+	s.tellsError()
 	s.client.SetOutput(append(s.client.Output(), frames...))
 	s.steps++
 }

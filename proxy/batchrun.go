@@ -55,9 +55,11 @@ func (b *batch) scatter(u *unit) error {
 	}
 	if c.err != nil {
 		b.tell(ending)
+		s.tallyEnds()
 		return nil
 	}
 	s.client.SetOutput(append(s.client.Output(), ending...))
+	s.tallyEnds()
 	s.steps++
 	if u.opens != nil && u.executed {
 		return b.executes(u.opens, u.limit)
@@ -218,7 +220,9 @@ func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error
 	}
 	for _, u := range units {
 		if i, bad := failed[u]; bad {
-			return b.failAt(u, partial[u], &answers[i])
+			err := b.failAt(u, partial[u], &answers[i])
+			s.tallyUnit(u, nil, true)
+			return err
 		}
 		frames, e := b.join(u, said[u])
 		if e == nil && limited(frames, u.limit) {
@@ -226,10 +230,12 @@ func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error
 		}
 		if e != nil {
 			b.tell(e.Append(nil))
+			s.tallyUnit(u, nil, true)
 			return nil
 		}
 		out := append(s.client.Output(), u.lead...)
 		s.client.SetOutput(append(out, frames...))
+		s.tallyUnit(u, frames, false)
 		if u.bind != nil {
 			s.noteAll(u.plan)
 			s.suspect |= u.plan.Effects & auditEffects

@@ -69,6 +69,7 @@ func (s *session) runCopyIn(size int) error {
 	}
 	s.db.stats.statements.Add(1)
 	s.noteAsk(nil, scopeSeveral)
+	s.tallyBegins(s.segment[0], c.owners.All())
 	s.setPhase(phaseActive)
 	s.unnamedTok, s.unnamedLarge = 0, false
 	s.client.Release()
@@ -321,7 +322,7 @@ func (c *copyIn) finish(own bool) error {
 	case e != nil && e.IsFatal():
 		return e
 	case e != nil:
-		s.db.stats.errors.Add(1)
+		s.tellsError()
 		s.scriptFails()
 		if c.raw != nil && s.script != nil {
 			c.raw = s.script.position(c.raw)

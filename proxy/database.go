@@ -13,6 +13,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/tally"
 	"shardproxy/wire"
 )
 
@@ -101,6 +102,8 @@ type Database struct {
 	Shards     []*Shard
 	Statements *pool.Statements
 	Planner    Planner
+	// Tally counts what statements cost; nil: nothing does.
+	Tally *tally.Book
 	// Owners returns who owns which slot now, nil while that is not known. It is
 	// nil in a database of one shard.
 	Owners func() *router.Owners

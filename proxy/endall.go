@@ -160,6 +160,7 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 	}
 	s.db.stats.statements.Add(1)
 	s.noteAsk(p, scopeSeveral)
+	s.tallyBegins(p, s.enlistedShards())
 	s.setPhase(phaseActive)
 	if e := s.prepareAlone(p); e != nil {
 		return e
@@ -178,7 +179,7 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 	if e.IsFatal() {
 		return e
 	}
-	s.db.stats.errors.Add(1)
+	s.tellsError()
 	s.scriptFails()
 	s.client.SetOutput(e.Append(s.client.Output()))
 	s.steps++

@@ -85,6 +85,8 @@ type expect struct {
 	shift int
 	// above is a row of our own that the client gets ahead of the first of the answer.
 	above string
+	// limit is that of an Execute.
+	limit int64
 	// spliced is set for a text of several commands that was not sent as it came.
 	spliced *splicedText
 }

@@ -51,9 +51,10 @@ func (s *session) serverError(body []byte, size int) error {
 		s.syncsInCopy, s.open = 0, false
 	}
 	s.copyIn = false
-	s.db.stats.errors.Add(1)
+	s.tellsError()
 	s.failed, s.breach = true, false
 	s.relayError(e, body, size)
+	s.tallyError(front)
 	if front.kind == expectQuery || front.kind == expectFunction {
 		return nil // ReadyForQuery follows
 	}
@@ -248,6 +249,7 @@ func (s *session) tryAgain() {
 // next choice of a replica.
 func (s *session) rewind(node int) {
 	s.db.stats.retries.Add(1)
+	s.tallyRetry()
 	s.client.Rewind()
 	s.held, s.answerHead = false, s.answerHead[:0]
 	s.exclude |= 1 << node
@@ -326,6 +328,7 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 	}
 	for !s.owed.empty() {
 		unknown, ours := s.fateOfSegment()
+		front := *s.owed.front()
 		ended := s.owed.failRequest(s.undo)
 		if ended {
 			last := s.pop()
@@ -336,6 +339,9 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 			continue
 		}
 		s.tell(e, unknown)
+		if front.kind == expectQuery || front.kind == expectExecute {
+			s.tallyReply(&front)
+		}
 		told = true
 		if unknown {
 			s.tx, s.lost, inTx = 'I', false, false
@@ -362,7 +368,7 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 }
 
 func (s *session) tell(e *wire.Error, unknown bool) {
-	s.db.stats.errors.Add(1)
+	s.tellsError()
 	s.scriptFails()
 	if unknown {
 		c := *e

@@ -66,6 +66,7 @@ type journalled struct {
 func (s *session) runJournalled(kind byte, size int, r *allRequest) error {
 	s.db.stats.statements.Add(1)
 	s.noteAsk(nil, scopeSeveral)
+	s.tallyBegins(r.plan, nil)
 	s.client.Release()
 	s.held = false
 	j := &journalled{s: s, r: r, tied: s.pinned != ""}

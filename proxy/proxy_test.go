@@ -24,6 +24,7 @@ import (
 	"shardproxy/proxy"
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/tally"
 	"shardproxy/wire"
 )
 
@@ -206,7 +207,7 @@ func newRouter(t testing.TB, node, database string) *router.Router {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return router.New(router.Options{Catalog: func() *catalog.Catalog { return c }})
+	return router.New(router.Options{Catalog: func() *catalog.Catalog { return c }, Tally: tally.New(1000, 1, time.Now())})
 }
 
 // testDriver is what the tests run sessions by: SHARDPROXY_TEST_DRIVER, "loop"

@@ -388,7 +388,8 @@ func (s *session) bringsUnnamed(kind byte) bool {
 
 // refuse answers a request that got no server with an error.
 func (s *session) refuse(kind byte, size int, e *wire.Error) {
-	s.db.stats.errors.Add(1)
+	s.tellsError()
+	s.tallyRefused()
 	if s.db.countRefusal(e) {
 		s.noteAsk(nil, scopeRefused)
 	}
@@ -648,6 +649,10 @@ func (s *session) boundBefore(portal []byte) *router.Plan {
 
 // runs notes that the request runs a statement; p is nil when it is not known.
 func (s *session) runs(p *router.Plan) {
+	if t := &s.tallying; p != nil {
+		t.next = p.Tally
+		t.plans++
+	}
 	if s.places != nil && p != nil {
 		s.executes = append(s.executes, p)
 	}
@@ -665,6 +670,7 @@ func (s *session) planInto(text []byte) *router.Plan {
 // forgetPlans drops what scan has planned and no frame has used.
 func (s *session) forgetPlans() {
 	s.segment, s.executes, s.segmentRead, s.alteredAhead = s.segment[:0], s.executes[:0], 0, false
+	s.tallying.next, s.tallying.plans = nil, 0
 }
 
 // planAhead returns the plan that scan made for the text, or makes it. The

@@ -448,7 +448,7 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 				if tag != "" {
 					s.lease.Discard(size)
 					s.sayComplete(tag)
-					s.pop()
+					s.popExecute()
 					s.answerLocal()
 					return nil
 				}
@@ -457,7 +457,7 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 			}
 			ok = true
 		case wire.MsgEmptyQueryResponse, wire.MsgPortalSuspended:
-			ok = true
+			ok, s.tallying.rows = true, front.rowsBy(kind)
 		}
 	}
 	if !ok {
@@ -467,10 +467,11 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 	if front.statement != nil {
 		s.commitHold() // sent again, it would exist already
 	}
-	s.pop()
+	e := s.pop()
 	if mode != relay || !s.keepBack(kind, size) {
 		s.pass(mode, size)
 	}
+	s.tallyReply(&e)
 	s.answerLocal()
 	return nil
 }
@@ -589,6 +590,7 @@ func (s *session) ready(body []byte, size int) error {
 	} else {
 		s.pass(e.mode, size)
 	}
+	s.tallyReply(&e)
 	if e.mode == relay {
 		s.endVictim(nil)
 		if s.script == nil {

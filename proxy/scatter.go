@@ -336,6 +336,7 @@ func (c *scattering) again(err error) bool {
 func (c *scattering) anew() *wire.Error {
 	s := c.s
 	s.db.stats.retries.Add(1)
+	s.tallyRetry()
 	lost := c.lostShards()
 	if c.conflicts() {
 		c.written.waits = true
@@ -383,7 +384,7 @@ func (c *scattering) answer(e *wire.Error) error {
 	s.forgetPlans()
 	s.client.SetOutput(c.ending(s.client.Output(), e))
 	if e != nil {
-		s.db.stats.errors.Add(1)
+		s.tellsError()
 		s.scriptFails()
 	}
 	s.steps++
@@ -397,6 +398,7 @@ func (c *scattering) execute(p *router.Plan) error {
 	s := c.s
 	s.db.stats.statements.Add(1)
 	s.noteAsk(p, scopeSeveral)
+	s.tallyBegins(p, c.askedOn())
 	if c.inWindow = s.whole() && len(c.shards) > 1; c.inWindow {
 		level, e := s.level()
 		if e != nil {

@@ -234,7 +234,7 @@ func (s *session) opensBlock(c *query.Command, text string) (done bool, err erro
 func (s *session) inOwnBlock(c *query.Command, text string) string {
 	sc := s.script
 	refuse := func(what string) string {
-		s.db.stats.errors.Add(1)
+		s.tellsError()
 		sc.failed = true
 		s.client.SetOutput(wire.Errorf("25P01", "%s can only be used in transaction blocks", what).Append(s.client.Output()))
 		return ""
@@ -298,6 +298,7 @@ func modesSQL(m *query.TxModes) (sql string) {
 
 // commandDone notes that the running command has its answer.
 func (s *session) commandDone() {
+	s.tallyEnds()
 	sc := s.script
 	sc.running = false
 	s.steps++
@@ -346,7 +347,7 @@ func (s *session) commitScript() error {
 			return e
 		}
 		sc.failed = true
-		s.db.stats.errors.Add(1)
+		s.tellsError()
 		s.client.SetOutput(e.Append(s.client.Output()))
 	}
 	return s.endScript()

@@ -93,6 +93,9 @@ func (s *session) sendQuery(size int) (bool, error) {
 		e = s.misplaced(p, text, nil, nil)
 	}
 	if e != nil {
+		if p.Tally != nil {
+			p.Tally.Refused()
+		}
 		s.sendRefusal(size, e)
 		return true, nil
 	}
@@ -501,7 +504,7 @@ func (s *session) sendExecute(size int) (bool, error) {
 	s.note(p)
 	s.notesDrawing(p)
 	s.forward(size)
-	e := expect{kind: expectExecute, plan: p}
+	e := expect{kind: expectExecute, plan: p, limit: limitIn(body)}
 	if p != nil {
 		_, e.tag = s.resetText(p)
 		s.forgetting = s.forgetting || deallocatesAll(p)

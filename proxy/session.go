@@ -98,6 +98,7 @@ type session struct {
 	doomed    atomic.Pointer[twopc.Victim] // what may be cancelled to end a deadlock
 	victim    atomic.Pointer[victim]       // what is, until it has ended
 	asking    asking
+	tallying  tallying
 	since     atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
 
 	client *wire.Conn

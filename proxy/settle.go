@@ -319,6 +319,7 @@ func isUnsafeEncoding(name string) bool {
 
 // completed deals with the CommandComplete of a statement of the client.
 func (s *session) completed(e *expect, tag []byte) {
+	s.tallying.rows += rowsOf(tag)
 	if e.plan != nil && e.plan.Simple {
 		return
 	}

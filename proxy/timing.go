@@ -64,8 +64,11 @@ func (s *session) setPhase(p phase) {
 		switch {
 		case p == phaseIdle || p == phaseIdleInTx:
 			s.asking.began = 0
-		case (was == phaseIdle || was == phaseIdleInTx) && s.asking.timed():
-			s.asking.began = time.Since(s.started) // what it asks may be noted already
+		case was == phaseIdle || was == phaseIdleInTx:
+			s.tallying.sent = s.client.Sent()
+			if s.asking.timed() {
+				s.asking.began = time.Since(s.started) // what it asks may be noted already
+			}
 		}
 		s.phase.Store(uint32(p))
 		s.since.Store(s.server.clock.Load())
@@ -102,6 +105,7 @@ func (s *session) takeAsk() ask {
 
 // askEnds counts a request whose ReadyForQuery the client gets. What it has sent behind it begins now.
 func (s *session) askEnds(was ask) {
+	s.tallyEnds()
 	of := &s.db.stats.asked[was.kind][was.scope]
 	of.count.Add(1)
 	a := &s.asking
@@ -109,9 +113,11 @@ func (s *session) askEnds(was ask) {
 		took := time.Duration(0)
 		if a.began > 0 {
 			took = time.Since(s.started) - a.began
+			s.tallyTime(took)
 		}
 		of.durations.Observe(took)
 	}
+	s.tallyNext()
 	a.began = 0
 	a.turn++
 	if p := phase(s.phase.Load()); a.timed() && p != phaseIdle && p != phaseIdleInTx {

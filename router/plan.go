@@ -1,6 +1,9 @@
 package router
 
-import "shardproxy/query"
+import (
+	"shardproxy/query"
+	"shardproxy/tally"
+)
 
 // Intent says which node may run a statement.
 type Intent uint8
@@ -19,6 +22,8 @@ type Plan struct {
 	// only when Exact is set; a plan shared by a normalised text has no use for them.
 	Statement *query.Statement
 	Intent    Intent
+	// Tally counts what statements of this text cost; nil when nothing does.
+	Tally *tally.Entry
 	// MayWrite is set unless the statement surely leaves the rows of all tables as
 	// they are: what must run on the primary need not write, as BEGIN and SET.
 	MayWrite bool

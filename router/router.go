@@ -9,6 +9,7 @@ import (
 	"shardproxy/catalog"
 	"shardproxy/config"
 	"shardproxy/query"
+	"shardproxy/tally"
 )
 
 // DefaultCacheBytes bounds the plan cache of one database.
@@ -30,6 +31,8 @@ type Options struct {
 	CacheBytes int64
 	// MaxTextBytes bounds the texts that are parsed; query.DefaultMaxBytes when 0.
 	MaxTextBytes int
+	// Tally counts what statements cost, by their fingerprints; nil: nothing does.
+	Tally *tally.Book
 	// Parsers bounds how many texts are parsed at once; GOMAXPROCS when 0.
 	Parsers int
 }
@@ -104,6 +107,7 @@ func (r *Router) Plan(sql []byte, ctx Context) *Plan {
 		r.opaque.Add(1)
 		p := newJudge(c, ctx, r.readOnly).plan(query.Analyze(string(sql), r.options(sql, ctx)))
 		r.refuseLong(p)
+		p.Tally = r.opts.Tally.Unread()
 		return p
 	}
 	n := r.normals.Get().(*query.Normal)
@@ -214,6 +218,7 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 		p.Exact = !m.normalises || !shareable(p.Statement)
 	}
 	p.explain = explain
+	p.Tally = r.tally(m)
 	if p.Statement.Opaque {
 		r.opaque.Add(1)
 	}
@@ -224,6 +229,18 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 		r.cache.put(&entry{hash: m.exact, key: string(m.sql), ctx: m.ctx, exact: true, version: m.version, plan: p})
 	}
 	return p
+}
+
+// tally returns the entry for a text that is planned.
+func (r *Router) tally(m *miss) *tally.Entry {
+	switch {
+	case r.opts.Tally == nil:
+		return nil
+	case m.outdated != nil && m.outdated.Tally != nil:
+		return m.outdated.Tally
+	}
+	f := query.FingerprintOf(m.sql, query.Options{BackslashStrings: m.ctx.NonStandardStrings, UnsafeEncoding: m.ctx.UnsafeEncoding})
+	return r.opts.Tally.Entry(f.Hash, f.Text)
 }
 
 func (r *Router) options(sql []byte, ctx Context) query.Options {

@@ -78,7 +78,9 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 		Source: catalogSource{db: db, shard: db.shards[0]}, Tables: len(conf.Shards) > 1, Interval: conf.Catalog.Refresh, Logger: d.log.With("database", conf.Name),
 		Changed: func(*catalog.Catalog) { db.proxy.SchemaChanged() },
 	})
+	db.proxy.CountStatements(cfg.Limits.Statements, time.Now())
 	opts := router.Options{
+		Tally:   db.proxy.Tally,
 		Catalog: db.catalog.Current, ReadOnlyFunctions: conf.Reads.ReadOnlyFunctions,
 		CacheBytes: int64(cfg.Limits.PlanCache), MaxTextBytes: int(cfg.Limits.ParsedStatement),
 	}

@@ -107,12 +107,16 @@ func (s *source) Databases() []admin.Database {
 			st := db.cluster.slots.Stats()
 			held = &st
 		}
+		statements := db.proxy.Tally.All
+		if db.proxy.Tally == nil {
+			statements = nil
+		}
 		var doubts []twopc.Doubt
 		if r := db.resolver(); r != nil {
 			doubts = r.Stats().Doubts
 		}
 		all = append(all, admin.Database{
-			Tables: tables, Cluster: known, Doubts: doubts, Slots: held, Prepared: db.proxy.Statements.List, Route: db.explain,
+			Statements: statements, StatementState: db.proxy.Tally.State(), Tables: tables, Cluster: known, Doubts: doubts, Slots: held, Prepared: db.proxy.Statements.List, Route: db.explain,
 			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),

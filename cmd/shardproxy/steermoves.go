@@ -25,6 +25,15 @@ func (s *source) Disable(name string, on bool) error {
 	return err
 }
 
+// ResetQueries implements admin.Steerer.
+func (s *source) ResetQueries(name string) error {
+	db, err := s.find(name)
+	if err == nil {
+		db.proxy.Tally.Reset(time.Now())
+	}
+	return err
+}
+
 // KillClient implements admin.Steerer.
 func (s *source) KillClient(id uint64) bool { return s.p.server.KillClient(id) }
 
