@@ -110,6 +110,11 @@ func newWorld() *world {
 			Prepared: func() []pool.StatementStat {
 				return []pool.StatementStat{{Name: "_sp_1", Text: "SELECT 1", Holders: 3, Bytes: 40}}
 			},
+			Errors: []proxy.ErrorCount{{Code: "42703", Count: 2, Last: at}, {Code: "53300", Own: true, Count: 7, Last: at, Message: "too many"}},
+			Slow:   4, SlowUnlogged: 1,
+			Plans: func() []router.PlanKept {
+				return []router.PlanKept{{Way: "refused", Why: "no_key", Calls: 1, Text: "insert", Fingerprint: 1}, {Way: "keyed", Calls: 5, Bytes: 900, Reads: true, Current: true, Path: "a"}}
+			},
 			Statements: func() ([]tally.Statement, tally.State) {
 				return []tally.Statement{
 					{Fingerprint: 0xabc, Text: "select $1", Calls: 80, Rows: 80, Bytes: 900, Timed: 10, Total: 20 * time.Millisecond, Min: time.Millisecond, Max: 9 * time.Millisecond,

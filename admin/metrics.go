@@ -110,6 +110,8 @@ func families() []family {
 	add([]string{"database"},
 		"statement_fingerprints", "Kinds of statements whose costs are counted: see SHOW QUERIES.",
 		"statement_fingerprints_limit", "How many there may be (limits.statements); 0: nothing is counted.",
+		"slow_statements_total", "Requests that took as long as log.slow_statement.",
+		"slow_statements_unlogged_total", "Those of them that were not logged, because there were more than ten a second.",
 		"statement_fingerprint_evictions_total", "Kinds of statements that gave way to others in SHOW QUERIES.")
 	add([]string{"database", "way"}, "scatters_total", "Queries over several shards, by how they were answered.")
 	add([]string{"database", "user", "node", "state"}, "servers", "Server connections, by what they do.")
@@ -231,6 +233,8 @@ func (e emitter) database(d *Database, now time.Time) {
 		e.counter("requests_total", of.Count, d.Name, of.Kind, of.Scope)
 		e.histogram("request_duration_seconds", of.Durations, d.Name, of.Kind, of.Scope)
 	}
+	e.counter("slow_statements_total", d.Slow, d.Name)
+	e.counter("slow_statements_unlogged_total", d.SlowUnlogged, d.Name)
 	e.gauge("statement_fingerprints", float64(d.StatementState.Entries), d.Name)
 	e.gauge("statement_fingerprints_limit", float64(d.StatementState.Limit), d.Name)
 	e.counter("statement_fingerprint_evictions_total", d.StatementState.Evictions, d.Name)

@@ -38,6 +38,8 @@ func views() []view {
 		{"EVENTS", "The last 1,000 things that happened to the proxy and its servers, the oldest first, as they were logged: failovers, reloads, moves, pauses, what operators ordered. What concerns one client or its connection alone is in the log only, unless it is an error of the proxy. PgBouncer has no such command.", eventColumns(), showEvents, nil},
 		{"SETTINGS", "One row for each setting in force, as the file has it. Secrets are shown as ***. PgBouncer has no such command.", settingColumns(), showSettings, nil},
 		{"QUERIES", "One row for each statement that clients have sent, known by its text without its values, of each database: what it costs. Those that took the most time are first. At most limits.statements of each database; those used least give way. PgBouncer has no such command.", queryColumns(), showQueries, nil},
+		{"PLANS", "One row for each entry of the plan cache, of each database: where the statement runs. Those called most are first. PgBouncer has no such command.", planColumns(), showPlans, nil},
+		{"ERRORS", "One row for each kind of error that clients of a database were told of after their login, those there were most of first. PgBouncer has no such command.", errorColumns(), showErrors, nil},
 		{"TABLES", "One row for each table of each database of several shards, partitions left out: where its rows are. PgBouncer has no such command.", tableColumns(), showTables, nil},
 		{"TWOPC", "One row for each prepared part of a transaction over several shards that is in doubt, at most 100 of each shard, as this proxy last saw them. PgBouncer has no such command.", doubtColumns(), showTwoPC, nil},
 		{"DATABASES", "One row for each database of the configuration.", databaseColumns(), showDatabases, nil},

@@ -189,6 +189,12 @@ type Database struct {
 	Statements func() ([]tally.Statement, tally.State)
 	// StatementState is the second of these.
 	StatementState tally.State
+	// Errors are those that clients were told of, in no order.
+	Errors []proxy.ErrorCount
+	// Slow counts the requests that took as long as log.slow_statement, SlowUnlogged those of them that have no line.
+	Slow, SlowUnlogged int64
+	// Plans returns what the plan cache holds, in no order.
+	Plans func() []router.PlanKept
 	// Route says where a statement would go, as EXPLAIN (ROUTE) does for a session with PostgreSQL's
 	// default search_path and no role; it runs nothing, and asks no server. The error is a *wire.Error.
 	Route func(sql string) (lines []string, err error)

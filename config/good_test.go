@@ -165,7 +165,7 @@ func goodConfig(t *testing.T) *Config {
 			Login: 10 * time.Second, Query: 90 * time.Minute, IdleInTransaction: 5 * time.Minute,
 			ClientIdle: 2 * day,
 		},
-		Log:      Log{Level: "debug", Format: "json"},
+		Log:      Log{Level: "debug", Format: "json", SlowStatement: 250 * time.Millisecond},
 		Shutdown: Shutdown{Timeout: 2 * time.Minute},
 		Runtime:  Runtime{Driver: DriverGoroutine, Loops: 3, Wait: WaitPlain},
 	}

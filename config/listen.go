@@ -119,6 +119,8 @@ type Log struct {
 	Level string `yaml:"level" enum:"debug|info|warn|error" default:"info"`
 	// Format is text or json. Default: text.
 	Format string `yaml:"format" enum:"text|json" default:"text" apply:"restart"`
+	// SlowStatement is the time from which a statement is logged, waits included; 0 logs none. Default: 0.
+	SlowStatement time.Duration `yaml:"slow_statement" default:"0" min:"0" max:"1d"`
 }
 
 // Shutdown says how the program ends.

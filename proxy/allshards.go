@@ -400,7 +400,7 @@ func (s *session) answerAll(kind byte, req allRequest, a pool.Answer, e *wire.Er
 	s.client.SetOutput(out)
 	s.steps++
 	if e != nil {
-		s.tellsError()
+		s.tellsError(e)
 		s.scriptFails()
 	}
 	for {

@@ -213,7 +213,7 @@ func (b *batch) fail(e *wire.Error) error {
 func (b *batch) tell(frames []byte) {
 	s := b.s
 	b.failed = true
-	s.tellsError()
+	s.tellsFrames(frames)
 	s.client.SetOutput(append(s.client.Output(), frames...))
 	s.steps++
 }

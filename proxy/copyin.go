@@ -322,7 +322,7 @@ func (c *copyIn) finish(own bool) error {
 	case e != nil && e.IsFatal():
 		return e
 	case e != nil:
-		s.tellsError()
+		s.tellsError(e)
 		s.scriptFails()
 		if c.raw != nil && s.script != nil {
 			c.raw = s.script.position(c.raw)

@@ -92,7 +92,7 @@ func (s *session) cursorCommand(p *router.Plan, size int) error {
 	s.forgetPlans()
 	if a.failed {
 		s.tx, s.failed = 'E', true
-		s.tellsError()
+		s.tellsFrames(a.frames)
 		s.scriptFails()
 	}
 	s.client.SetOutput(append(s.client.Output(), a.frames...))

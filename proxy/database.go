@@ -81,6 +81,8 @@ type DatabasePolicy struct {
 	PartialResults bool
 	// GatherMax bounds the rows that one statement gathers from several shards, in bytes.
 	GatherMax int64
+	// SlowStatement is the time from which a request is logged; 0: none is.
+	SlowStatement time.Duration
 	// SessionStatements bounds the named prepared statements one client may hold.
 	SessionStatements int
 	// SessionStatementBytes bounds their texts.
@@ -150,6 +152,8 @@ type Database struct {
 	// sequencesRead is set once a client has asked for currval or lastval.
 	sequencesRead atomic.Bool
 	stats         databaseStats
+	errs          errorCounts
+	slow          slowLog
 
 	mu       sync.Mutex
 	welcomes map[welcomeKey]*welcome

@@ -179,7 +179,7 @@ func (s *session) endAll(kind byte, p *router.Plan, tag string) error {
 	if e.IsFatal() {
 		return e
 	}
-	s.tellsError()
+	s.tellsError(e)
 	s.scriptFails()
 	s.client.SetOutput(e.Append(s.client.Output()))
 	s.steps++

@@ -51,9 +51,8 @@ func (s *session) serverError(body []byte, size int) error {
 		s.syncsInCopy, s.open = 0, false
 	}
 	s.copyIn = false
-	s.tellsError()
 	s.failed, s.breach = true, false
-	s.relayError(e, body, size)
+	s.tellsError(s.relayError(e, body, size))
 	s.tallyError(front)
 	if front.kind == expectQuery || front.kind == expectFunction {
 		return nil // ReadyForQuery follows
@@ -65,8 +64,8 @@ func (s *session) serverError(body []byte, size int) error {
 	return nil
 }
 
-// relayError passes an error on, in our words where the cause is ours.
-func (s *session) relayError(e *wire.Error, body []byte, size int) {
+// relayError passes an error on, in our words where the cause is ours. It returns what the client is told.
+func (s *session) relayError(e *wire.Error, body []byte, size int) *wire.Error {
 	s.commitHold()
 	s.scriptFails()
 	if e.Code == "57014" && s.timedOut {
@@ -76,13 +75,13 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 		s.client.SetOutput(own.Append(s.client.Output()))
 		s.lease.Discard(size)
 		s.steps++
-		return
+		return own
 	}
 	if own := s.deadlocked(e); own != nil {
 		s.client.SetOutput(own.Append(s.client.Output()))
 		s.lease.Discard(size)
 		s.steps++
-		return
+		return own
 	}
 	if f := s.owed.front(); f != nil && f.instead != nil {
 		if s.db.countRefusal(f.instead) {
@@ -91,7 +90,7 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 		s.client.SetOutput(f.instead.Append(s.client.Output()))
 		s.lease.Discard(size)
 		s.steps++
-		return
+		return f.instead
 	}
 	if e.Code == "0A000" && wire.Field(body, 'R') == "RevalidateCachedQuery" {
 		s.db.SchemaChanged() // by somebody else
@@ -107,9 +106,10 @@ func (s *session) relayError(e *wire.Error, body []byte, size int) {
 		s.client.SetOutput(wire.AppendFrame(s.client.Output(), wire.MsgErrorResponse, s.clientNames(body)))
 		s.lease.Discard(size)
 		s.steps++
-		return
+		return e
 	}
 	s.deliver(size)
+	return e
 }
 
 // renamedMax bounds the errors that are searched for names, in bytes. What a server
@@ -368,7 +368,6 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 }
 
 func (s *session) tell(e *wire.Error, unknown bool) {
-	s.tellsError()
 	s.scriptFails()
 	if unknown {
 		c := *e
@@ -376,6 +375,7 @@ func (s *session) tell(e *wire.Error, unknown bool) {
 		c.Hint = "Find out whether the transaction took effect before trying it again."
 		e = &c
 	}
+	s.tellsError(e)
 	s.client.SetOutput(e.Append(s.client.Output()))
 }
 

@@ -388,7 +388,7 @@ func (s *session) bringsUnnamed(kind byte) bool {
 
 // refuse answers a request that got no server with an error.
 func (s *session) refuse(kind byte, size int, e *wire.Error) {
-	s.tellsError()
+	s.tellsError(e)
 	s.tallyRefused()
 	if s.db.countRefusal(e) {
 		s.noteAsk(nil, scopeRefused)

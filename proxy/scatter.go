@@ -384,7 +384,7 @@ func (c *scattering) answer(e *wire.Error) error {
 	s.forgetPlans()
 	s.client.SetOutput(c.ending(s.client.Output(), e))
 	if e != nil {
-		s.tellsError()
+		s.tellsError(e)
 		s.scriptFails()
 	}
 	s.steps++

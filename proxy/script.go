@@ -234,9 +234,10 @@ func (s *session) opensBlock(c *query.Command, text string) (done bool, err erro
 func (s *session) inOwnBlock(c *query.Command, text string) string {
 	sc := s.script
 	refuse := func(what string) string {
-		s.tellsError()
+		e := wire.Errorf("25P01", "%s can only be used in transaction blocks", what)
+		s.tellsError(e)
 		sc.failed = true
-		s.client.SetOutput(wire.Errorf("25P01", "%s can only be used in transaction blocks", what).Append(s.client.Output()))
+		s.client.SetOutput(e.Append(s.client.Output()))
 		return ""
 	}
 	word := "COMMIT"
@@ -347,7 +348,7 @@ func (s *session) commitScript() error {
 			return e
 		}
 		sc.failed = true
-		s.tellsError()
+		s.tellsError(e)
 		s.client.SetOutput(e.Append(s.client.Output()))
 	}
 	return s.endScript()

@@ -98,7 +98,6 @@ type session struct {
 	doomed    atomic.Pointer[twopc.Victim] // what may be cancelled to end a deadlock
 	victim    atomic.Pointer[victim]       // what is, until it has ended
 	asking    asking
-	tallying  tallying
 	since     atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
 
 	client *wire.Conn
@@ -239,6 +238,7 @@ type work struct {
 	scratch     []byte
 	largeTail   []byte // the end of what lookInto has seen
 	answerHead  []byte // of a held read, kept back until the first row
+	tallying    tallying
 }
 
 // keptEntries and keptBytes bound what an unused work keeps of its storage.
@@ -647,6 +647,7 @@ func (s *session) farewell(err error) {
 	if s.download > 0 {
 		return // in the middle of a frame no error can be said
 	}
+	s.db.errs.note(e, !e.Foreign, s.server.clock.Load())
 	if s.client.Queue(e.Append(nil)) == nil {
 		_ = s.client.Flush() // the client may be gone; nothing more can be done
 	}

@@ -24,6 +24,14 @@ type tallying struct {
 	// ended counts the statements of the request that have; only is the last one's entry.
 	ended int
 	only  *tally.Entry
+	// For the log of slow statements: the request's rows, its last SQLSTATE, where its last statement ran: on are the shards of one
+	// on several, nil for all; and what it waited for, where it is timed.
+	allRows      int64
+	code         string
+	nowhere      bool
+	on           []int
+	waited, held time.Duration
+	waits        time.Duration // when it began to wait, after the session's start
 }
 
 // CountStatements makes the database's Tally, of at most limit statements; none when that is 0. It is called before the database is used.
@@ -48,7 +56,8 @@ func (s *session) tallies(e *tally.Entry, shard int) {
 	if e != nil {
 		e.Ended(tally.Outcome{Rows: t.rows, Bytes: int64(sent - t.sent), Shard: shard, Failed: t.failed})
 	}
-	t.ended, t.only = t.ended+1, e
+	t.ended, t.only, t.shard, t.nowhere = t.ended+1, e, shard, false
+	t.allRows += t.rows
 	t.sent, t.rows, t.failed = sent, 0, false
 }
 
@@ -58,12 +67,16 @@ func (s *session) tallyTime(took time.Duration) {
 	if t := &s.tallying; t.ended == 1 && t.only != nil {
 		t.only.Took(took)
 	}
+	if slow := s.db.Policy().SlowStatement; slow > 0 && took >= slow {
+		s.tellSlow(took)
+	}
 }
 
 // tallyNext begins a request.
 func (s *session) tallyNext() {
 	t := &s.tallying
 	t.sent, t.rows, t.failed, t.ended, t.only = s.client.Sent(), 0, false, 0, nil
+	t.allRows, t.code, t.nowhere, t.on, t.waited, t.held = 0, "", false, nil, 0, 0
 }
 
 // tallyReply counts the statement that a reply to e has ended.
@@ -131,6 +144,7 @@ func (s *session) tallyRefused() {
 		t.failed = true // it had begun
 	case t.plans == 1 && t.next != nil:
 		t.next.Refused()
+		t.ended, t.only, t.nowhere = t.ended+1, t.next, true
 	}
 }
 
@@ -149,7 +163,7 @@ func (s *session) tallyRetry() {
 func (s *session) tallyBegins(p *router.Plan, shards []int) {
 	s.tallyEnds()
 	t := &s.tallying
-	if t.entry = s.tallyOf(p); t.entry == nil {
+	if t.on, t.entry = shards, s.tallyOf(p); t.entry == nil {
 		return
 	}
 	if t.shard = tally.Several; len(shards) == 1 {
@@ -187,6 +201,7 @@ func (s *session) tallyUnit(u *unit, frames []byte, failed bool) {
 		shard = u.shards[0]
 	} else {
 		u.plan.Tally.Spread(u.shards)
+		s.tallying.on = u.shards
 	}
 	s.tallies(u.plan.Tally, shard)
 }
@@ -240,10 +255,4 @@ func limitIn(body []byte) int64 {
 		return int64(int32(uint32(body[n-4])<<24 | uint32(body[n-3])<<16 | uint32(body[n-2])<<8 | uint32(body[n-1])))
 	}
 	return 0
-}
-
-// tellsError counts an error that the client is told.
-func (s *session) tellsError() {
-	s.db.stats.errors.Add(1)
-	s.tallying.failed = true
 }

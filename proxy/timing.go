@@ -66,9 +66,12 @@ func (s *session) setPhase(p phase) {
 			s.asking.began = 0
 		case was == phaseIdle || was == phaseIdleInTx:
 			s.tallying.sent = s.client.Sent()
-			if s.asking.timed() {
+			if s.asking.timed() || s.timesAll() {
 				s.asking.began = time.Since(s.started) // what it asks may be noted already
 			}
+		}
+		if s.asking.began > 0 {
+			s.notePhase(was, p)
 		}
 		s.phase.Store(uint32(p))
 		s.since.Store(s.server.clock.Load())
@@ -109,18 +112,18 @@ func (s *session) askEnds(was ask) {
 	of := &s.db.stats.asked[was.kind][was.scope]
 	of.count.Add(1)
 	a := &s.asking
+	took := time.Duration(0)
+	if a.began > 0 {
+		took = time.Since(s.started) - a.began
+		s.tallyTime(took)
+	}
 	if a.timed() {
-		took := time.Duration(0)
-		if a.began > 0 {
-			took = time.Since(s.started) - a.began
-			s.tallyTime(took)
-		}
 		of.durations.Observe(took)
 	}
 	s.tallyNext()
 	a.began = 0
 	a.turn++
-	if p := phase(s.phase.Load()); a.timed() && p != phaseIdle && p != phaseIdleInTx {
+	if p := phase(s.phase.Load()); (a.timed() || s.timesAll()) && p != phaseIdle && p != phaseIdleInTx {
 		a.began = time.Since(s.started)
 	}
 }

@@ -22,6 +22,7 @@ type Error struct {
 	Where    string // the context: what the server was at, such as the line of COPY data
 	Routine  string // of the server's source, where a driver looks for it
 	Cause    error
+	Foreign  bool // a server made it: its texts may hold data
 }
 
 // Error returns severity, message and SQLSTATE in one line, as psql prints them.
@@ -134,5 +135,5 @@ func ReadError(body []byte) *Error {
 		sev = Field(body, 'S')
 	}
 	return &Error{Severity: sev, Code: Field(body, 'C'), Message: Field(body, 'M'),
-		Detail: Field(body, 'D'), Hint: Field(body, 'H'), Where: Field(body, 'W')}
+		Detail: Field(body, 'D'), Hint: Field(body, 'H'), Where: Field(body, 'W'), Foreign: Field(body, 'F') != ""} // servers name their source file
 }
