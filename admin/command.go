@@ -85,6 +85,7 @@ func newCommands() *commands {
 		c.add(v.command())
 	}
 	c.add(showPrepared())
+	c.add(showHotKeys())
 	c.add(explainRoute())
 	c.add(resetQueries())
 	c.add(showFDs())

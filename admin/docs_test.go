@@ -68,7 +68,8 @@ func TestConsolePage(t *testing.T) {
 		fmt.Fprintf(&commands, "| `%s` | %s | %s |\n", cell(c.usage), who, cell(c.doc))
 	}
 	commands.WriteString("\n")
-	all := append(views(), view{name: "PREPARED", doc: showPrepared().doc, columns: showPrepared().columns})
+	all := append(views(), view{name: "PREPARED", doc: showPrepared().doc, columns: showPrepared().columns},
+		view{name: "HOT_KEYS", doc: showHotKeys().doc, columns: showHotKeys().columns})
 	for _, v := range all {
 		fmt.Fprintf(&columns, "\n### SHOW %s\n\n%s\n\n| column | type | meaning |\n| --- | --- | --- |\n", v.name, v.doc)
 		for _, c := range v.columns {
@@ -109,7 +110,7 @@ func TestPgBouncerColumns(t *testing.T) {
 			"client_parse_count server_parse_count bind_count",
 		"TOTALS": "name value",
 	}
-	ours := map[string]bool{"NODES": true, "TABLES": true, "TWOPC": true, "SHARDS": true, "SLOTS": true, "MOVES": true, "GATES": true, "EVENTS": true, "SETTINGS": true, "MOVE_HISTORY": true, "PROXIES": true, "QUERIES": true, "PLANS": true, "ERRORS": true}
+	ours := map[string]bool{"NODES": true, "TABLES": true, "TWOPC": true, "SHARDS": true, "SLOTS": true, "MOVES": true, "GATES": true, "EVENTS": true, "SETTINGS": true, "MOVE_HISTORY": true, "PROXIES": true, "QUERIES": true, "HOT": true, "PLANS": true, "ERRORS": true}
 	for _, v := range views() {
 		var got []string
 		for _, c := range v.columns {

@@ -112,6 +112,10 @@ func newWorld() *world {
 			},
 			Errors: []proxy.ErrorCount{{Code: "42703", Count: 2, Last: at}, {Code: "53300", Own: true, Count: 7, Last: at, Message: "too many"}},
 			Slow:   4, SlowUnlogged: 1,
+			HotSlots: func(int, int64) []tally.HotSlot {
+				return []tally.HotSlot{{Slot: 7, Count: 30, Of: 60, Over: time.Minute}, {Slot: 4000, Count: 1, Of: 60, Over: time.Minute}}
+			},
+			HotKeys: func(int) []tally.HotKey { return []tally.HotKey{{Slot: 7, Key: "4711", Count: 20, Over: 3}} },
 			Plans: func() []router.PlanKept {
 				return []router.PlanKept{{Way: "refused", Why: "no_key", Calls: 1, Text: "insert", Fingerprint: 1}, {Way: "keyed", Calls: 5, Bytes: 900, Reads: true, Current: true, Path: "a"}}
 			},

@@ -17,7 +17,7 @@ func TestPrivileges(t *testing.T) {
 	steers := map[string]bool{"RELOAD": true, "PAUSE": true, "RESUME": true, "KILL": true, "RECONNECT": true, "SHUTDOWN": true, "TWOPC": true,
 		"SHOW FDS": true, "DISABLE": true, "ENABLE": true, "KILL_CLIENT": true, "WAIT_CLOSE": true, "SUSPEND": true, "DRAIN": true, "MOVE": true, "BAN": true, "UNBAN": true,
 		"RESET QUERIES": true}
-	reads := map[string]bool{"SHOW PREPARED": true}
+	reads := map[string]bool{"SHOW PREPARED": true, "SHOW HOT_KEYS": true}
 	looks := map[string]bool{"EXPLAIN ROUTE": true, "SET": true, "RESET": true, "BEGIN": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
 		"DEALLOCATE": true, "DISCARD": true}
 	admin, monitor, nobody := auth.Identity{Admin: true}, auth.Identity{Monitor: true}, auth.Identity{}
@@ -55,6 +55,8 @@ func TestMonitorCannotSteer(t *testing.T) {
 			switch cmd.name {
 			case "SHOW PREPARED":
 				texts = []string{"SHOW PREPARED", "show prepared limit 1"}
+			case "SHOW HOT_KEYS":
+				texts = []string{"SHOW HOT_KEYS", "show hot_keys limit 1"}
 			case "RESET QUERIES":
 				texts = []string{"RESET QUERIES", "reset queries in shop"}
 			case "TWOPC":

@@ -14,6 +14,7 @@ func TestShowStatements(t *testing.T) {
 	for sql, want := range map[string]string{
 		"SHOW QUERIES": "shop|0000000000000abc|80|0|0|0|80|900|160000|10|2000|1000|9000|2000|8000|9000|20|25|40|s0=60|select $1\n" +
 			"shop|-|3|2|1|4|0|0|-|0|-|-|-|-|-|-|0|0|0|-|-\n",
+		"SHOW HOT":    "shop|7|s1|30|4|50\nshop|4000|s0|1|0|1\n",
 		"SHOW PLANS":  "shop|-|keyed|-|1|0|1|5|900|a|-|-\nshop|0000000000000001|refused|no_key|0|0|0|1|0|-|-|insert\n",
 		"SHOW ERRORS": "shop|53300|proxy|7|" + clockAt().UTC().Format("2006-01-02 15:04:05 MST") + "|too many\nshop|42703|server|2|" + clockAt().UTC().Format("2006-01-02 15:04:05 MST") + "|-\n",
 	} {

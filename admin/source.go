@@ -193,6 +193,10 @@ type Database struct {
 	Errors []proxy.ErrorCount
 	// Slow counts the requests that took as long as log.slow_statement, SlowUnlogged those of them that have no line.
 	Slow, SlowUnlogged int64
+	// HotSlots returns the most slots that were asked for most lately, at a time in Unix nanoseconds; nil for a database of one shard.
+	// HotKeys does so of keys, none unless the configuration has them counted.
+	HotSlots func(most int, now int64) []tally.HotSlot
+	HotKeys  func(most int) []tally.HotKey
 	// Plans returns what the plan cache holds, in no order.
 	Plans func() []router.PlanKept
 	// Route says where a statement would go, as EXPLAIN (ROUTE) does for a session with PostgreSQL's

@@ -39,6 +39,8 @@ type Database struct {
 	// PartialResults has queries over several shards answered from those that can be reached, with a
 	// warning, unless a session says otherwise. Default: false.
 	PartialResults bool `yaml:"partial_results" default:"false"`
+	// HotKeys has the keys counted that statements ask for most, and kept in memory, for admin users to see. Default: false.
+	HotKeys bool `yaml:"hot_keys" default:"false"`
 	// Reads says which reads go to replicas.
 	Reads Reads `yaml:"reads"`
 	// Pool sizes the pools of server connections.

@@ -214,7 +214,7 @@ func goodShop(t *testing.T) Database {
 			{Name: "get_customer", Arguments: []int{2, 1}, Table: "customers"},
 			{Name: "audit.get_region", Arguments: []int{1}, Table: "public.regions"},
 		},
-		CrossShard: CrossShardRefuse, Snapshot: SnapshotOff, CrossShardQueries: 3, PartialResults: true,
+		CrossShard: CrossShardRefuse, Snapshot: SnapshotOff, CrossShardQueries: 3, PartialResults: true, HotKeys: true,
 		Reads: Reads{
 			MaxLag: 250 * time.Millisecond, MaxLagBytes: 16 << 20, Consistency: ConsistencyEventual,
 			ReadOnlyFunctions: []string{"audit.peek", `"Odd name"`},

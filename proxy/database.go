@@ -81,6 +81,8 @@ type DatabasePolicy struct {
 	PartialResults bool
 	// GatherMax bounds the rows that one statement gathers from several shards, in bytes.
 	GatherMax int64
+	// HotKeys has keys counted that statements ask for.
+	HotKeys bool
 	// SlowStatement is the time from which a request is logged; 0: none is.
 	SlowStatement time.Duration
 	// SessionStatements bounds the named prepared statements one client may hold.
@@ -154,6 +156,7 @@ type Database struct {
 	stats         databaseStats
 	errs          errorCounts
 	slow          slowLog
+	hot           tally.Hot
 
 	mu       sync.Mutex
 	welcomes map[welcomeKey]*welcome
@@ -214,7 +217,12 @@ func (d *Database) Disabled() bool { return d.disabled.Load() }
 func (d *Database) Clients() int { return int(d.clients.Load()) }
 
 // SetPolicy replaces the settings; sessions see it at their next statement.
-func (d *Database) SetPolicy(p DatabasePolicy) { d.policy.Store(&p) }
+func (d *Database) SetPolicy(p DatabasePolicy) {
+	d.policy.Store(&p)
+	if !p.HotKeys {
+		d.hot.ForgetKeys()
+	}
+}
 
 // Policy returns the settings in force.
 func (d *Database) Policy() *DatabasePolicy { return d.policy.Load() }

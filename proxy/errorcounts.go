@@ -98,7 +98,9 @@ func (s *session) tellsError(e *wire.Error) {
 	s.db.stats.errors.Add(1)
 	s.tallying.failed = true
 	if e != nil {
-		s.tallying.code = e.Code
+		if n := s.tallying.slow; n != nil {
+			n.code = e.Code
+		}
 		s.db.errs.note(e, !e.Foreign, s.server.clock.Load())
 	}
 }

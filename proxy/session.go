@@ -233,6 +233,7 @@ type work struct {
 	ahead       ahead
 	values      router.Values
 	normal      *query.Normal  // nil until scanner made it
+	sample      *router.Sample // nil until one was taken
 	settlingTo  *pool.Settings // what applying makes of the settings of the lease
 	audit       auditAnswer
 	scratch     []byte
@@ -258,13 +259,13 @@ func (w *work) reset() {
 	items, segment, executes := w.owed.items, w.segment, w.executes
 	clear(segment[:cap(segment)])
 	clear(executes[:cap(executes)])
-	normal, values, ticket := w.normal, w.values, w.waiting.ticket
+	normal, values, ticket, slow := w.normal, w.values, w.waiting.ticket, w.tallying.slow
 	if normal != nil && (cap(normal.Key) > keptBytes || cap(normal.Literals) > keptEntries) {
 		normal = nil
 	}
 	values.Forget(keptBytes)
-	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0], values: values, normal: normal}
-	w.waiting.ticket = ticket
+	*w = work{scratch: kept(w.scratch), answerHead: kept(w.answerHead), savepoints: w.savepoints[:0], values: values, normal: normal, sample: w.sample}
+	w.waiting.ticket, w.tallying.slow = ticket, slow
 	if cap(items) <= keptEntries {
 		clear(items[:cap(items)])
 		w.owed.items = items[:0]

@@ -83,7 +83,7 @@ func (s *session) locate(n *need, p *router.Plan, text, rest, bind []byte) {
 		n.batch, n.all = n.bound > 1, true
 		return
 	}
-	shard, err := s.shardOf(p, text, rest, bind)
+	shard, err := s.locates(p, text, rest, bind)
 	if err == nil && shard == router.AnyShard && s.strayed() {
 		shard = 0 // where it is has left, and hears of nothing
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -39,15 +40,44 @@ func (d *Database) SlowStatements() (all, unlogged int64) {
 	return d.slow.slow.Load(), d.slow.unlogged.Load()
 }
 
+// slowNotes is what the line of a slow request tells of it.
+type slowNotes struct {
+	rows int64
+	code string // the last SQLSTATE
+	// on are the shards of the last statement, if it ran on several; nil for all.
+	on           []int
+	waited, held time.Duration
+	waits        time.Duration // when it began to wait, after the session's start
+}
+
+// noteShards notes on which shards a statement runs; nil: on all.
+func (t *tallying) noteShards(shards []int) {
+	if t.slow != nil {
+		t.slow.on = shards
+	}
+}
+
 // timesAll reports whether each request is timed, for the log of slow ones.
-func (s *session) timesAll() bool { return s.db.Policy().SlowStatement > 0 }
+func (s *session) timesAll() bool {
+	if s.db.Policy().SlowStatement <= 0 {
+		return false
+	}
+	if s.tallying.slow == nil {
+		s.tallying.slow = &slowNotes{}
+	}
+	return true
+}
 
 // notePhase adds up what a request that is timed waits for.
 func (s *session) notePhase(was, is phase) {
 	if was != phaseWaiting && was != phaseHeld && is != phaseWaiting && is != phaseHeld {
 		return
 	}
-	t, now := &s.tallying, time.Since(s.started)
+	t := s.tallying.slow
+	if t == nil {
+		return
+	}
+	now := time.Since(s.started)
 	switch was {
 	case phaseWaiting:
 		t.waited += now - t.waits
@@ -64,6 +94,10 @@ func (s *session) tellSlow(took time.Duration) {
 		return
 	}
 	t := &s.tallying
+	n := t.slow
+	if n == nil {
+		n = &slowNotes{} // the setting has just come
+	}
 	var fingerprint, text string
 	if t.only != nil {
 		if text = t.only.Text; t.only.Fingerprint != 0 {
@@ -71,36 +105,27 @@ func (s *session) tellSlow(took time.Duration) {
 		}
 	}
 	s.server.opt.Logger.Info("slow statement", "database", s.db.Name, "user", s.userName, "client", s.addr, "session", s.id,
-		"took_ms", milliseconds(took), "waited_ms", milliseconds(t.waited), "held_ms", milliseconds(t.held), "ran_ms", milliseconds(took-t.waited-t.held),
-		"shards", s.shardNames(), "statements", t.ended, "rows", t.allRows, "sqlstate", t.code, "unlogged", unlogged, "fingerprint", fingerprint, "query", text)
+		"took_ms", milliseconds(took), "waited_ms", milliseconds(n.waited), "held_ms", milliseconds(n.held), "ran_ms", milliseconds(took-n.waited-n.held),
+		"shards", s.shardNames(n), "statements", t.ended, "rows", n.rows, "sqlstate", n.code, "unlogged", unlogged, "fingerprint", fingerprint, "query", text)
 }
 
 // milliseconds returns a time in milliseconds, with microseconds behind the point.
 func milliseconds(d time.Duration) float64 { return float64(max(d, 0).Microseconds()) / 1000 }
 
 // shardNames names the shards that the request's last statement ran on.
-func (s *session) shardNames() string {
+func (s *session) shardNames(n *slowNotes) string {
 	t := &s.tallying
 	switch {
 	case t.ended == 0 || t.nowhere:
 		return ""
-	case t.shard != tally.Several && t.shard < len(s.db.Shards):
+	case t.shard != tally.Several && int(t.shard) < len(s.db.Shards):
 		return s.db.Shards[t.shard].Name
 	}
 	var names []string
 	for i, sh := range s.db.Shards {
-		if t.on == nil || contains(t.on, i) {
+		if n.on == nil || slices.Contains(n.on, i) {
 			names = append(names, sh.Name)
 		}
 	}
 	return strings.Join(names, ",")
-}
-
-func contains(all []int, n int) bool {
-	for _, i := range all {
-		if i == n {
-			return true
-		}
-	}
-	return false
 }

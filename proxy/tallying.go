@@ -12,26 +12,20 @@ import (
 // docs/design/statements.md.
 type tallying struct {
 	// entry is that of a statement which the session runs itself, on several shards or apart from the relay, nil when
-	// none is under way. shard is where it runs.
+	// none is under way.
 	entry *tally.Entry
-	shard int
 	// next is the only statement that the request at hand runs, as far as it was looked at; plans counts them.
-	next   *tally.Entry
-	plans  int
-	rows   int64
-	sent   uint64 // bytes that the client had been sent when the last statement ended
-	failed bool
-	// ended counts the statements of the request that have; only is the last one's entry.
-	ended int
+	next *tally.Entry
+	// only is the statement of the request that ended last; ended counts them.
 	only  *tally.Entry
-	// For the log of slow statements: the request's rows, its last SQLSTATE, where its last statement ran: on are the shards of one
-	// on several, nil for all; and what it waited for, where it is timed.
-	allRows      int64
-	code         string
-	nowhere      bool
-	on           []int
-	waited, held time.Duration
-	waits        time.Duration // when it began to wait, after the session's start
+	slow  *slowNotes // nil until the log of slow statements wants them
+	rows  int64
+	sent  uint64 // bytes that the client had been sent when the last statement ended
+	shard int32  // where entry runs, or only ran
+	plans int32
+	ended int32
+	// nowhere is set when the last statement was refused before it was sent, failed when the one at hand has.
+	nowhere, failed bool
 }
 
 // CountStatements makes the database's Tally, of at most limit statements; none when that is 0. It is called before the database is used.
@@ -56,8 +50,10 @@ func (s *session) tallies(e *tally.Entry, shard int) {
 	if e != nil {
 		e.Ended(tally.Outcome{Rows: t.rows, Bytes: int64(sent - t.sent), Shard: shard, Failed: t.failed})
 	}
-	t.ended, t.only, t.shard, t.nowhere = t.ended+1, e, shard, false
-	t.allRows += t.rows
+	t.ended, t.only, t.shard, t.nowhere = t.ended+1, e, int32(shard), false
+	if t.slow != nil {
+		t.slow.rows += t.rows
+	}
 	t.sent, t.rows, t.failed = sent, 0, false
 }
 
@@ -76,7 +72,9 @@ func (s *session) tallyTime(took time.Duration) {
 func (s *session) tallyNext() {
 	t := &s.tallying
 	t.sent, t.rows, t.failed, t.ended, t.only = s.client.Sent(), 0, false, 0, nil
-	t.allRows, t.code, t.nowhere, t.on, t.waited, t.held = 0, "", false, nil, 0, 0
+	if t.nowhere = false; t.slow != nil {
+		*t.slow = slowNotes{}
+	}
 }
 
 // tallyReply counts the statement that a reply to e has ended.
@@ -163,11 +161,12 @@ func (s *session) tallyRetry() {
 func (s *session) tallyBegins(p *router.Plan, shards []int) {
 	s.tallyEnds()
 	t := &s.tallying
-	if t.on, t.entry = shards, s.tallyOf(p); t.entry == nil {
+	t.noteShards(shards)
+	if t.entry = s.tallyOf(p); t.entry == nil {
 		return
 	}
 	if t.shard = tally.Several; len(shards) == 1 {
-		t.shard = shards[0]
+		t.shard = int32(shards[0])
 		return
 	}
 	t.entry.Spread(shards)
@@ -184,7 +183,7 @@ func (s *session) tallyEnds() {
 	if out := s.client.Output(); !t.failed {
 		t.rows = rowsAtEnd(out)
 	}
-	s.tallies(e, t.shard)
+	s.tallies(e, int(t.shard))
 }
 
 // tallyUnit counts a statement of a batch, whose answer was frames.
@@ -201,7 +200,7 @@ func (s *session) tallyUnit(u *unit, frames []byte, failed bool) {
 		shard = u.shards[0]
 	} else {
 		u.plan.Tally.Spread(u.shards)
-		s.tallying.on = u.shards
+		s.tallying.noteShards(u.shards)
 	}
 	s.tallies(u.plan.Tally, shard)
 }

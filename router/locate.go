@@ -158,6 +158,9 @@ func (l *locator) value(g *Group, i int, row shardmap.RowHash, val *value, r rea
 	if l.trace != nil {
 		l.trace.slot(l.owners, h)
 	}
+	if l.values.Sample != nil {
+		l.values.Sample.note(l.owners.slots.SlotOf(h), l.owners.slots.Slots(), v, len(g.columns))
+	}
 	if l.owners.slots.Holding() && l.owners.slots.Held(l.owners.slots.SlotOf(h)) {
 		l.values.Held = true
 	}

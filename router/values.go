@@ -26,6 +26,8 @@ type Values struct {
 	// Moment is what stands in for the time of the transaction where a text is rewritten
 	// for several shards; "" leaves it to the shard.
 	Moment string
+	// Sample takes the slots of the keys; nil: nobody wants them.
+	Sample *Sample
 	// Held is set when a key lies in a slot that is held.
 	Held bool
 	// OtherEncoding is set when the client's encoding is not the servers'.

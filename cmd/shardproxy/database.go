@@ -152,7 +152,7 @@ func databasePolicy(cfg *config.Config, conf *config.Database) proxy.DatabasePol
 		queries = max(conf.Pool.Size/2, 1)
 	}
 	return proxy.DatabasePolicy{
-		SlowStatement: cfg.Log.SlowStatement, ScatterMax: queries, PartialResults: conf.PartialResults,
+		SlowStatement: cfg.Log.SlowStatement, HotKeys: conf.HotKeys, ScatterMax: queries, PartialResults: conf.PartialResults,
 		Consistent: conf.Reads.Consistency == config.ConsistencySession, Split: conf.Reads.Split,
 		WaitTimeout: wait, MaxClients: maxClients,
 		ParsedMax: int(cfg.Limits.ParsedStatement), MessageMax: int(cfg.Limits.MessageSize), GatherMax: int64(cfg.Limits.Gather),

@@ -101,11 +101,14 @@ func (s *source) Databases() []admin.Database {
 		pol := db.proxy.Policy()
 		var tables func() []router.PlacedTable
 		var known func() *admin.Cluster
+		hotSlots, hotKeys := db.proxy.HotSlots, db.proxy.HotKeys
 		var held *gate.Stats
 		if db.cluster != nil {
 			tables, known = db.router.Tables, db.cluster.shown
 			st := db.cluster.slots.Stats()
 			held = &st
+		} else {
+			hotSlots, hotKeys = nil, nil
 		}
 		slow, unlogged := db.proxy.SlowStatements()
 		statements := db.proxy.Tally.All
@@ -117,7 +120,7 @@ func (s *source) Databases() []admin.Database {
 			doubts = r.Stats().Doubts
 		}
 		all = append(all, admin.Database{
-			Errors: db.proxy.ErrorCounts(), Slow: slow, SlowUnlogged: unlogged, Plans: db.router.Plans, Statements: statements, StatementState: db.proxy.Tally.State(), Tables: tables, Cluster: known, Doubts: doubts, Slots: held, Prepared: db.proxy.Statements.List, Route: db.explain,
+			HotSlots: hotSlots, HotKeys: hotKeys, Errors: db.proxy.ErrorCounts(), Slow: slow, SlowUnlogged: unlogged, Plans: db.router.Plans, Statements: statements, StatementState: db.proxy.Tally.State(), Tables: tables, Cluster: known, Doubts: doubts, Slots: held, Prepared: db.proxy.Statements.List, Route: db.explain,
 			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
