@@ -25,6 +25,9 @@ type looks struct {
 	mu    sync.Mutex
 	last  *look
 	until time.Time
+	// statements are what was counted at statementsAt.
+	statements   []byte
+	statementsAt time.Time
 }
 
 // lookShared is how long one picture is shown to others who ask.
@@ -78,6 +81,15 @@ func (l *looks) fresh() (*look, error) {
 		}
 		p.frames = append(p.frames, event{part.event, data})
 	}
+	// Counters of statements are many, and differ each time.
+	if now := time.Now(); l.statements == nil || now.Sub(l.statementsAt) >= statementsEach {
+		data, err := json.Marshal(statementsPage(databases, l.opt.Clock()))
+		if err != nil {
+			return nil, err
+		}
+		l.statements, l.statementsAt = data, now
+	}
+	p.frames = append(p.frames, event{"statements", l.statements})
 	return p, nil
 }
 
@@ -162,7 +174,7 @@ func writeJSON(w http.ResponseWriter, data []byte) {
 
 // routes adds the paths of the contract.
 func (l *looks) routes(mux *http.ServeMux) {
-	for _, event := range []string{"status", "slots", "moves", "proxies", "doubts", "events"} {
+	for _, event := range []string{"status", "slots", "moves", "proxies", "doubts", "events", "statements"} {
 		mux.HandleFunc("GET /api/v1/"+event, l.serve(event))
 	}
 	mux.HandleFunc("GET /api/v1/history", l.serveHistory)

@@ -239,7 +239,7 @@ func contract() []struct {
 		path string
 		of   any
 	}{
-		{"status", apiStatus{}}, {"slots", apiSlots{}}, {"moves", apiMoves{}}, {"proxies", apiProxies{}}, {"doubts", apiDoubts{}}, {"events", apiEvents{}}, {"history", apiHistory{}},
+		{"status", apiStatus{}}, {"slots", apiSlots{}}, {"moves", apiMoves{}}, {"proxies", apiProxies{}}, {"doubts", apiDoubts{}}, {"events", apiEvents{}}, {"statements", apiStatements{}}, {"history", apiHistory{}},
 	}
 }
 
@@ -264,7 +264,7 @@ func TestDashboardPage(t *testing.T) {
 }
 
 // snake is how fields are called.
-var snake = regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
+var snake = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 
 func fieldRows(t *testing.T, of reflect.Type, prefix string) string {
 	var b strings.Builder

@@ -5,10 +5,12 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"shardproxy/histogram"
 )
 
 // What the history keeps: an hour, of the whole proxy and of each of the first
-// databases of the configuration. With 32 databases that is 2.5 MB.
+// databases of the configuration. With 32 databases that is 3.1 MB.
 const (
 	sampleEach       = 5 * time.Second
 	samplesKept      = 720
@@ -22,6 +24,7 @@ type counts struct {
 	errors, retries, received, sent               float64
 	leases, refused, waited                       float64 // waited: seconds
 	clients, waiting, held                        float64 // now
+	requests                                      histogram.Counts
 }
 
 func (c counts) plus(o counts) counts {
@@ -29,7 +32,7 @@ func (c counts) plus(o counts) counts {
 		c.statements + o.statements, c.transactions + o.transactions, c.reads + o.reads, c.replicaReads + o.replicaReads,
 		c.errors + o.errors, c.retries + o.retries, c.received + o.received, c.sent + o.sent,
 		c.leases + o.leases, c.refused + o.refused, c.waited + o.waited,
-		c.clients + o.clients, c.waiting + o.waiting, c.held + o.held,
+		c.clients + o.clients, c.waiting + o.waiting, c.held + o.held, c.requests.Plus(o.requests),
 	}
 }
 
@@ -39,11 +42,11 @@ func seriesNames() [seriesCount]string {
 		"statements_per_second", "transactions_per_second", "reads_per_second", "replica_reads_per_second",
 		"errors_per_second", "retries_per_second", "received_bytes_per_second", "sent_bytes_per_second",
 		"leases_per_second", "refused_per_second", "lease_wait_seconds",
-		"clients", "clients_waiting", "statements_held",
+		"clients", "clients_waiting", "statements_held", "request_p50_seconds", "request_p95_seconds", "request_p99_seconds",
 	}
 }
 
-const seriesCount = 14
+const seriesCount = 17
 
 // values are a sample's, in the order of seriesNames.
 type values [seriesCount]float64
@@ -62,11 +65,18 @@ func (c counts) since(b counts, seconds float64) values {
 	if leases := grown(c.leases, b.leases); leases > 0 {
 		wait = grown(c.waited, b.waited) / leases
 	}
+	requests := c.requests.Minus(b.requests)
+	quantile := func(q float64) float64 {
+		if t, ok := requests.Quantile(q); ok {
+			return t.Seconds()
+		}
+		return math.NaN()
+	}
 	return values{
 		rate(c.statements, b.statements), rate(c.transactions, b.transactions), rate(c.reads, b.reads), rate(c.replicaReads, b.replicaReads),
 		rate(c.errors, b.errors), rate(c.retries, b.retries), rate(c.received, b.received), rate(c.sent, b.sent),
 		rate(c.leases, b.leases), rate(c.refused, b.refused), wait,
-		c.clients, c.waiting, c.held,
+		c.clients, c.waiting, c.held, quantile(0.5), quantile(0.95), quantile(0.99),
 	}
 }
 
@@ -80,6 +90,9 @@ func countsOf(databases []Database, pools []Pool) map[string]counts {
 			statements: float64(t.Statements), transactions: float64(t.Transactions), reads: float64(t.Reads), replicaReads: float64(t.ReplicaReads),
 			errors: float64(t.Errors), retries: float64(t.Retries), received: float64(t.Received), sent: float64(t.Sent),
 			leases: float64(p.Assigned), refused: float64(p.Shed), waited: float64(p.WaitNanos) / 1e9, clients: float64(d.Clients),
+		}
+		for _, of := range d.Asked {
+			c.requests = c.requests.Plus(of.Durations)
 		}
 		for j := range d.Shards {
 			c.held += float64(d.Shards[j].Gate.HeldNow)
@@ -148,22 +161,25 @@ func (h *history) take(databases []Database, pools []Pool, now time.Time) {
 		t[slot] = v
 		kept[name] = t
 	}
-	sum[waitSeries] = meanWait(last, current)
+	together := ofAll(last, current)
+	for _, k := range unaddable() {
+		sum[k] = together[k]
+	}
 	h.total[slot], h.tracks = sum, kept
 }
 
-// waitSeries is the one that cannot be added up.
-const waitSeries = 10
+// unaddable are the series that cannot be added up: the mean wait, and percentiles.
+func unaddable() []int { return []int{10, 14, 15, 16} }
 
-// meanWait is the mean wait for a connection over all databases.
-func meanWait(last, current map[string]counts) float64 {
+// ofAll is what happened in all databases together, as if they were one.
+func ofAll(last, current map[string]counts) values {
 	var before, now counts
 	for name, c := range current {
 		if b, known := last[name]; known && b.leases <= c.leases {
 			before, now = before.plus(b), now.plus(c)
 		}
 	}
-	return now.since(before, 1)[waitSeries]
+	return now.since(before, 1)
 }
 
 // emptyTrack is one of a time when nothing was known.

@@ -8,13 +8,18 @@ import (
 	"time"
 
 	"shardproxy/gate"
+	"shardproxy/histogram"
 	"shardproxy/pool"
 	"shardproxy/proxy"
 )
 
 // loaded is a database whose counters say n.
 func loaded(name string, n int64) Database {
-	return Database{Name: name, Clients: int(n), Totals: proxy.DatabaseTotals{Statements: n, Errors: 2 * n},
+	var d histogram.Durations
+	for range n % 1000 {
+		d.Observe(200 * time.Microsecond)
+	}
+	return Database{Asked: []proxy.Asked{{Durations: d.Counts()}}, Name: name, Clients: int(n), Totals: proxy.DatabaseTotals{Statements: n, Errors: 2 * n},
 		PoolTotals: pool.Totals{Assigned: n, WaitNanos: n * int64(time.Millisecond)}, Shards: []Shard{{Gate: gate.Stats{HeldNow: 3}}}}
 }
 
@@ -32,7 +37,8 @@ func TestHistory(t *testing.T) {
 	take(loaded("a", 200))
 	p := h.page(0)
 	if got := p.Total; len(p.At) != 1 || last(got, "statements_per_second") != 20 || last(got, "errors_per_second") != 40 || last(got, "lease_wait_seconds") != 0.001 ||
-		last(got, "clients") != 200 || last(got, "clients_waiting") != 4 || last(got, "statements_held") != 3 {
+		last(got, "clients") != 200 || last(got, "clients_waiting") != 4 || last(got, "statements_held") != 3 ||
+		last(got, "request_p50_seconds") != 0.000175 || last(got, "request_p99_seconds") < 0.000245 {
 		t.Errorf("%+v", p)
 	}
 	// A database that comes says nothing of the time before, and one whose
@@ -45,6 +51,9 @@ func TestHistory(t *testing.T) {
 	}
 	if got := h.page(0).Databases["b"]["statements_per_second"]; len(got) != 3 || !math.IsNaN(got[0]) || got[1] != 0 || got[2] != 100 {
 		t.Errorf("of one that came: %v", got)
+	}
+	if got := h.page(0); !math.IsNaN(last(got.Databases["a"], "request_p95_seconds")) || last(got.Total, "request_p95_seconds") < 0.0002 {
+		t.Errorf("%v %v", got.Databases["a"]["request_p95_seconds"], got.Total["request_p95_seconds"])
 	}
 	data, err := json.Marshal(p)
 	if err != nil || !strings.Contains(string(data), `"sampled_at_unix_seconds":[17726`) || !strings.Contains(string(data), `[10,100]`) {

@@ -84,7 +84,7 @@ func TestLive(t *testing.T) {
 	w := clusterWorld()
 	s, url := openServer(t, Options{Source: w})
 	v, _ := watch(t, url)
-	for _, want := range []string{"status", "slots", "moves", "proxies", "doubts", "events", "status"} {
+	for _, want := range []string{"status", "slots", "moves", "proxies", "doubts", "events", "statements", "status"} {
 		name, data := v.next()
 		if name != want {
 			t.Fatalf("%s came, want %s", name, want)

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"shardproxy/proxy"
 	"shardproxy/query"
 	"shardproxy/router"
 )
@@ -23,19 +22,8 @@ func errorColumns() []column {
 // showErrors shows the errors that there were most of first.
 func showErrors(c *Console) (rows [][]any) {
 	for _, d := range c.opt.Source.Databases() {
-		all := slices.Clone(d.Errors)
-		slices.SortFunc(all, func(a, b proxy.ErrorCount) int {
-			if a.Count != b.Count {
-				return compare(b.Count, a.Count)
-			}
-			return strings.Compare(a.Code, b.Code)
-		})
-		for _, e := range all {
-			origin := "server"
-			if e.Own {
-				origin = "proxy"
-			}
-			rows = append(rows, []any{d.Name, orNull(e.Code), origin, e.Count, timestamp(e.Last), orNull(e.Message)})
+		for _, e := range byCount(d.Errors) {
+			rows = append(rows, []any{d.Name, orNull(e.Code), origin(e), e.Count, timestamp(e.Last), orNull(e.Message)})
 		}
 	}
 	return rows

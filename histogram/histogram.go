@@ -61,6 +61,40 @@ func (c Counts) Plus(o Counts) Counts {
 	return c
 }
 
+// Minus returns what was counted since o was; it is all of c when o has more, for the counting began anew.
+func (c Counts) Minus(o Counts) Counts {
+	d := c
+	d.sum -= o.sum
+	for i, n := range o.counts {
+		if n > c.counts[i] {
+			return c
+		}
+		d.counts[i] -= n
+	}
+	return d
+}
+
+// Quantile returns about the time that the part q of all did not exceed, from 0 to 1, as Prometheus' histogram_quantile estimates it; ok
+// is false when there were none. What is longer than the last bound is taken for that.
+func (c Counts) Quantile(q float64) (t time.Duration, ok bool) {
+	all := uint64(0)
+	for _, n := range c.counts {
+		all += n
+	}
+	if all == 0 {
+		return 0, false
+	}
+	rank, seen, from := q*float64(all), 0.0, time.Duration(0)
+	for i, bound := range bounds {
+		n := float64(c.counts[i])
+		if n > 0 && seen+n >= rank {
+			return from + time.Duration(float64(bound-from)*max(rank-seen, 0)/n), true
+		}
+		seen, from = seen+n, bound
+	}
+	return from, true
+}
+
 // Cumulative returns what Prometheus exports of a histogram: how many there were, their sum in seconds, and how many
 // were not longer than each bound in seconds. The map is the caller's.
 func (c Counts) Cumulative() (count uint64, sum float64, buckets map[float64]uint64) {

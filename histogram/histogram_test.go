@@ -33,6 +33,36 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+func TestQuantile(t *testing.T) {
+	var d Durations
+	if _, ok := d.Counts().Quantile(0.5); ok {
+		t.Error("of none")
+	}
+	for range 90 {
+		d.Observe(150 * time.Microsecond)
+	}
+	before := d.Counts()
+	for range 10 {
+		d.Observe(4 * time.Millisecond)
+	}
+	c := d.Counts()
+	for q, want := range map[float64]time.Duration{0: 100 * time.Microsecond, 0.45: 175 * time.Microsecond, 0.9: 250 * time.Microsecond, 0.95: 3750 * time.Microsecond, 1: 5 * time.Millisecond} {
+		if got, ok := c.Quantile(q); !ok || got != want {
+			t.Errorf("%v: %v, want %v", q, got, want)
+		}
+	}
+	if got, _ := c.Minus(before).Quantile(0); got != 2500*time.Microsecond {
+		t.Error(got)
+	}
+	if n, _, _ := before.Minus(c).Cumulative(); n != 90 {
+		t.Errorf("%d since a restart", n)
+	}
+	d.Observe(time.Hour)
+	if got, _ := d.Counts().Minus(c).Quantile(0.5); got != 30*time.Second {
+		t.Error(got)
+	}
+}
+
 func TestObserveAtOnce(t *testing.T) {
 	var d Durations
 	var group sync.WaitGroup

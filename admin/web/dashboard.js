@@ -81,7 +81,7 @@ function bytes(n) {
 const since = (at, now) => (at ? span(Math.max(0, (Date.parse(now) - Date.parse(at)) / 1000)) : "");
 
 // state is what was heard last.
-const state = { status: null, before: null, slots: null, moves: null, proxies: null, doubts: null, events: null, history: null, picked: "", heard: 0, version: "" };
+const state = { status: null, before: null, slots: null, moves: null, proxies: null, doubts: null, events: null, statements: null, history: null, picked: "", heard: 0, version: "" };
 
 // ---------------------------------------------------------------- the status
 
@@ -199,6 +199,7 @@ function drawPools(pools) {
 
 const plots = [
   ["Statements", "/s", [["statements_per_second", "all"], ["replica_reads_per_second", "on replicas"]]],
+  ["Time of a request", "time", [["request_p50_seconds", "half"], ["request_p99_seconds", "99 %"]]],
   ["Errors", "/s", [["errors_per_second", "told to clients"], ["retries_per_second", "tried again unseen"]]],
   ["Wait for a server connection", "time", [["lease_wait_seconds", "mean"]]],
   ["Waiting", "", [["clients_waiting", "for a connection"], ["statements_held", "held at a gate"]]],
@@ -379,6 +380,29 @@ function drawEvents() {
   ], state.events.events, (e) => [e.at, e.database, e.shard, e.text].join("\n"), "None since the process started.");
 }
 
+// ---------------------------------------------------------------- statements
+
+const statementsShown = 10, queryShown = 400;
+
+function drawStatements() {
+  const all = state.statements.databases, by = $("#statements select").value;
+  const rows = all.flatMap((d) => d.statements.map((s) => ({ ...s, database: d.name }))).filter((s) => s[by] > 0).sort((a, b) => b[by] - a[by]).slice(0, statementsShown);
+  table($("#statements .body"), [
+    ["database", (s) => s.database], ["time in all", (s) => span(s.seconds_total), "n"], ["calls", (s) => count(s.calls_total), "n"], ["mean", (s) => span(s.mean_seconds), "n"], ["half", (s) => span(s.p50_seconds), "n"],
+    ["95 of 100", (s) => span(s.p95_seconds), "n"], ["99 of 100", (s) => span(s.p99_seconds), "n"], ["rows", (s) => count(s.rows_total), "n"], ["errors", (s) => count(s.errors_total), "n"],
+    ["on several shards", (s) => (s.calls_by_shard === null ? "" : part(s.several_total / Math.max(1, s.calls_total))), "n"], ["fingerprint", (s) => s.fingerprint], ["statement", (s) => (s.query.length > queryShown ? s.query.slice(0, queryShown) + " ..." : s.query || "(not understood)"), "wide"],
+  ], rows, (s) => `${s.database}\n${s.fingerprint}`, all.some((d) => d.counted_since) ? "None yet." : "They are not counted: limits.statements is 0.");
+  const hot = all.flatMap((d) => d.hot_slots.map((h) => ({ ...h, database: d.name }))).sort((a, b) => b.statements_per_second - a.statements_per_second || b.percent - a.percent).slice(0, statementsShown);
+  show($("#statements h3.hot"), hot.length > 0);
+  table($("#statements div.hot"), [
+    ["database", (h) => h.database], ["slot", (h) => h.slot, "n"], ["shard", (h) => h.shard], ["statements", (h) => `about ${count(h.statements_per_second)}/s`, "n"], ["of those with a key", (h) => `${h.percent} %`, "n"],
+  ], hot, (h) => `${h.database}\n${h.slot}`, "");
+  const errors = all.flatMap((d) => d.errors.map((e) => ({ ...e, database: d.name }))).sort((a, b) => b.count_total - a.count_total).slice(0, statementsShown);
+  table($("#statements .errors"), [
+    ["database", (e) => e.database], ["SQLSTATE", (e) => e.sqlstate || "others"], ["made by", (e) => e.origin], ["how many", (e) => count(e.count_total), "n"], ["last", (e) => new Date(e.last_at).toLocaleString()], ["text", (e) => e.message, "wide"],
+  ], errors, (e) => `${e.database}\n${e.sqlstate}\n${e.origin}`, "None.");
+}
+
 // ---------------------------------------------------------------- the slot map
 
 const colours = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8f8f8f"];
@@ -504,7 +528,7 @@ function cross(c, x, y, size) {
 
 // ---------------------------------------------------------------- what is heard
 
-const draw = { status: drawStatus, slots: drawSlots, moves: drawMoves, proxies: drawProxies, doubts: drawDoubts, events: drawEvents };
+const draw = { status: drawStatus, slots: drawSlots, moves: drawMoves, proxies: drawProxies, doubts: drawDoubts, events: drawEvents, statements: drawStatements };
 
 function hear(part, value) {
   if (part === "history") { takeHistory(value); return; }
@@ -547,7 +571,7 @@ async function loadHistory() {
 // poll asks for everything once, where events are refused.
 async function poll() {
   try {
-    for (const part of ["slots", "moves", "proxies", "doubts", "events", "status"]) hear(part, await ask(part));
+    for (const part of ["slots", "moves", "proxies", "doubts", "events", "statements", "status"]) hear(part, await ask(part));
     link.polled = true;
     link.ended = false;
     await loadHistory();
@@ -579,6 +603,7 @@ function connect() {
   for (const part of [...Object.keys(draw), "history"]) source.addEventListener(part, (e) => hear(part, JSON.parse(e.data)));
 }
 
+$("#statements select").addEventListener("change", () => { if (state.statements) drawStatements(); });
 $("#history select").addEventListener("change", (e) => { state.picked = e.target.value; drawHistory(); });
 document.addEventListener("visibilitychange", connect); // who does not look is not sent anything
 setInterval(drawLink, 500);

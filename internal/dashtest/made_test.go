@@ -20,6 +20,7 @@ import (
 	"shardproxy/pool"
 	"shardproxy/proxy"
 	"shardproxy/shardmap"
+	"shardproxy/tally"
 	"shardproxy/twopc"
 )
 
@@ -64,9 +65,32 @@ func (m *made) Databases() []admin.Database {
 	if !m.well {
 		shop.Doubts = []twopc.Doubt{{Shard: "s07", Name: "shardproxy:c1:s03:a8f3:17", Owner: "app", Age: 95 * time.Second, Reason: "shard s03, which decides, cannot be asked: connection refused"}}
 	}
+	shop.Statements = madeStatements
+	shop.HotSlots = func(int, int64) []tally.HotSlot {
+		return []tally.HotSlot{{Slot: 655, Count: 900, Of: 2400, Over: time.Minute}, {Slot: 12, Count: 100, Of: 2400, Over: time.Minute}}
+	}
+	shop.Errors = []proxy.ErrorCount{{Code: "23505", Count: 812, Last: m.started}, {Code: "57P03", Own: true, Count: 91, Last: m.started, Message: `no primary within the hold timeout <b>"..."</b>`}}
 	audit := admin.Database{Name: "audit", Mode: "session", Clients: 12, Shards: []admin.Shard{{Name: "only", Nodes: &failover.Snapshot{At: time.Now(),
 		Nodes: []failover.NodeStatus{{Address: "10.1.0.1:5432", Role: failover.RolePrimary, Health: failover.Up, Since: m.started}}}}}}
 	return []admin.Database{shop, audit}
+}
+
+// madeStatements are 30 statements, of which each order has another first.
+func madeStatements() (all []tally.Statement, state tally.State) {
+	for i := range 30 {
+		s := tally.Statement{Fingerprint: uint64(0xfeed0000 + i), Text: fmt.Sprintf("select c%d from orders where customer_id = $1 and note <> '<i>' order by id", i), Calls: int64(1000 * (i + 1)), Rows: int64(i), Timed: 100,
+			ByShard: make([]int64, madeShards), Max: time.Second}
+		mean := time.Duration(31-i) * time.Millisecond
+		s.Total, s.P50, s.P95, s.P99 = 100*mean, mean/2, 2*mean, 3*mean
+		if s.ByShard[i] = s.Calls; i%10 == 3 {
+			s.Several, s.Shards = s.Calls/int64(i), s.Calls*madeShards
+		}
+		if i == 7 {
+			s.Errors = 9
+		}
+		all = append(all, s)
+	}
+	return all, tally.State{Since: time.Now().Add(-time.Hour), Entries: 30, Limit: 1000}
 }
 
 func (m *made) shard(i int) admin.Shard {
@@ -204,7 +228,8 @@ func madeHour(now time.Time) []byte {
 	at := line(func(x float64) float64 { return float64(now.Unix()) - 3600*(1-x) })
 	at = strings.ReplaceAll(at, "null", fmt.Sprint(float64(now.Unix())-3600))
 	series := fmt.Sprintf(`{"statements_per_second":%s,"transactions_per_second":%s,"reads_per_second":%s,"replica_reads_per_second":%s,"errors_per_second":%s,"retries_per_second":%s,
-		"received_bytes_per_second":%s,"sent_bytes_per_second":%s,"leases_per_second":%s,"refused_per_second":%s,"lease_wait_seconds":%s,"clients":%s,"clients_waiting":%s,"statements_held":%s}`,
-		wave(5200), wave(3100), wave(4000), wave(2900), peak(80), peak(160), wave(1e6), wave(5e6), wave(3100), peak(1), wave(0.0004), wave(900), peak(31), peak(217))
+		"received_bytes_per_second":%s,"sent_bytes_per_second":%s,"leases_per_second":%s,"refused_per_second":%s,"lease_wait_seconds":%s,"clients":%s,"clients_waiting":%s,"statements_held":%s,
+		"request_p50_seconds":%s,"request_p95_seconds":%s,"request_p99_seconds":%s}`,
+		wave(5200), wave(3100), wave(4000), wave(2900), peak(80), peak(160), wave(1e6), wave(5e6), wave(3100), peak(1), wave(0.0004), wave(900), peak(31), peak(217), wave(0.0011), wave(0.004), wave(0.009))
 	return []byte(fmt.Sprintf(`{"sample_seconds":5,"kept_samples":720,"sampled_at_unix_seconds":%s,"total":%s,"databases":{}}`, at, series))
 }

@@ -3,6 +3,7 @@ package dashtest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -120,8 +121,9 @@ func TestManyShards(t *testing.T) {
 	wide.is(`document.querySelector('[data-shard="s03"] h4').innerText.replace(/\s+/g, " ").trim()`, "\u2715 s03 no primary")
 	wide.is(`document.querySelector('[data-address="10.0.20.3:5432"] .figures').textContent.split(",")[0]`, "lagging")
 	wide.is(`document.querySelector("#trouble .held tbody tr").innerText.split("\t").slice(0, 2)`, []string{"shard s03 of shop", "no primary"})
-	wide.is(`[...document.querySelectorAll(".plot .line")].filter(l => (l.getAttribute("d").match(/M/g) ?? []).length >= 2).length`, 9) // broken where nothing is known
+	wide.is(`[...document.querySelectorAll(".plot .line")].filter(l => (l.getAttribute("d").match(/M/g) ?? []).length >= 2).length`, 11) // broken where nothing is known
 	wide.is(`document.querySelector('[data-key="Errors"] .top').textContent`, "at most 160/s")
+	wide.statements()
 	wide.bars(m)
 	wide.keyboard()
 	wide.screenshot("many-wide-light")
@@ -132,6 +134,29 @@ func TestManyShards(t *testing.T) {
 	narrow.fits()
 	narrow.screenshot("many-narrow-dark")
 	narrow.quiet(false)
+}
+
+// statements: those of the contract, by each order, as text.
+func (b *tab) statements() {
+	b.t.Helper()
+	plain := strings.NewReplacer("<", "{", ">", "}") // JSON would write them otherwise than the browser does
+	const inPage = `.replaceAll("<", "{").replaceAll(">", "}")`
+	all := list(answer(b.t, b.url, "statements"), "databases.statements")
+	for _, by := range []string{"p99_seconds", "calls_total", "several_total", "errors_total", "seconds_total"} {
+		value := func(s any) float64 { n, _ := s.(map[string]any)[by].(float64); return n }
+		sorted := slices.DeleteFunc(slices.Clone(all), func(s any) bool { return value(s) == 0 })
+		sort.SliceStable(sorted, func(i, j int) bool { return value(sorted[i]) > value(sorted[j]) })
+		var want []string
+		for _, s := range sorted[:min(len(sorted), 10)] {
+			want = append(want, plain.Replace(fmt.Sprintf("%v %v", s.(map[string]any)["fingerprint"], s.(map[string]any)["query"])))
+		}
+		b.run(chromedp.Evaluate(fmt.Sprintf(`{ const s = document.querySelector("#statements select"); s.value = %q; s.dispatchEvent(new Event("change")) }`, by), nil))
+		b.until(`[...document.querySelectorAll("#statements .body tbody tr")].map(r => r.cells[10].textContent + " " + r.cells[11].textContent`+inPage+`)`, asJSON(b.t, orEmpty(want)))
+	}
+	b.is(`[...document.querySelectorAll("#statements div.hot tbody tr")].map(r => [...r.cells].map(c => c.textContent).join(" "))`, []string{"shop 655 s55 about 120/s 37 %", "shop 12 s40 about 13/s 4 %"})
+	b.is(`[...document.querySelectorAll("#statements .errors tbody tr")].map(r => r.cells[1].textContent + " " + r.cells[2].textContent + " " + r.cells[5].textContent`+inPage+`)`,
+		[]string{"23505 server ", `57P03 proxy no primary within the hold timeout {b}"..."{/b}`})
+	b.is(`document.querySelectorAll("#statements i, #statements b").length`, 0) // texts are no markup
 }
 
 // bars: rows are copied, then copied anew; the bar stays where it was.
