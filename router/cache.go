@@ -151,6 +151,9 @@ func entrySize(e *entry) int64 {
 		rowBase     = 20
 	)
 	n := entryBase + len(e.key) + len(e.ctx.SearchPath) + len(e.ctx.Role) + len(e.plan.Why)
+	if t := e.plan.Tally; t != nil {
+		n += t.Size() // others may have it too, but this one may be the last
+	}
 	if e.plan.split != nil {
 		sp := e.plan.split
 		n += len(sp.rows)*rowBase + len(sp.replaced)*rowBase + len(sp.draws)*groupBase + len(sp.names)

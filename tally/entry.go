@@ -3,6 +3,7 @@ package tally
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // Entry counts one kind of statement. It must not be copied.
@@ -32,6 +33,9 @@ func newEntry(b *Book, fingerprint uint64, text string) *Entry {
 	}
 	return e
 }
+
+// Size estimates what an entry keeps from the garbage collector, in bytes.
+func (e *Entry) Size() int { return int(unsafe.Sizeof(*e)) + len(e.Text) + 8*len(e.byShard) }
 
 // Several is the shard of a statement that ran on several.
 const Several = -1

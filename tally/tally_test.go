@@ -70,6 +70,9 @@ func TestEntry(t *testing.T) {
 		fmt.Sprint(got.ByShard) != "[3 2 2]" || got.Min != 0 || got.Max != 3*time.Millisecond || got.Mean() != 1500*time.Microsecond || got.Estimated() != 6*time.Millisecond {
 		t.Errorf("%+v", got)
 	}
+	if n := e.Size(); n < 300 || n > 700 {
+		t.Errorf("%d bytes", n)
+	}
 	b.Unread().Ended(Outcome{})
 	all, state := b.All()
 	if len(all) != 2 || state.Entries != 1 || state.Limit != 10 || !state.Since.Equal(time.Unix(5, 0)) {
