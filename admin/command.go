@@ -90,7 +90,7 @@ func newCommands() *commands {
 	c.add(resetQueries())
 	c.add(showFDs())
 	c.add(&command{name: "SHOW HELP", usage: "SHOW HELP", doc: "Lists the commands, as a notice.", run: c.help})
-	for _, cmd := range steering() {
+	for _, cmd := range append(steering(), blocking()...) {
 		c.add(cmd)
 	}
 	for _, cmd := range sessionCommands() {

@@ -131,7 +131,10 @@ func newWorld() *world {
 					return nil, wire.Errorf("42601", "syntax error")
 				}
 				return []string{"Route: " + sql, "  second line"}, nil
-			}, Cluster: func() *Cluster { w.mu.Lock(); defer w.mu.Unlock(); w.looked++; k := w.cluster; return &k }, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
+			}, Cluster: func() *Cluster { w.mu.Lock(); defer w.mu.Unlock(); w.looked++; k := w.cluster; return &k }, Blocks: []proxy.Block{
+				{Fingerprint: 254, Text: "select 0", Since: clockAt(), Refused: 3},
+				{Fingerprint: 255, By: "admin", Since: clockAt(), Until: clockAt().Add(time.Hour), Refused: 4},
+			}, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
 			MaxServers: 100, MaxClients: 500, Clients: 4,
 			Totals:     proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, Gathered: 4321, GatherHeld: 21},
 			Scatters:   map[string]int64{"merge": 11, "gather": 2},
@@ -228,6 +231,16 @@ func (w *world) BanNode(database, node string, on bool) (int, error) {
 		return 0, wire.Errorf("55000", "it takes writes")
 	}
 	return len(node) % 2, nil
+}
+
+func (w *world) Block(database string, b proxy.Block) error {
+	w.order(fmt.Sprintf("block %s %q by %s for %s", database, b.Text, b.By, max(b.Until.Sub(b.Since), 0)))
+	return nil
+}
+
+func (w *world) Unblock(database string, f uint64) (bool, error) {
+	w.order("unblock " + database)
+	return true, nil
 }
 
 func (w *world) KillClient(id uint64) bool { w.order(fmt.Sprint("kill client ", id)); return id == 2 }

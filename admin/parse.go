@@ -3,6 +3,7 @@ package admin
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"shardproxy/wire"
 )
@@ -17,7 +18,8 @@ type request struct {
 	hasArg bool
 	force  bool // TWOPC ... FORCE
 	in     string
-	hasIn  bool // MOVE ... IN database
+	hasIn  bool          // MOVE ... IN database
+	term   time.Duration // BLOCK ... FOR interval; 0: none
 	// rows says which rows of a SHOW, and in which order; nil: all.
 	rows *selection
 }
@@ -132,6 +134,8 @@ func (p *parser) command() (request, bool) {
 		}
 		r.arg, r.hasArg = t.text, true
 		return p.within(r)
+	case "block", "unblock":
+		return p.block(r)
 	case "begin", "commit", "end", "rollback", "abort":
 		p.accept("transaction", "work")
 		if r.verb == "begin" {

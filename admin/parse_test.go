@@ -3,6 +3,7 @@ package admin
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParse(t *testing.T) {
@@ -44,6 +45,11 @@ func TestParse(t *testing.T) {
 		{"KILL_CLIENT 7", request{verb: "kill_client", arg: "7", hasArg: true}},
 		{"suspend", request{verb: "suspend"}},
 		{"BAN NODE 'a:1' in x", request{verb: "ban", arg: "a:1", hasArg: true, in: "x", hasIn: true}},
+		{"BLOCK 'SELECT 1'", request{verb: "block", name: "statement", arg: "SELECT 1", hasArg: true}},
+		{"block fingerprint 'ff' in \"x y\" for 90m", request{verb: "block", name: "fingerprint", arg: "ff", hasArg: true, in: "x y", hasIn: true, term: 90 * time.Minute}},
+		{"BLOCK 'SELECT 1' FOR '7d';", request{verb: "block", name: "statement", arg: "SELECT 1", hasArg: true, term: 7 * 24 * time.Hour}},
+		{"UNBLOCK FINGERPRINT 'ff'", request{verb: "unblock", name: "fingerprint", arg: "ff", hasArg: true}},
+		{"UNBLOCK all in x", request{verb: "unblock", name: "all", in: "x", hasIn: true}},
 		{"EXPLAIN ROUTE 'SELECT 1'", request{verb: "explain", name: "route", arg: "SELECT 1", hasArg: true}},
 		{"MOVE PAUSE", request{verb: "move", name: "pause"}},
 		{"move rollback 3,5 IN \"My Db\";", request{verb: "move", name: "rollback", arg: "3, 5", hasArg: true, in: "My Db", hasIn: true}},
@@ -81,6 +87,14 @@ func TestParseRefuses(t *testing.T) {
 		"BAN 'a:1'":                    "invalid command",
 		"UNBAN NODE":                   "invalid command",
 		"BAN NODE x IN":                "invalid command",
+		"BLOCK":                        "invalid command",
+		"BLOCK ALL":                    "invalid command",
+		"BLOCK x":                      "invalid command",
+		"BLOCK 'x' FOR":                "invalid command",
+		"BLOCK 'x' FOR 0":              "\"0\" is not for how long",
+		"BLOCK 'x' FOR -1m":            "\"-1m\" is not for how long",
+		"BLOCK 'x' FOR 400d":           "\"400d\" is not for how long",
+		"UNBLOCK 'x' FOR 1m":           "invalid command",
 		"EXPLAIN SELECT 1":             "invalid command",
 		"EXPLAIN ROUTE select":         "invalid command",
 		"MOVE":                         "invalid command",
@@ -139,6 +153,19 @@ func FuzzParse(f *testing.F) {
 			again += " " + r.name + " '" + strings.ReplaceAll(r.arg, "'", "''") + "'"
 			if r.force {
 				again += " force"
+			}
+		case r.verb == "block" || r.verb == "unblock":
+			if r.name != byText {
+				again += " " + r.name
+			}
+			if r.hasArg {
+				again += " '" + strings.ReplaceAll(r.arg, "'", "''") + "'"
+			}
+			if r.hasIn {
+				again += " in " + quote(r.in)
+			}
+			if r.term > 0 {
+				again += " for '" + r.term.String() + "'"
 			}
 		case r.verb == "move" || r.verb == "explain" || r.verb == "ban" || r.verb == "unban":
 			if again += " " + r.name; r.name == "" {

@@ -122,8 +122,13 @@ func (s *session) audit(what string, args ...any) {
 }
 
 // text returns the request as the log has it.
-func (r request) text() string {
+func (r request) text() (text string) {
 	t := r.verb
+	if r.verb == "block" || r.verb == "unblock" {
+		if r.name, r.arg, r.hasArg = r.shownStatement(), "", false; r.term > 0 {
+			defer func() { text += " for " + r.term.String() }()
+		}
+	}
 	if r.name != "" {
 		t += " " + r.name
 	}

@@ -41,6 +41,7 @@ func views() []view {
 		{"HOT", "The slots that statements ask for most, of each database of several shards, at most 100, by a sample: which keys make the load. PgBouncer has no such command.", hotColumns(), showHot, nil},
 		{"PLANS", "One row for each entry of the plan cache, of each database: where the statement runs. Those called most are first. PgBouncer has no such command.", planColumns(), showPlans, nil},
 		{"ERRORS", "One row for each kind of error that clients of a database were told of after their login, those there were most of first. PgBouncer has no such command.", errorColumns(), showErrors, nil},
+		{"BLOCKS", "One row for each statement that is blocked in a database, by BLOCK or by the configuration. PgBouncer has no such command.", blockColumns(), showBlocks, nil},
 		{"TABLES", "One row for each table of each database of several shards, partitions left out: where its rows are. PgBouncer has no such command.", tableColumns(), showTables, nil},
 		{"TWOPC", "One row for each prepared part of a transaction over several shards that is in doubt, at most 100 of each shard, as this proxy last saw them. PgBouncer has no such command.", doubtColumns(), showTwoPC, nil},
 		{"DATABASES", "One row for each database of the configuration.", databaseColumns(), showDatabases, nil},

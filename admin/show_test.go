@@ -112,6 +112,8 @@ func TestShowRows(t *testing.T) {
 	expect(t, shown(t, s, "MOVE_HISTORY", "id", "6"), "phase=aborted; abort=1; said=given up")
 	expect(t, shown(t, s, "PROXIES", "proxy", "me"), "self=1; present=1; epoch=12; writes_epoch=12; statements_epoch=11; told_ms=250; shards=s0, s1")
 	expect(t, shown(t, s, "PROXIES", "proxy", "other"), "self=0; present=0; told_ms=3600000; shards=")
+	expect(t, shown(t, s, "BLOCKS", "refused", "3"), "database=shop; fingerprint=00000000000000fe; statement=select 0; blocked_by=NULL; since=2026-03-04 05:06:07 UTC; until=NULL")
+	expect(t, shown(t, s, "BLOCKS", "refused", "4"), "database=shop; fingerprint=00000000000000ff; statement=NULL; blocked_by=admin; until=2026-03-04 06:06:07 UTC")
 	expect(t, shown(t, s, "GATES", "gate", "slots"), "database=shop; shard=NULL; closed=1; draining=0; reason=slots are moving; closed_since=2026-03-04 05:06:06 UTC; held=3; held_limit=1000; held_max_ms=200; "+
 		"closed_count=2; held_count=9; released_count=4; timed_out_count=1; evicted_count=1; cancelled_count=0; refused_count=5; held_ms=3000; held_longest_ms=1500")
 	expect(t, shown(t, s, "GATES", "shard", "only"), "database=My-Db.2; gate=shard; closed=1; reason=no primary; held=12; held_max_ms=1500; closed_since=NULL")

@@ -87,6 +87,10 @@ type Steerer interface {
 	BanNode(database, node string, on bool) (shards int, err error)
 	// OrderMoves asks something of the moves of a database of several shards, and returns what came of it, in words. What it changes can be seen when it returns.
 	OrderMoves(ctx context.Context, o MoveOrder) (said string, err error)
+	// Block refuses a statement in a database from now on. The error may be a *wire.Error.
+	Block(database string, b proxy.Block) error
+	// Unblock takes that back; found is false when it was not so.
+	Unblock(database string, f uint64) (found bool, err error)
 	// Shutdown begins to end the process and does not wait. A harder mode may
 	// follow a milder one.
 	Shutdown(mode proxy.ShutdownMode)
@@ -202,6 +206,8 @@ type Database struct {
 	// Route says where a statement would go, as EXPLAIN (ROUTE) does for a session with PostgreSQL's
 	// default search_path and no role; it runs nothing, and asks no server. The error is a *wire.Error.
 	Route func(sql string) (lines []string, err error)
+	// Blocks are the statements that are refused.
+	Blocks []proxy.Block
 	// Cluster returns what is known of the shards together; nil for a database of one. It does not
 	// wait: its being called has moves and proxies read, in the background, for some time from then on.
 	Cluster func() *Cluster

@@ -41,6 +41,9 @@ type Database struct {
 	PartialResults bool `yaml:"partial_results" default:"false"`
 	// HotKeys has the keys counted that statements ask for most, and kept in memory, for admin users to see. Default: false.
 	HotKeys bool `yaml:"hot_keys" default:"false"`
+	// Blocks are statements that are refused, each a text, whose constants do not count, or a
+	// fingerprint. Default: none.
+	Blocks []string `yaml:"blocks" form:"one"`
 	// Reads says which reads go to replicas.
 	Reads Reads `yaml:"reads"`
 	// Pool sizes the pools of server connections.

@@ -215,6 +215,7 @@ func goodShop(t *testing.T) Database {
 			{Name: "audit.get_region", Arguments: []int{1}, Table: "public.regions"},
 		},
 		CrossShard: CrossShardRefuse, Snapshot: SnapshotOff, CrossShardQueries: 3, PartialResults: true, HotKeys: true,
+		Blocks: []string{"SELECT * FROM big WHERE note LIKE '%x%'", "00000000000000ff"},
 		Reads: Reads{
 			MaxLag: 250 * time.Millisecond, MaxLagBytes: 16 << 20, Consistency: ConsistencyEventual,
 			ReadOnlyFunctions: []string{"audit.peek", `"Odd name"`},

@@ -139,6 +139,9 @@ func parseSize(s string) (Size, error) {
 
 const day = 24 * time.Hour
 
+// ParseDuration reads a duration as the file has it.
+func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
+
 // parseDuration reads Go's notation, in which d for 24 hours may stand alone;
 // 0 needs no unit.
 func parseDuration(s string) (time.Duration, error) {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 
 	"shardproxy/query"
 	"shardproxy/router"
@@ -206,6 +207,7 @@ func (b *batch) fail(e *wire.Error) error {
 	if err := b.run(); err != nil || b.failed {
 		return err
 	}
+	b.s.db.countRefusal(e)
 	b.tell(e.Append(nil))
 	return nil
 }
@@ -265,7 +267,7 @@ func (b *batch) parse(body []byte) *wire.Error {
 		return p.Refusal.Error()
 	}
 	if !b.takes(p) {
-		return errAlone()
+		return cmp.Or(p.BlockedBy(), errAlone())
 	}
 	if e := s.preparesHere(string(name), rest, p); e != nil {
 		return e
@@ -288,7 +290,7 @@ func (b *batch) statement(name []byte) *wire.Error {
 		return wire.Errorf("26000", "prepared statement \"%s\" does not exist", name)
 	}
 	if !b.takes(p) {
-		return errAlone()
+		return cmp.Or(p.BlockedBy(), errAlone())
 	}
 	b.open = &unit{plan: p, name: string(name), rest: bytes.Clone(rest), supplied: s.suppliedTo(name)}
 	return nil

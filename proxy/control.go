@@ -251,6 +251,7 @@ func (srv *Server) sweep() {
 				may.add(s)
 			})
 			may.tell()
+			srv.expireBlocks(now)
 		}
 	}
 }

@@ -157,6 +157,7 @@ type Database struct {
 	errs          errorCounts
 	slow          slowLog
 	hot           tally.Hot
+	blocks        blocks
 
 	mu       sync.Mutex
 	welcomes map[welcomeKey]*welcome

@@ -16,6 +16,7 @@ func (d *Database) countRefusal(e *wire.Error) bool {
 	if reason == "" {
 		return false
 	}
+	countBlock(e)
 	if i := slices.Index(router.Reasons(), reason); i >= 0 && i < reasonsMax {
 		d.stats.refusals[i].Add(1)
 	}

@@ -364,21 +364,6 @@ func (s *session) obtained(kind byte, size int, got bool, err error) (bool, erro
 	return true, nil
 }
 
-// awaitTables waits, within loadingWait, for the tables of the shards that the request
-// at the head of the buffer needs, and looks at it anew. An error ends the session.
-func (s *session) awaitTables(n *need) error {
-	for end := time.Now().Add(loadingWait); n.err != nil && router.IsLoading(n.err) && time.Now().Before(end); {
-		if err := s.pause(20*time.Millisecond, phaseHeld); err != nil {
-			if e := wire.AsError(err); e.IsFatal() || err == errEnded {
-				return err
-			}
-			return nil
-		}
-		*n, _ = s.scan()
-	}
-	return nil
-}
-
 // bringsUnnamed reports whether the frame opens a request that cannot mean the
 // unnamed statement of one before it.
 func (s *session) bringsUnnamed(kind byte) bool {
@@ -476,6 +461,7 @@ func (s *session) scanned() (n need, ok bool) {
 			s.runs(p)
 			n := s.needOf(p)
 			s.locate(&n, p, trimNUL(body), nil, nil)
+			s.blockedAhead(&n, p)
 			s.queriesAhead(&n, p)
 			n.script = s.needsScript(&n, p)
 			return n, true
@@ -522,6 +508,9 @@ func (s *session) scanned() (n need, ok bool) {
 			}
 			s.runs(p)
 			s.bindsTo(&n, p, nm, after)
+			if bound == 1 {
+				s.blockedAhead(&n, p)
+			}
 			scatters = s.bindsAhead(&n, p, portal) || scatters
 			if p == nil {
 				intent, n.replica = false, false
@@ -618,9 +607,8 @@ func (s *session) beginsReadOnly(p *router.Plan) bool {
 	return c.Tx.Isolation != "serializable" && (c.Tx.Isolation != "" || !s.serializable)
 }
 
-// plan plans one text under the session's state. It may wait when the text is
-// long and new; the text must not move meanwhile.
-func (s *session) plan(text []byte) *router.Plan {
+// planned is plan whatever is blocked.
+func (s *session) planned(text []byte) *router.Plan {
 	ctx := s.planContext()
 	if s.alteredAhead || s.owed.altering > 0 {
 		ctx = router.Context{SearchPath: router.UnknownPath, NonStandardStrings: true, UnsafeEncoding: true, HiddenSlots: ctx.HiddenSlots}

@@ -90,6 +90,9 @@ func (s *session) wantsSplit(n need, pol *DatabasePolicy) bool {
 
 // refused returns why a statement must not run, nil when it may.
 func (s *session) refused(p *router.Plan) *wire.Error {
+	if e := p.BlockedBy(); e != nil {
+		return e
+	}
 	if e := refusedRoute(p); e != nil {
 		return e
 	}

@@ -78,6 +78,11 @@ func (s *session) sendQuery(size int) (bool, error) {
 	}
 	text := trimNUL(body)
 	p := s.planAhead(text)
+	if e := p.BlockedBy(); e != nil {
+		s.segmentRead++
+		s.sendRefusal(size, e)
+		return true, nil
+	}
 	going, done, err := s.namesStatement(p, text, size)
 	if done && !going || err != nil {
 		return false, err
@@ -367,6 +372,9 @@ func (s *session) sendBind(size int) (bool, error) {
 // boundPlan returns the plan that a Bind of the name runs, nil when it is not known.
 func (s *session) boundPlan(name []byte) *router.Plan {
 	if len(name) == 0 {
+		if s.db.blocks.byPrint.Load() != nil || s.unnamedAs.BlockedBy() != nil {
+			return s.planOf(name, nil, nil) // it may be blocked since it was parsed, or no longer
+		}
 		return s.unnamedAs
 	}
 	if st := s.statements[string(name)]; st != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"shardproxy/auth"
 	"shardproxy/pool"
@@ -512,3 +513,18 @@ func (s *session) misplacedBind(p *router.Plan, name, after []byte) *wire.Error 
 }
 
 func begins(p *router.Plan) bool { return p.Single != nil && p.Single.Kind == query.KindBegin }
+
+// awaitTables waits, within loadingWait, for the tables of the shards that the request
+// at the head of the buffer needs, and looks at it anew. An error ends the session.
+func (s *session) awaitTables(n *need) error {
+	for end := time.Now().Add(loadingWait); n.err != nil && router.IsLoading(n.err) && time.Now().Before(end); {
+		if err := s.pause(20*time.Millisecond, phaseHeld); err != nil {
+			if e := wire.AsError(err); e.IsFatal() || err == errEnded {
+				return err
+			}
+			return nil
+		}
+		*n, _ = s.scan()
+	}
+	return nil
+}

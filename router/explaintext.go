@@ -273,5 +273,5 @@ func ReasonOf(err error) Reason {
 // Reasons returns all reasons that there are, in a slice of the caller's.
 func Reasons() []Reason {
 	return []Reason{reasonUnbound, reasonSeveral, reasonMixed, reasonNoKey, reasonKeyChange, reasonValue, reasonReference,
-		reasonFunction, reasonConstraint, reasonSequence, reasonView, reasonCommand, reasonUnknown, reasonLoading}
+		reasonFunction, reasonConstraint, reasonSequence, reasonView, reasonCommand, reasonUnknown, reasonLoading, reasonBlocked}
 }

@@ -40,6 +40,9 @@ func (p *Plan) Shard(o *Owners, v *Values) (int, error) {
 
 // Error returns what the client is told.
 func (r *Refusal) Error() *wire.Error {
+	if r.told != nil {
+		return r.told
+	}
 	hint := r.Hint
 	if hint == "" {
 		hint = r.Reason.hint()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"shardproxy/query"
+	"shardproxy/wire"
 )
 
 // Where says on which shards a statement runs.
@@ -61,6 +62,7 @@ const (
 	reasonUnknown    Reason = "not_understood" // a part of the text, or a name
 	reasonLoading    Reason = "loading"        // the catalog is not known yet
 	reasonMoving     Reason = "moving"         // rows of slots that move cannot be left out
+	reasonBlocked    Reason = "blocked"        // an operator does not want it
 )
 
 // Refusal is why a statement is not run.
@@ -70,6 +72,7 @@ type Refusal struct {
 	Why, Hint string
 	// Syntax is set when PostgreSQL's grammar does not know the text.
 	Syntax *query.SyntaxError
+	told   *wire.Error // what Error returns, nil when it makes it
 }
 
 // Describable reports whether any server can say which parameters and columns the

@@ -108,6 +108,7 @@ func newDatabase(cfg *config.Config, conf *config.Database, d databaseDeps) (*da
 	db.router = router.New(opts)
 	db.proxy.Planner, db.proxy.Refresh = db.router, db.catalog.Poke
 	db.proxy.SetPolicy(databasePolicy(cfg, conf))
+	db.block(conf)
 	return db, nil
 }
 

@@ -127,6 +127,7 @@ func (p *program) retire(old, next *state) {
 	for name, db := range next.databases {
 		conf := next.cfg.Database(name)
 		db.proxy.SetPolicy(databasePolicy(next.cfg, conf))
+		db.block(conf)
 		if db.cluster != nil {
 			db.cluster.moves.Store(&conf.Moves)
 		}

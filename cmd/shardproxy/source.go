@@ -120,7 +120,7 @@ func (s *source) Databases() []admin.Database {
 			doubts = r.Stats().Doubts
 		}
 		all = append(all, admin.Database{
-			HotSlots: hotSlots, HotKeys: hotKeys, Errors: db.proxy.ErrorCounts(), Slow: slow, SlowUnlogged: unlogged, Plans: db.router.Plans, Statements: statements, StatementState: db.proxy.Tally.State(), Tables: tables, Cluster: known, Doubts: doubts, Slots: held, Prepared: db.proxy.Statements.List, Route: db.explain,
+			HotSlots: hotSlots, HotKeys: hotKeys, Errors: db.proxy.ErrorCounts(), Slow: slow, SlowUnlogged: unlogged, Plans: db.router.Plans, Statements: statements, StatementState: db.proxy.Tally.State(), Tables: tables, Cluster: known, Doubts: doubts, Slots: held, Prepared: db.proxy.Statements.List, Blocks: db.proxy.Blocks(), Route: db.explain,
 			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,16 @@ const (
 
 // load reads a configuration, and refuses what this version cannot do.
 func load(path string) (*config.Config, error) {
-	return config.Load(path, config.Options{})
+	cfg, err := config.Load(path, config.Options{})
+	if err != nil {
+		return nil, err
+	}
+	for i := range cfg.Databases {
+		if _, err := configuredBlocks(&cfg.Databases[i], time.Time{}); err != nil {
+			return nil, err
+		}
+	}
+	return cfg, nil
 }
 
 func versionCommand() *cobra.Command {
