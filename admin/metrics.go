@@ -75,6 +75,9 @@ func families() []family {
 		"config_last_reload_successful", "1 when the last reload succeeded or there was none, else 0.",
 		"config_loaded_timestamp_seconds", "When the configuration in force was loaded, in seconds since 1970; 0 when none is.",
 	)
+	add([]string{"kind", "by"},
+		"rate_waits_total", "Waits because of a rate, by kind (statements, logins, bytes) and by whose rate it was (user, database, address).",
+		"rate_refusals_total", "Statements and logins refused because of a rate, by kind and by whose rate it was.")
 	add([]string{"database", "state"}, "clients", "Clients logged in, by what they do.")
 	add([]string{"database"},
 		"database_clients_limit", "Clients allowed; 0 is no bound of the database's own.",
@@ -97,6 +100,7 @@ func families() []family {
 		"pool_leases_total", "Times a server connection was lent.",
 		"pool_wait_seconds_total", "Time that clients waited for a server connection.",
 		"pool_refused_total", "Statements refused because the queue was full.",
+		"pool_wait_timeouts_total", "Statements refused because no server connection became free within pool.wait_timeout.",
 		"servers_opened_total", "Server connections opened.",
 		"servers_closed_total", "Server connections closed.",
 		"server_dial_errors_total", "Server connections that could not be opened.",
@@ -198,6 +202,10 @@ func (e emitter) process(p Process, version string, now time.Time) {
 	e.counter("client_connections_total", p.Totals.Accepted)
 	e.counter("client_connections_refused_total", p.Totals.Refused)
 	e.counter("client_logins_total", p.Totals.Logins)
+	for _, l := range p.Limited {
+		e.counter("rate_waits_total", l.Waited, l.Kind, l.By)
+		e.counter("rate_refusals_total", l.Refused, l.Kind, l.By)
+	}
 	e.counter("config_reloads_total", p.Reloads)
 	e.counter("config_reload_failures_total", p.ReloadFailures)
 	e.gauge("config_last_reload_successful", float64(bit(p.ReloadError == "")))
@@ -247,6 +255,7 @@ func (e emitter) database(d *Database, now time.Time) {
 	e.counter("pool_leases_total", p.Assigned, d.Name)
 	e.seconds("pool_wait_seconds_total", time.Duration(p.WaitNanos), d.Name)
 	e.counter("pool_refused_total", p.Shed, d.Name)
+	e.counter("pool_wait_timeouts_total", t.WaitTimeouts, d.Name)
 	e.counter("servers_opened_total", p.Opened, d.Name)
 	e.counter("servers_closed_total", p.Closed, d.Name)
 	e.counter("server_dial_errors_total", p.DialErrors, d.Name)

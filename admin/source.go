@@ -126,6 +126,8 @@ type Process struct {
 	// MaxClients is limits.max_clients, MaxClientsPerUser limits.max_clients_per_user; 0 is no bound.
 	MaxClients, MaxClientsPerUser int
 	Totals                        proxy.Totals
+	// Limited counts what rates have held back.
+	Limited []proxy.Limited
 	// ConfiguredAt is when the configuration in force was loaded; zero when
 	// none is yet.
 	ConfiguredAt time.Time

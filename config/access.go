@@ -43,6 +43,8 @@ type User struct {
 	ServerPasswordFile string `yaml:"server_password_file" path:"true"`
 	// Timeouts override the section timeouts.
 	Timeouts UserTimeouts `yaml:"timeouts"`
+	// Rates stand in place of limits.rates.user. Default: nil, they do not.
+	Rates *Rate `yaml:"rates"`
 }
 
 // UserTimeouts override the section timeouts for one user. nil does not; 0 is

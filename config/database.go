@@ -44,6 +44,8 @@ type Database struct {
 	// Blocks are statements that are refused, each a text, whose constants do not count, or a
 	// fingerprint. Default: none.
 	Blocks []string `yaml:"blocks" form:"one"`
+	// Rates stand in place of limits.rates.database. Default: nil, they do not.
+	Rates *Rate `yaml:"rates"`
 	// Reads says which reads go to replicas.
 	Reads Reads `yaml:"reads"`
 	// Pool sizes the pools of server connections.

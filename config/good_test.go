@@ -127,6 +127,7 @@ func goodConfig(t *testing.T) *Config {
 				PoolMode:         PoolSession, CrossShard: CrossShardWarn, Snapshot: SnapshotTransaction, PoolSize: 5, MaxClients: 50, MaxServers: 9,
 				ServerUser: "app_on_server", ServerPassword: NewSecret("${not a variable}"),
 				Timeouts: UserTimeouts{Query: ptr(10 * time.Second), IdleInTransaction: ptr(time.Duration(0)), ClientIdle: ptr(day)},
+				Rates:    &Rate{Statements: 10, StatementBurst: 11, Logins: 12, LoginBurst: 13, Bytes: 14 << 10, BytesBurst: 15 << 10},
 			},
 			{
 				Name: "root", Password: NewSecret("from a file"), PasswordFile: testFile(t, "files/password"),
@@ -160,6 +161,12 @@ func goodConfig(t *testing.T) *Config {
 			MaxClients: 5000, MaxClientsPerUser: 100, MaxClientsPerDatabase: 1000, MessageSize: 256 << 20,
 			ParsedStatement: 512 << 10, Gather: 16 << 20, StartupPacket: 4096, PlanCache: 1 << 30,
 			Statements: 50, SessionStatements: 100, SessionStatementBytes: 1 << 20,
+			Rates: Rates{
+				User:     Rate{Statements: 20, StatementBurst: 21, Logins: 22, LoginBurst: 23, Bytes: 24 << 10, BytesBurst: 25 << 10},
+				Database: Rate{Statements: 30, StatementBurst: 31, Logins: 32, LoginBurst: 33, Bytes: 34 << 10, BytesBurst: 35 << 10},
+				Address:  Rate{Statements: 40, StatementBurst: 41, Logins: 42, LoginBurst: 43, Bytes: 44 << 10, BytesBurst: 45 << 10},
+				Wait:     3 * time.Second, MaxAddresses: 77,
+			},
 		},
 		Timeouts: Timeouts{
 			Login: 10 * time.Second, Query: 90 * time.Minute, IdleInTransaction: 5 * time.Minute,
@@ -215,6 +222,7 @@ func goodShop(t *testing.T) Database {
 			{Name: "audit.get_region", Arguments: []int{1}, Table: "public.regions"},
 		},
 		CrossShard: CrossShardRefuse, Snapshot: SnapshotOff, CrossShardQueries: 3, PartialResults: true, HotKeys: true,
+		Rates:  &Rate{Statements: 1000, StatementBurst: 5000, Logins: 10, LoginBurst: 20, Bytes: 1 << 20, BytesBurst: 2 << 20},
 		Blocks: []string{"SELECT * FROM big WHERE note LIKE '%x%'", "00000000000000ff"},
 		Reads: Reads{
 			MaxLag: 250 * time.Millisecond, MaxLagBytes: 16 << 20, Consistency: ConsistencyEventual,

@@ -98,6 +98,8 @@ type Limits struct {
 	// SessionStatementBytes bounds the texts of the prepared statements one
 	// client may hold, in bytes. Default: 64 MiB.
 	SessionStatementBytes Size `yaml:"session_statement_bytes" default:"64MiB" min:"64KiB" max:"16GiB"`
+	// Rates bound what clients do in a second.
+	Rates Rates `yaml:"rates"`
 }
 
 // Timeouts bound how long clients can take. 0 means no bound.

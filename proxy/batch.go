@@ -161,6 +161,9 @@ func (b *batch) frame(kind byte, size int) error {
 		}
 	}
 	body := bytes.Clone(s.client.Buffered()[5:size])
+	if kind == wire.MsgExecute && !b.failed {
+		s.paysFor()
+	}
 	s.client.Discard(size)
 	s.steps++
 	if b.failed {

@@ -51,6 +51,7 @@ func (c *copyIn) fill() {
 		c.ended = true
 		return
 	}
+	c.s.slowsAside()
 	if err := client.Socket().SetReadDeadline(time.Now().Add(copyPoll)); err != nil {
 		c.gone = err
 		return

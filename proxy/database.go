@@ -176,6 +176,7 @@ type databaseStats struct {
 	gathered, gatherHeld atomic.Int64
 	deadlocks            atomic.Int64
 	partials             atomic.Int64
+	waitTimeouts         atomic.Int64
 	asked                asked
 }
 
@@ -190,6 +191,7 @@ type DatabaseTotals struct {
 	GatherHeld               int64 // of those, what is held now
 	Deadlocks                int64 // over several shards, whose victims were statements of this process
 	Partials                 int64 // answers that lacked shards
+	WaitTimeouts             int64 // statements that got no server connection in time
 }
 
 // Totals returns the database's counters.
@@ -200,7 +202,7 @@ func (d *Database) Totals() DatabaseTotals {
 		ReplicaReads: s.replicaReads.Load(), Errors: s.errors.Load(), Retries: s.retries.Load(),
 		Pins: s.pins.Load(), Audits: s.audits.Load(), Received: s.received.Load(), Sent: s.sent.Load(),
 		Gathered: s.gathered.Load(), GatherHeld: s.gatherHeld.Load(), Deadlocks: s.deadlocks.Load(),
-		Partials: s.partials.Load(),
+		Partials: s.partials.Load(), WaitTimeouts: s.waitTimeouts.Load(),
 	}
 }
 

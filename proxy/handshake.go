@@ -292,12 +292,19 @@ func (srv *Server) login(c *stream, start *wire.Startup, set *Settings) error {
 		user = user[:63]
 	}
 	ctx, cancel := context.WithTimeout(srv.ctx, set.LoginTimeout)
+	defer cancel()
+	var err error
+	if !set.ConsoleNames[name] { // where operators must get in
+		if err = srv.mayLogIn(ctx, set, "", "", c.RemoteAddr().Addr()); err != nil {
+			return err
+		}
+	}
 	id, err := srv.opt.Auth.Authenticate(ctx, c, user, name)
-	cancel()
 	if err != nil {
 		return err
 	}
 	if set.ConsoleNames[name] {
+		cancel()
 		return srv.console(c, id, start)
 	}
 	db := set.Databases[name]
@@ -308,6 +315,11 @@ func (srv *Server) login(c *stream, start *wire.Startup, set *Settings) error {
 	if err != nil {
 		return err
 	}
+	// Only who has proved who it is takes of what the user may.
+	if err := srv.mayLogIn(ctx, set, id.User, name, netip.Addr{}); err != nil {
+		return err
+	}
+	cancel()
 	return srv.run(c, start, set, db, id, base)
 }
 
@@ -335,7 +347,7 @@ func (srv *Server) console(c *stream, id auth.Identity, start *wire.Startup) err
 func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Database, id auth.Identity, base *pool.Settings) error {
 	pol := set.Policy(db.Name, id.User)
 	s := &session{
-		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: peer(c.socket.RemoteAddr()),
+		server: srv, db: db, userName: id.User, mode: pol.Mode, addr: peer(c.socket.RemoteAddr()), address: c.RemoteAddr().Addr(),
 		localAddr: unique.Make(ownEnd(c.socket.LocalAddr())), tlsName: unique.Make(tlsName(c.tls)),
 		started: time.Now(), protocol: start.Protocol, timeouts: pol.Timeouts, crossShard: pol.CrossShard, snapshots: pol.Snapshots, tx: 'I', resting: true,
 		base: base,
@@ -350,6 +362,7 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 	if err := srv.register(s, set.MaxClients, pol.MaxClients); err != nil {
 		return err
 	}
+	srv.bound(s, srv.settings.Load().Rates)
 	s.asking.turn = uint8(s.id) // sessions of one request are timed as often as others
 	if err := c.socket.SetNonBlocking(true); err != nil {
 		srv.forget(s)

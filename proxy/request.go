@@ -253,6 +253,11 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		got, err := s.resume()
 		return s.obtained(kind, size, got, err)
 	}
+	if t := s.throttle.Load(); t != nil && !s.fresh {
+		if v, err := s.admits(t, kind, size); v != goesOn || err != nil {
+			return v == isRefused && err == nil, err
+		}
+	}
 	if s.control.Load()&(controlKill|controlDrain) != 0 && s.tx == 'I' && s.owed.empty() && !s.fresh {
 		// Here too, for a busy client may never let the session come to rest.
 		return false, errTerminated()

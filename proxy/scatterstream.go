@@ -152,6 +152,7 @@ func (c *scattering) flush() error {
 		c.gone = err
 		return errUnwanted
 	}
+	c.s.slowsAside()
 	return nil
 }
 

@@ -500,6 +500,7 @@ func (s *session) sendExecute(size int) (bool, error) {
 		return false, nil
 	}
 	s.open, s.dataAhead = true, false
+	s.paysFor()
 	p := s.portal
 	if name := cut(body); len(name) > 0 {
 		p = s.portals[string(name)]

@@ -60,7 +60,9 @@ type Settings struct {
 	StartupMax   int // bytes of the first packet
 	LoginTimeout time.Duration
 	MaxClients   int
-	Databases    map[string]*Database
+	// Rates bound what is done in a second; nil: nothing does.
+	Rates     *Rates
+	Databases map[string]*Database
 	// Policy returns what the user may take of the database.
 	Policy func(db, user string) UserPolicy
 	// ConsoleNames are the names of the virtual database.
@@ -107,6 +109,7 @@ type Server struct {
 	empty     chan struct{} // closed when the last session has gone while draining
 	accepted  atomic.Int64
 	refused   atomic.Int64
+	rates     rateTable
 	logins    atomic.Int64
 }
 
@@ -121,7 +124,12 @@ func New(opt Options, s *Settings) *Server {
 }
 
 // Configure replaces the settings; sessions and logins see them from now on.
-func (srv *Server) Configure(s *Settings) { srv.settings.Store(s) }
+func (srv *Server) Configure(s *Settings) {
+	old := srv.settings.Swap(s)
+	if old.Rates != nil || s.Rates != nil {
+		srv.each(func(one *session) { srv.bound(one, s.Rates) })
+	}
+}
 
 // Open starts serving the listeners, which the Server owns from then on.
 func (srv *Server) Open(listeners ...net.Listener) {
@@ -207,6 +215,7 @@ func (srv *Server) forget(s *session) {
 		delete(srv.perUser, s.userName)
 	}
 	s.db.clients.Add(-1)
+	s.unbound()
 	if srv.empty != nil && len(srv.sessions) == 0 {
 		close(srv.empty)
 		srv.empty = nil

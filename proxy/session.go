@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"net/netip"
 	"sync/atomic"
 	"time"
 	"unique"
@@ -75,6 +76,8 @@ type session struct {
 	key                wire.CancelKey
 	appName            atomic.Pointer[string]
 	addr               string
+	address            netip.Addr               // not valid on a Unix-domain socket
+	throttle           atomic.Pointer[throttle] // nil when no rate bounds it
 	started            time.Time
 	localAddr, tlsName unique.Handle[string]
 	protocol           uint32
@@ -327,6 +330,9 @@ const turnRounds = 4
 // again set, it has not come to an end, and only gives way to other sessions.
 func (s *session) turn(client, server bool) (c, sv interest, err error) {
 	s.again = false
+	if t := s.throttle.Load(); t != nil && s.slowed(t) {
+		return interest{socket: s.client.Socket(), write: s.client.Pending() > 0}, sv, nil
+	}
 	client = client || s.resting && s.client.More()
 	for range turnRounds {
 		if s.resting {

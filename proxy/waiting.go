@@ -208,6 +208,7 @@ func (s *session) waitedInVain() *wire.Error {
 		return wire.Errorf("57P03", "the database is paused, and the wait timeout has passed").
 			WithHint("The statement was not executed and may be tried again after RESUME. pool.wait_timeout bounds the wait.")
 	}
+	s.db.stats.waitTimeouts.Add(1)
 	return wire.Errorf("53300", "no server connection became free within the wait timeout").
 		WithHint("The statement was not executed. Raise pool.size or pool.wait_timeout.")
 }

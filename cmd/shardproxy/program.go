@@ -184,11 +184,25 @@ func (p *program) settings(st *state) *proxy.Settings {
 	for name, db := range st.databases {
 		s.Databases[name] = db.proxy
 	}
+	if cfg.HasRates() {
+		s.Rates = &proxy.Rates{
+			User:     func(name string) proxy.Rate { return rateOf(cfg.UserRate(name)) },
+			Database: func(name string) proxy.Rate { return rateOf(cfg.DatabaseRate(name)) },
+			Address:  rateOf(cfg.Limits.Rates.Address), Wait: cfg.Limits.Rates.Wait, MaxAddresses: cfg.Limits.Rates.MaxAddresses,
+		}
+	}
 	if p.certs != nil {
 		s.TLS = p.certs.Current
 		s.RequireTLS = cfg.Listen.TLS != nil && cfg.Listen.TLS.Mode == config.TLSRequire
 	}
 	return s
+}
+
+func rateOf(r config.Rate) proxy.Rate {
+	return proxy.Rate{
+		Statements: r.Statements, StatementBurst: r.StatementBurst, Logins: r.Logins, LoginBurst: r.LoginBurst,
+		Bytes: int64(r.Bytes), BytesBurst: int64(r.BytesBurst),
+	}
 }
 
 // userPolicy is what the user may take of the database.

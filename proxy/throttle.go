@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"shardproxy/wire"
+)
+
+// throttle is what the rates make of a session; see docs/design/limits.md.
+type throttle struct {
+	rates  *sessionRates
+	paidTo uint64    // bytes of the client's stream up to which its statements are paid for
+	bytes  uint64    // of its bytes, both ways, that are paid for
+	slow   time.Time // until when no more bytes are read
+}
+
+// errRate is what is refused by a rate: 53400, for it is a limit of the configuration that is
+// exceeded and not the server's connections (53300) or memory that are used up.
+func errRate(kind, by int, wait int64) *wire.Error {
+	again := max(time.Duration(wait).Round(time.Millisecond), time.Millisecond)
+	what := fmt.Sprintf("too many %s in a second for this %s", rateKindNames[kind], rateOwnerNames[by])
+	if kind == rateLogins {
+		return wire.Fatal("53400", "%s", what).WithHint("Try again in %s.", again)
+	}
+	return wire.Errorf("53400", "%s", what).WithHint("The statement was not executed. Try again in %s.", again)
+}
+
+// bound gives a session the buckets of the settings. One that has ended gets none.
+func (srv *Server) bound(s *session, r *Rates) {
+	next := srv.rates.hold(r, s.userName, s.db.Name, s.address, time.Now().UnixNano())
+	var t *throttle
+	if next != nil {
+		t = &throttle{rates: next}
+	}
+	srv.mu.Lock()
+	there := srv.sessions[s.key.PID] == s
+	if there {
+		t = s.throttle.Swap(t)
+	}
+	srv.mu.Unlock()
+	if t != nil {
+		srv.rates.drop(t.rates) // the old ones, or those it does not get
+	}
+}
+
+// unbound gives back the buckets of a session that ends.
+func (s *session) unbound() {
+	if t := s.throttle.Swap(nil); t != nil {
+		s.server.rates.drop(t.rates)
+	}
+}
+
+// admits lets the request at the head of the buffer begin, or has it wait for its turn by the
+// rates, or refuses it. It has paid for its statements then. Within a transaction nobody waits, who
+// would keep locks meanwhile: what runs there is paid for by those behind it.
+func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
+	at := s.client.Consumed()
+	if t.paidTo > at || s.script != nil || s.breach {
+		return goesOn, nil
+	}
+	n, end := s.statementsAhead()
+	r := s.server.settings.Load().Rates
+	if n == 0 || r == nil {
+		return goesOn, nil
+	}
+	now := time.Now().UnixNano()
+	if s.tx != 'I' || s.begun != nil {
+		t.rates.take(rateStatements, n, now, noLimit)
+		t.paidTo = end
+		return goesOn, nil
+	}
+	// Who has others' replies to wait for, or a connection to give back, does that first.
+	busy := s.lease != nil && (!s.owed.empty() || s.settling || s.audit.running || s.readyOwed || s.pinned == "" && s.mode != ModeSession)
+	most := int64(r.Wait)
+	if busy {
+		most = 0
+	}
+	wait, by, ok := t.rates.take(rateStatements, n, now, most)
+	switch {
+	case !ok && busy:
+		return waits, nil
+	case !ok:
+		s.server.rates.refused[rateStatements][by].Add(1)
+		s.refuse(kind, size, errRate(rateStatements, by, wait-most))
+		return isRefused, nil
+	}
+	t.paidTo = end
+	if wait > 0 {
+		s.server.rates.waited[rateStatements][by].Add(1)
+		if err := s.waitsForRate(time.Duration(wait)); err != nil {
+			if e := wire.AsError(err); e.IsFatal() || err == errEnded {
+				return isRefused, err
+			}
+			s.refuse(kind, size, wire.AsError(err))
+			return isRefused, nil
+		}
+	}
+	return goesOn, nil
+}
+
+// waitsForRate waits with the stack, as at the gate, until the time has passed.
+func (s *session) waitsForRate(d time.Duration) error {
+	end := time.Now().Add(d)
+	s.wakeIn(d)
+	defer s.timer.Stop()
+	for time.Now().Before(end) {
+		if s.control.Load()&controlDrain != 0 {
+			return errTerminated()
+		}
+		if err := s.waitTurn(phaseWaiting); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// statementsAhead counts the statements of the request at the head of the buffer as far as it
+// has come, and returns where that ends in the client's stream.
+func (s *session) statementsAhead() (n int64, end uint64) {
+	b := s.client.Buffered()
+	at := s.client.Consumed()
+	for off := 0; off+5 <= len(b); {
+		kind, size := b[off], frameSize(b[off:])
+		if size < 5 {
+			break
+		}
+		off += size
+		switch kind {
+		case wire.MsgExecute:
+			n++
+		case wire.MsgQuery, wire.MsgFunctionCall:
+			return n + 1, at + uint64(off)
+		case wire.MsgSync:
+			return n, at + uint64(off)
+		}
+		end = at + uint64(off)
+	}
+	return n, end
+}
+
+// paysFor takes what an Execute costs that came behind what its request has paid for.
+func (s *session) paysFor() {
+	if t := s.throttle.Load(); t != nil && t.paidTo <= s.client.Consumed() {
+		t.rates.take(rateStatements, 1, time.Now().UnixNano(), noLimit)
+	}
+}
+
+// slowed reports whether the session reads no more for now because of its bytes a second, and
+// has itself woken when it may. It takes what has passed since it was last asked.
+func (s *session) slowed(t *throttle) bool {
+	passed := s.client.Received() + s.client.Sent()
+	now := time.Now()
+	if n := passed - t.bytes; n > 0 {
+		t.bytes = passed
+		if wait, by, _ := t.rates.take(rateBytes, int64(n), now.UnixNano(), noLimit); wait > 0 {
+			if !t.slow.After(now) {
+				s.server.rates.waited[rateBytes][by].Add(1)
+			}
+			t.slow = now.Add(time.Duration(wait))
+		}
+	}
+	if !t.slow.After(now) {
+		return false
+	}
+	if s.control.Load() != 0 {
+		return false // somebody wants something of it
+	}
+	s.wakeIn(t.slow.Sub(now))
+	return true
+}
+
+// slowsAside waits as slowed says, on a goroutine that may block while the session is parked.
+func (s *session) slowsAside() {
+	t := s.throttle.Load()
+	for t != nil && s.slowed(t) {
+		time.Sleep(min(time.Until(t.slow), copyPoll))
+	}
+}
+
+// mayLogIn waits until the rates let somebody in, or returns why they do not. It takes what is to be
+// taken, and keeps no buckets.
+func (srv *Server) mayLogIn(ctx context.Context, set *Settings, user, database string, addr netip.Addr) error {
+	if set.Rates == nil {
+		return nil
+	}
+	now := time.Now().UnixNano()
+	held := srv.rates.hold(set.Rates, user, database, addr, now)
+	if held == nil {
+		return nil
+	}
+	defer srv.rates.drop(held)
+	wait, by, ok := held.take(rateLogins, 1, now, int64(set.Rates.Wait))
+	if !ok {
+		srv.rates.refused[rateLogins][by].Add(1)
+		return errRate(rateLogins, by, wait-int64(set.Rates.Wait))
+	}
+	if wait == 0 {
+		return nil
+	}
+	srv.rates.waited[rateLogins][by].Add(1)
+	timer := time.NewTimer(time.Duration(wait))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for a login's turn: %w", context.Cause(ctx))
+	}
+}
