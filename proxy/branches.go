@@ -344,7 +344,10 @@ func (s *session) cancelWanted() bool {
 	if s.control.Load()&controlDeadlock != 0 && s.condemned() {
 		return true
 	}
-	if s.control.Load()&(controlCancel|controlKill) == 0 && !s.overdue() {
+	overdue := s.overdue()
+	wanted := s.control.Load()&(controlCancel|controlKill) != 0
+	s.overtime.Store(overdue && !wanted)
+	if !wanted && !overdue {
 		return false
 	}
 	if s.flag(controlCancel) {

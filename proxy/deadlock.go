@@ -198,10 +198,15 @@ func (s *session) cancelVictim() {
 }
 
 // deadlocked is what the client is told instead of a cancelled statement's error, nil when
-// that is another one.
+// that is another one: that of its deadlock, or that it has taken too long on several shards.
 func (s *session) deadlocked(e *wire.Error) *wire.Error {
 	v := s.victim.Load()
-	if v == nil || e == nil || e.Code != "57014" {
+	switch {
+	case e == nil || e.Code != "57014":
+		return nil
+	case v == nil && s.overtime.Load():
+		return errQueryTimeout()
+	case v == nil:
 		return nil
 	}
 	v.told.Store(true)
@@ -211,7 +216,7 @@ func (s *session) deadlocked(e *wire.Error) *wire.Error {
 // ofVictim makes the error of a cancelled victim that of its deadlock.
 func (s *session) ofVictim(a *pool.Answer, err error) error {
 	var said *wire.Error
-	if s.victim.Load() == nil || !errors.As(err, &said) {
+	if s.victim.Load() == nil && !s.overtime.Load() || !errors.As(err, &said) {
 		return err
 	}
 	e := s.deadlocked(said)
@@ -226,6 +231,9 @@ func (s *session) ofVictim(a *pool.Answer, err error) error {
 // all parts of the transaction fail, as they do on one server: what others wait for
 // must not be kept until the client rolls back. lease is nil when that one surely has.
 func (s *session) endVictim(lease *pool.Server) {
+	if s.overtime.Load() {
+		s.overtime.Store(false)
+	}
 	v := s.victim.Load()
 	if v == nil {
 		return

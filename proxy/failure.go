@@ -64,14 +64,19 @@ func (s *session) serverError(body []byte, size int) error {
 	return nil
 }
 
+// errQueryTimeout is what is told of a statement that was cancelled for its time.
+func errQueryTimeout() *wire.Error {
+	return wire.Errorf("57014", "canceling statement due to query timeout").
+		WithDetail("The statement ran longer than the proxy's timeouts.query.")
+}
+
 // relayError passes an error on, in our words where the cause is ours. It returns what the client is told.
 func (s *session) relayError(e *wire.Error, body []byte, size int) *wire.Error {
 	s.commitHold()
 	s.scriptFails()
 	if e.Code == "57014" && s.timedOut {
 		s.timedOut = false
-		own := wire.Errorf("57014", "canceling statement due to query timeout").
-			WithDetail("The statement ran longer than the proxy's timeouts.query.")
+		own := errQueryTimeout()
 		s.client.SetOutput(own.Append(s.client.Output()))
 		s.lease.Discard(size)
 		s.steps++

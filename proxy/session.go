@@ -100,6 +100,7 @@ type session struct {
 	txMark    atomic.Uint32                // of the transaction that runs on several shards; 0: none does
 	doomed    atomic.Pointer[twopc.Victim] // what may be cancelled to end a deadlock
 	victim    atomic.Pointer[victim]       // what is, until it has ended
+	overtime  atomic.Bool                  // what runs on several shards is cancelled for its time
 	asking    asking
 	since     atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
 
