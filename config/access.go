@@ -34,6 +34,8 @@ type User struct {
 	// MaxServers bounds the user's server connections in each database; 0
 	// does not. Default: 0.
 	MaxServers int `yaml:"max_servers" default:"0" min:"0" max:"1000000"`
+	// StatementSize overrides the database's statement_size; 0 does not. Default: 0.
+	StatementSize Size `yaml:"statement_size" default:"0" min:"0" max:"1GiB"`
 	// ServerUser logs in to the servers in place of Name, and of the
 	// database's server.user. Default: empty, none.
 	ServerUser string `yaml:"server_user"`

@@ -136,8 +136,13 @@ var badFiles = map[string][]string{
 	"prefix_bits":                {`7:19: auth.rules[0].addresses: "10.0.0.1/8" has bits behind its prefix length; the network is 10.0.0.0/8`},
 	"problems_many": {
 		`has 1000 problems or more; the rest is not shown`,
-		`5:10: limits.k0: unknown key in limits (known here: gather, max_clients, max_clients_per_database, max_clients_per_user, message_size, parsed_statement, plan_cache, rates, session_statement_bytes, session_statements, startup_packet, statements)`,
+		`5:10: limits.k0: unknown key in limits (known here: gather, max_clients, max_clients_per_database, max_clients_per_user, message_size, parsed_statement, plan_cache, rates, session_statement_bytes, session_statements, startup_packet, statement_size, statements)`,
 		`...`,
+	},
+	"statement_size": {
+		`2:30: users[0].statement_size: is neither 0 nor at least 64KiB`,
+		`6:5: databases.shop.statement_size: is neither 0 nor at least 64KiB`,
+		`7:10: limits.statement_size: is neither 0 nor at least 64KiB`,
 	},
 	"range_empty":  {`5:40: databases.shop.tables.orders.range[0]: is empty: it ends where it begins (to is the first key that is not in the range)`},
 	"range_is_map": {`5:39: databases.shop.tables.orders.range: must be a list, not a section of keys`},

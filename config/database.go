@@ -44,6 +44,8 @@ type Database struct {
 	// Blocks are statements that are refused, each a text, whose constants do not count, or a
 	// fingerprint. Default: none.
 	Blocks []string `yaml:"blocks" form:"one"`
+	// StatementSize overrides limits.statement_size; 0 does not. Default: 0.
+	StatementSize Size `yaml:"statement_size" default:"0" min:"0" max:"1GiB"`
 	// Rates stand in place of limits.rates.database. Default: nil, they do not.
 	Rates *Rate `yaml:"rates"`
 	// Reads says which reads go to replicas.

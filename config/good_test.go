@@ -124,7 +124,7 @@ func goodConfig(t *testing.T) *Config {
 			{
 				Name: "app", Password: NewSecret("secret of the environment"),
 				CertificateNames: []string{"app.example", "app-2.example"},
-				PoolMode:         PoolSession, CrossShard: CrossShardWarn, Snapshot: SnapshotTransaction, PoolSize: 5, MaxClients: 50, MaxServers: 9,
+				PoolMode:         PoolSession, CrossShard: CrossShardWarn, Snapshot: SnapshotTransaction, PoolSize: 5, MaxClients: 50, MaxServers: 9, StatementSize: 64 << 10,
 				ServerUser: "app_on_server", ServerPassword: NewSecret("${not a variable}"),
 				Timeouts: UserTimeouts{Query: ptr(10 * time.Second), IdleInTransaction: ptr(time.Duration(0)), ClientIdle: ptr(day)},
 				Rates:    &Rate{Statements: 10, StatementBurst: 11, Logins: 12, LoginBurst: 13, Bytes: 14 << 10, BytesBurst: 15 << 10},
@@ -159,7 +159,7 @@ func goodConfig(t *testing.T) *Config {
 		Auth: goodAuth(t),
 		Limits: Limits{
 			MaxClients: 5000, MaxClientsPerUser: 100, MaxClientsPerDatabase: 1000, MessageSize: 256 << 20,
-			ParsedStatement: 512 << 10, Gather: 16 << 20, StartupPacket: 4096, PlanCache: 1 << 30,
+			ParsedStatement: 512 << 10, Gather: 16 << 20, StatementSize: 2 << 20, StartupPacket: 4096, PlanCache: 1 << 30,
 			Statements: 50, SessionStatements: 100, SessionStatementBytes: 1 << 20,
 			Rates: Rates{
 				User:     Rate{Statements: 20, StatementBurst: 21, Logins: 22, LoginBurst: 23, Bytes: 24 << 10, BytesBurst: 25 << 10},
@@ -222,8 +222,9 @@ func goodShop(t *testing.T) Database {
 			{Name: "audit.get_region", Arguments: []int{1}, Table: "public.regions"},
 		},
 		CrossShard: CrossShardRefuse, Snapshot: SnapshotOff, CrossShardQueries: 3, PartialResults: true, HotKeys: true,
-		Rates:  &Rate{Statements: 1000, StatementBurst: 5000, Logins: 10, LoginBurst: 20, Bytes: 1 << 20, BytesBurst: 2 << 20},
-		Blocks: []string{"SELECT * FROM big WHERE note LIKE '%x%'", "00000000000000ff"},
+		StatementSize: 1 << 20,
+		Rates:         &Rate{Statements: 1000, StatementBurst: 5000, Logins: 10, LoginBurst: 20, Bytes: 1 << 20, BytesBurst: 2 << 20},
+		Blocks:        []string{"SELECT * FROM big WHERE note LIKE '%x%'", "00000000000000ff"},
 		Reads: Reads{
 			MaxLag: 250 * time.Millisecond, MaxLagBytes: 16 << 20, Consistency: ConsistencyEventual,
 			ReadOnlyFunctions: []string{"audit.peek", `"Odd name"`},

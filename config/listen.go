@@ -81,6 +81,9 @@ type Limits struct {
 	// ParsedStatement is the longest statement text, in bytes, that is parsed.
 	// Default: 1 MiB.
 	ParsedStatement Size `yaml:"parsed_statement" default:"1MiB" min:"1KiB" max:"64MiB" apply:"restart"`
+	// StatementSize bounds the text of a statement, and its parameters, in bytes, at least 64 KiB; 0: no
+	// limit. Default: 0.
+	StatementSize Size `yaml:"statement_size" default:"0" min:"0" max:"1GiB"`
 	// Gather bounds what one statement gathers in the proxy of rows of several shards, in bytes.
 	// Default: 64 MiB.
 	Gather Size `yaml:"gather" default:"64MiB" min:"1MiB" max:"16GiB"`

@@ -61,3 +61,11 @@ func (c *Config) HasRates() bool {
 	}
 	return has
 }
+
+// statementSize checks a bound on statements.
+func (v *validator) statementSize(n Size, path string) {
+	const least = 64 << 10
+	if n > 0 && n < least {
+		v.add(path+".statement_size", "is neither 0 nor at least 64KiB", "")
+	}
+}

@@ -19,6 +19,7 @@ func (v *validator) users() {
 		if u.Name == All {
 			v.add(path+".name", "is the word for every user", "")
 		}
+		v.statementSize(u.StatementSize, path)
 		v.password(path, "password", &u.Password, u.PasswordFile)
 		v.password(path, "server_password", &u.ServerPassword, u.ServerPasswordFile)
 		if !u.Verifier.Empty() {

@@ -23,6 +23,7 @@ func (v *validator) database(db *Database, path string) {
 	v.server(db, path+".server")
 	v.sharding(db, path)
 	v.pool(&db.Pool, path+".pool")
+	v.statementSize(db.StatementSize, path)
 	for i, f := range db.Reads.ReadOnlyFunctions {
 		if !qualifiedName.MatchString(f) {
 			v.add(v.listPath(path+".reads.read_only_functions", i), fmt.Sprintf("%q is not a function's name", f),

@@ -80,10 +80,16 @@ func (s *session) runBatch() error {
 		if err != nil {
 			return err
 		}
-		if ok && size > batchFrameMax && !b.failed {
-			err = b.fail(wire.Errorf("54000", "a message of a request on several shards is longer than %d bytes", batchFrameMax))
+		var large *wire.Error
+		if ok && size > batchFrameMax {
+			large = wire.Errorf("54000", "a message of a request on several shards is longer than %d bytes", batchFrameMax)
+		} else if ok {
+			large = s.oversized(kind, size)
+		}
+		if large != nil && !b.failed {
+			err = b.fail(large)
 		} else if !ok || len(s.client.Buffered()) < size {
-			err = b.more(ok && size > batchFrameMax)
+			err = b.more(large != nil)
 		} else if kind == wire.MsgSync {
 			return b.sync(size)
 		} else {

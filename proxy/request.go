@@ -174,6 +174,9 @@ func (s *session) request(kind byte, size int) (bool, error) {
 		s.skip(kind, size)
 		return true, nil
 	}
+	if v, err := s.limited(kind, size); v != goesOn || err != nil {
+		return v == isRefused && err == nil, err
+	}
 	if s.routing != nil {
 		return s.routeFrame(kind, size)
 	}
@@ -252,11 +255,6 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	if s.waiting.queued {
 		got, err := s.resume()
 		return s.obtained(kind, size, got, err)
-	}
-	if t := s.throttle.Load(); t != nil && !s.fresh {
-		if v, err := s.admits(t, kind, size); v != goesOn || err != nil {
-			return v == isRefused && err == nil, err
-		}
 	}
 	if s.control.Load()&(controlKill|controlDrain) != 0 && s.tx == 'I' && s.owed.empty() && !s.fresh {
 		// Here too, for a busy client may never let the session come to rest.

@@ -46,9 +46,11 @@ type UserPolicy struct {
 	Pool       pool.Policy
 	Mode       Mode
 	MaxClients int // 0: no limit
-	Timeouts   Timeouts
-	CrossShard CrossShard
-	Snapshots  Snapshots
+	// StatementMax bounds a statement's text, and its parameters, in bytes; at least 64 KiB. 0: no limit.
+	StatementMax int
+	Timeouts     Timeouts
+	CrossShard   CrossShard
+	Snapshots    Snapshots
 }
 
 // Settings is what a reload may change of a Server. It is read-only.

@@ -71,6 +71,7 @@ type session struct {
 	place                      // where the lease is, or the last one was
 	places             []place // on each shard; nil in a database of one
 	userName           string
+	statementMax       int // bytes of a statement or its parameters; 0: no limit
 	mode               Mode
 	id                 uint64
 	key                wire.CancelKey

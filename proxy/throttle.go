@@ -58,7 +58,7 @@ func (s *session) unbound() {
 // would keep locks meanwhile: what runs there is paid for by those behind it.
 func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
 	at := s.client.Consumed()
-	if t.paidTo > at || s.script != nil || s.breach {
+	if t.paidTo > at || s.script != nil {
 		return goesOn, nil
 	}
 	n, end := s.statementsAhead()

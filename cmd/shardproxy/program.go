@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -244,6 +245,7 @@ func userPolicy(cfg *config.Config, database, user string) proxy.UserPolicy {
 	p.Mode = map[config.PoolMode]proxy.Mode{
 		config.PoolTransaction: proxy.ModeTransaction, config.PoolSession: proxy.ModeSession, config.PoolStatement: proxy.ModeStatement,
 	}[mode]
+	p.StatementMax = int(cmp.Or(u.StatementSize, db.StatementSize, cfg.Limits.StatementSize))
 	p.Pool = poolPolicy(&db.Pool, u)
 	return p
 }
