@@ -79,7 +79,7 @@ func TestStatementRate(t *testing.T) {
 		}
 		each.Wait()
 		// 40 statements, 10 of them at once, 50 a second.
-		if took := time.Since(began); took < 550*time.Millisecond || took > 3*time.Second {
+		if took := time.Since(began); took < 550*time.Millisecond || took > 8*time.Second {
 			t.Errorf("driver %v: took %v", driver, took)
 		}
 		if waited, refused := f.limited("statements", "user"); waited < 10 || refused != 0 {
@@ -142,7 +142,7 @@ func TestRateOfPipeline(t *testing.T) {
 // TestRateInTransaction: a transaction that has begun does not wait; what it ran is waited for behind it.
 func TestRateInTransaction(t *testing.T) {
 	f := start(t, fixtureOptions{})
-	f.limits(&proxy.Rates{User: func(string) proxy.Rate { return proxy.Rate{Statements: 20, StatementBurst: 1} }, Wait: 10 * time.Second})
+	f.limits(&proxy.Rates{User: func(string) proxy.Rate { return proxy.Rate{Statements: 4, StatementBurst: 1} }, Wait: 10 * time.Second})
 	c := f.connect("")
 	run := func(sql string) {
 		if _, err := c.Exec(ctx10(t), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
@@ -155,11 +155,11 @@ func TestRateInTransaction(t *testing.T) {
 		run("SELECT 1")
 	}
 	run("COMMIT")
-	if took := time.Since(began); took > 300*time.Millisecond {
+	if took := time.Since(began); took > 1500*time.Millisecond {
 		t.Error("the transaction took", took)
 	}
 	run("SELECT 1")
-	if took := time.Since(began); took < 450*time.Millisecond {
+	if took := time.Since(began); took < 1800*time.Millisecond {
 		t.Error("what it ran was not paid for:", took)
 	}
 }
@@ -246,7 +246,7 @@ func TestByteRate(t *testing.T) {
 		if err != nil || rows.Err() != nil || n != 2000 {
 			t.Fatal(n, err, rows.Err())
 		}
-		if took := time.Since(began); took < 300*time.Millisecond || took > 3*time.Second {
+		if took := time.Since(began); took < 300*time.Millisecond || took > 8*time.Second {
 			t.Errorf("driver %v: 2 MB took %v", driver, took)
 		}
 		began = time.Now()
@@ -257,7 +257,7 @@ func TestByteRate(t *testing.T) {
 		if _, err := c.Exec(ctx10(t), "SELECT 1"); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(began); took < 300*time.Millisecond || took > 3*time.Second {
+		if took := time.Since(began); took < 300*time.Millisecond || took > 8*time.Second {
 			t.Errorf("driver %v: 2 MB to the server took %v", driver, took)
 		}
 		if waited, _ := f.limited("bytes", "user"); waited == 0 {
@@ -269,12 +269,12 @@ func TestByteRate(t *testing.T) {
 // TestLoginRate: logins wait for their turn within the bound, and are refused beyond it.
 func TestLoginRate(t *testing.T) {
 	f := start(t, fixtureOptions{})
-	f.limits(&proxy.Rates{Address: proxy.Rate{Logins: 10, LoginBurst: 2}, MaxAddresses: 10, Wait: 250 * time.Millisecond})
+	f.limits(&proxy.Rates{Address: proxy.Rate{Logins: 2, LoginBurst: 2}, MaxAddresses: 10, Wait: 1500 * time.Millisecond})
 	began := time.Now()
 	for range 4 {
 		f.connect("")
 	}
-	if took := time.Since(began); took < 180*time.Millisecond {
+	if took := time.Since(began); took < 800*time.Millisecond {
 		t.Error("four logins took", took)
 	}
 	var all sync.WaitGroup
@@ -297,7 +297,7 @@ func TestLoginRate(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if got[""] < 2 || got[""] > 8 || got[""]+got["53400 FATAL true"] != 20 {
+	if got[""] < 2 || got[""] > 15 || got[""]+got["53400 FATAL true"] != 20 {
 		t.Error(got)
 	}
 	if waited, refused := f.limited("logins", "address"); waited < 2 || refused != int64(got["53400 FATAL true"]) {
