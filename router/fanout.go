@@ -3,7 +3,6 @@ package router
 import (
 	"errors"
 	"slices"
-	"strings"
 
 	"shardproxy/query"
 	"shardproxy/shardmap"
@@ -194,7 +193,7 @@ func (p *prover) fansOut(c *query.Command) (ok bool, why string) {
 	if why := p.mayDiffer(c, p.plainRows); why != "" {
 		return false, "it would run on every shard, and " + why
 	}
-	if word := systemColumn(p.sql[c.Start:c.End]); word != "" {
+	if word := query.SystemColumn(p.sql[c.Start:c.End]); word != "" {
 		return false, "it would run on every shard, and rows of several may have the same " + word
 	}
 	return true, ""
@@ -242,18 +241,6 @@ func ofSettings(f query.Name) bool {
 		return f.Schema == "" || f.Schema == "pg_catalog"
 	}
 	return false
-}
-
-// systemColumn finds the name of a column that every table has, and that tells rows of one
-// server apart.
-func systemColumn(sql string) string {
-	lower := strings.ToLower(sql)
-	for _, word := range [...]string{"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"} {
-		if strings.Contains(lower, word) {
-			return word
-		}
-	}
-	return ""
 }
 
 // FansOut reports whether the plan's statement may run on several shards, each on the

@@ -283,7 +283,7 @@ func (gs *guards) condition(l *leaf, prefix string, names []string) string {
 // wholeRow reports whether a text may name what a query in the place of a table does not give: the table's row, system
 // columns, columns by the table's schema.
 func (gs *guards) wholeRow(b *block, l *leaf, alias string) (is bool) {
-	if systemColumn(gs.sql) != "" {
+	if query.SystemColumn(gs.sql) != "" {
 		return true
 	}
 	see := func(c *query.Column) {

@@ -330,8 +330,8 @@ func (g *gatherer) placedRows(i *Insertion, sql string) *Refusal {
 		return found.refusal
 	case len(s.Sublinks) > 0:
 		return &Refusal{Reason: reasonUnbound, Why: "RETURNING, or ON CONFLICT, holds a query beside one of several shards"}
-	case systemColumn(i.tail) != "":
-		return &Refusal{Reason: reasonUnbound, Why: "rows go to several shards, and rows of several may have the same " + systemColumn(i.tail)}
+	case query.SystemColumn(i.tail) != "":
+		return &Refusal{Reason: reasonUnbound, Why: "rows go to several shards, and rows of several may have the same " + query.SystemColumn(i.tail)}
 	case moments.Returned || strings.Contains(strings.ToLower(i.tail), "statement_timestamp"):
 		return &Refusal{Reason: reasonFunction, Why: "it has the time of the transaction where that cannot be given to all shards alike", Hint: "Give the time itself."}
 	}

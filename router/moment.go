@@ -116,5 +116,8 @@ func (b *bound) viewMayDiffer(c *query.Command, sql string) string {
 	if query.HasMoment([]byte(sql)) {
 		return "reads a view that has the time of the transaction, which differs from shard to shard"
 	}
+	if word := query.SystemColumn(sql); word != "" {
+		return "reads a view that has " + word + ", which differs from shard to shard"
+	}
 	return ""
 }

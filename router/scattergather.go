@@ -27,7 +27,7 @@ func (g *gatherer) gathered(a *alone) (*Scatter, *Refusal) {
 
 // takenApart puts what is gathered in the places of what is read.
 func (g *gatherer) takenApart(a *alone, b *block) (*Scatter, *Refusal) {
-	if word := systemColumn(g.sql); word != "" {
+	if word := query.SystemColumn(g.sql); word != "" {
 		return nil, &Refusal{Reason: reasonUnbound, Why: "rows of several shards meet in it, and rows of several may have the same " + word}
 	}
 	if sql, view, ok := g.withoutView(b); view != "" {

@@ -139,6 +139,9 @@ func (p *prover) unsteady(c *query.Command, sh *query.Shape) string {
 	if why := p.mayDiffer(c, false); why != "" {
 		return "it " + why
 	}
+	if word := query.SystemColumn(p.sql[c.Start:c.End]); word != "" {
+		return "the same row may have another " + word + " on each"
+	}
 	if sh.Scope == nil {
 		return ""
 	}
