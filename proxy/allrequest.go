@@ -188,7 +188,7 @@ func (s *session) rewriteFor(r *allRequest, bind, tail []byte, shards []int, own
 	}
 	text, e := s.guarded()
 	if e == nil && (r.moment || text != nil) {
-		r.frames = s.rewritten(text, bind, tail)
+		r.frames = s.rewritten(r.plan, text, bind, tail)
 	}
 	return e
 }
@@ -232,7 +232,7 @@ func (s *session) everywhere(r *allRequest, bind, tail []byte) *wire.Error {
 		}
 		r.frames = partFrames(&part, bind != nil, tail)
 	} else if r.moment {
-		r.frames = s.rewritten(nil, bind, tail)
+		r.frames = s.rewritten(r.plan, nil, bind, tail)
 	}
 	return s.unsteady()
 }

@@ -34,13 +34,16 @@ func (s *session) markMoment(r *allRequest) {
 	r.moment = true
 }
 
-// rewritten is the request with another text, nil for its own, and the mark in that if it has one; bind and tail as for spreadOver.
-func (s *session) rewritten(text, bind, tail []byte) []byte {
+// rewritten is the request of a plan with another text, nil for its own, and the mark in that if it has one; bind and tail as for spreadOver.
+func (s *session) rewritten(p *router.Plan, text, bind, tail []byte) []byte {
 	if text == nil {
 		text = s.values.Text
 	}
 	part := router.Part{Types: s.values.Types, Bind: bind, Text: text}
-	if s.values.Moment != "" {
+	switch {
+	case s.values.Moment != "" && p != nil && p.Fills():
+		part.Text = p.Filled(text, s.values.Moment)
+	case s.values.Moment != "":
 		part.Text, _ = query.ReplaceMoment(nil, text, s.values.Moment)
 	}
 	return partFrames(&part, bind != nil, tail)

@@ -82,7 +82,7 @@ func (s *session) moves(r *allRequest, owners *router.Owners, bind, tail []byte)
 		}
 		m.locks, m.had = rowsFrames(&part), map[int]map[string]bool{}
 	}
-	r.move, r.frames = m, s.rewritten([]byte(tells.Text), bind, tail)
+	r.move, r.frames = m, s.rewritten(nil, []byte(tells.Text), bind, tail)
 	return nil
 }
 

@@ -23,6 +23,8 @@ type Definition struct {
 	NewName, NewSchema string
 	// Attached and Detached are partitions.
 	Attached, Detached []Name
+	// Fills give values to the rows that are there.
+	Fills []Fill
 }
 
 // define reads a command; nil for those that are no such definitions.
@@ -69,7 +71,7 @@ func (sh *shaper) define(n *pg.Node) *Definition {
 }
 
 func (sh *shaper) alters(x *pg.AlterTableStmt) *Definition {
-	d := &Definition{Table: rangeName(x.Relation), Retyped: map[string]Name{}}
+	d := &Definition{Table: rangeName(x.Relation), Retyped: map[string]Name{}, Fills: sh.fills(x)}
 	for _, n := range x.Cmds {
 		c := n.GetAlterTableCmd()
 		switch c.GetSubtype() {

@@ -60,7 +60,12 @@ func (p *prover) routed(shapes []*query.Shape) routed {
 	if (out.where == Keyed || out.where == All) && len(shapes) == 1 && shapes[0].Kind == query.ShapeQuery && p.split != nil && p.splits() {
 		out.split = p.split
 	}
-	out.moment = p.moment && out.where == All
+	if out.moment = p.moment && out.where == All; out.moment && p.fills != nil {
+		if out.fills = p.fills; len(shapes) > 1 {
+			p.refuse(reasonCommand, "a definition by which rows get the time of the transaction is to be sent alone")
+			out.where, out.refusal = Refused, p.refusal
+		}
+	}
 	if out.split != nil && out.where == Keyed {
 		if out.moment = query.HasMoment([]byte(p.sql)); p.ofStatement {
 			out.split = nil // each shard's would begin at its own time
@@ -101,6 +106,7 @@ type routed struct {
 	each       bool
 	fansOut    bool
 	moment     bool
+	fills      *filling
 	move       *move
 	kept       string
 	journalled bool

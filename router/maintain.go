@@ -1,7 +1,6 @@
 package router
 
 import (
-	"slices"
 	"strings"
 
 	"shardproxy/query"
@@ -55,36 +54,4 @@ func (p *prover) concurrently(c *query.Concurrent) {
 func (p *prover) borrows(n query.Name) bool {
 	r := p.relations.find(n.Schema, n.Name)
 	return r != nil && r.borrowed
-}
-
-// fillsColumn says why ALTER TABLE ... ADD COLUMN would give the rows that are there
-// other values than one server would: each shard evaluates the default for its own.
-func (p *prover) fillsColumn(sh *query.Shape, c *query.Command) string {
-	lower := strings.ToLower(p.sql[c.Start:c.End])
-	if sh.What() != "the command AlterTableStmt" || !slices.Contains(strings.Fields(lower), "add") {
-		return ""
-	}
-	const instead = ": add the column without it, give the rows their values, and set the default then"
-	for _, t := range c.Types {
-		if strings.Contains(t.Name, "serial") {
-			return "the rows of each shard would get values of its own sequence" + instead
-		}
-	}
-	if strings.Contains(lower, "serial") || strings.Contains(lower, "identity") {
-		return "the rows of each shard would get values of its own sequence" + instead
-	}
-	reference := p.uses[kindReference] != "" || p.allReference
-	for _, f := range c.Functions {
-		steady := p.relations.immutable(f)
-		if !steady && !reference {
-			steady = f.Name == "now" || f.Name == "transaction_timestamp" || f.Name == "statement_timestamp"
-		}
-		if !steady {
-			return "the rows of each shard would get other values of " + f.Name + instead
-		}
-	}
-	if word := sessionWord(lower); word != "" && reference {
-		return "the rows of each shard would get another " + word + instead
-	}
-	return ""
 }

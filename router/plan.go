@@ -61,6 +61,8 @@ type Plan struct {
 	// moment is set when the text has what stands for the time of the transaction, and the
 	// statement may run on several shards.
 	moment bool
+	// fills is set for a definition that fills columns with that time.
+	fills *filling
 	// split is set for an INSERT whose rows may go to several shards.
 	split *split
 	// groups are the uses of sharded tables, which must meet on one shard.

@@ -35,10 +35,11 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 	}
 	if found.where == Refused {
 		found.moment, found.move, found.journalled = false, nil, false
-		found.split, found.copies, found.each, found.fansOut = nil, nil, false, false
+		found.split, found.copies, found.each, found.fansOut, found.fills = nil, nil, false, false, nil
 	}
 	p.Where, p.Refusal, p.groups, p.NewViews = found.where, found.refusal, found.groups, found.newViews
 	p.split, p.CopyIn, p.Each, p.fansOut, p.moment, p.move, p.kept = found.split, found.copies, found.each, found.fansOut, found.moment, found.move, found.kept
+	p.fills = found.fills
 	p.Journalled, p.drawsThere, p.Exact = found.journalled, found.drawsThere, p.Exact || found.exact
 	groups := p.groups
 	if p.move != nil {

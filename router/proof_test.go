@@ -58,6 +58,7 @@ func (f fakeRelations) placesSchemas() bool                             { return
 func (f fakeRelations) sequence(*query.SequenceRead) (*Placement, bool) { return nil, false }
 func (f fakeRelations) sequenceNamed(*query.SequenceRead) string        { return "" }
 func (f fakeRelations) keyed(*query.Definition) bool                    { return false }
+func (f fakeRelations) steadyDefault(n query.Name) bool                 { return n.Name != "chance" }
 func (f fakeRelations) displaced(*query.Definition) string              { return "" }
 func (f fakeRelations) placed(n query.Name) *config.Function {
 	if n.Name == "f_placed" {
@@ -174,6 +175,9 @@ func describeRoute(rel relations, sql string) string {
 	}
 	if r.moment {
 		out.WriteString(", at one time")
+	}
+	if r.fills != nil {
+		fmt.Fprintf(&out, "\n  -> %s", (&Plan{fills: r.fills}).Filled([]byte(sql), "2026-11-22"))
 	}
 	if r.split != nil && len(r.split.draws) > 0 {
 		fmt.Fprintf(&out, "\n  -> %s", drawnText(&Plan{split: r.split}, &n, sql))

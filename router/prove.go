@@ -58,6 +58,8 @@ type prover struct {
 	unsteadyView string
 	// exact is set when the proof looked at literals; drawsThere when rows go into a table that its schema places.
 	exact, drawsThere bool
+	// fills is set for a definition that fills columns with the time of the transaction.
+	fills *filling
 	// picks is the reference table of which a query inside takes some rows.
 	picks string
 	// temporary is set when the command makes a temporary table.

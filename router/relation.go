@@ -113,6 +113,8 @@ type relations interface {
 	// displaced says why the rows of a table would not be found any more behind a definition; ""
 	// when they would.
 	displaced(d *query.Definition) string
+	// steadyDefault reports whether columns of a type that have no default get the same on every shard.
+	steadyDefault(n query.Name) bool
 	// reaches says why a function cannot be called in a database of several shards;
 	// "" when it can.
 	reaches(f query.Name) string

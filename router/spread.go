@@ -88,8 +88,10 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	if p.all != "" && how == onEach {
 		p.each = true
 	}
-	if why := p.fillsColumn(sh, c); p.all != "" && why != "" {
-		p.refuse(reasonReference, why)
+	if p.all != "" {
+		if why := p.fillsColumn(sh, c); why != "" {
+			p.refuse(reasonReference, why)
+		}
 	}
 	if sh.Concurrent != nil {
 		p.concurrently(sh.Concurrent)
@@ -175,17 +177,6 @@ func (p *prover) unsteadyDefaults(s *query.Scope) string {
 			if !given(s.Insert, i, c.name) {
 				return "column " + c.name + " has a default whose value may differ from shard to shard"
 			}
-		}
-	}
-	return ""
-}
-
-// sessionWord finds a keyword that stands for the time.
-func sessionWord(sql string) string {
-	lower := strings.ToLower(sql)
-	for _, word := range [...]string{"current_timestamp", "current_date", "current_time", "localtimestamp", "localtime"} {
-		if strings.Contains(lower, word) {
-			return word
 		}
 	}
 	return ""

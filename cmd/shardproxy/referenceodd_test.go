@@ -3,6 +3,8 @@ package main
 import (
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // sameRows wants a query to give the same on every shard.
@@ -43,4 +45,43 @@ func TestReferenceOdd(t *testing.T) {
 	s.sameRows("SELECT * FROM products")
 	must(t, c, "DELETE FROM products a USING products b WHERE left(a.name, 7) = left(b.name, 7) AND a.id < b.id")
 	s.sameRows("SELECT * FROM products")
+}
+
+// TestFills adds columns, and changes their types, by what may be another value on each shard.
+func TestFills(t *testing.T) {
+	t.Parallel()
+	s := startShards(t, 2)
+	c := s.connectLoaded()
+	must(t, c, "INSERT INTO customers SELECT i, 'c' || i FROM generate_series(1, 40) i")
+	must(t, c, "CREATE DOMAIN chance AS float DEFAULT random()")
+	for _, sql := range []string{
+		"ALTER TABLE products ALTER name TYPE text USING name || clock_timestamp()::text",
+		"ALTER TABLE products ALTER name TYPE text USING name || random()::text",
+		`ALTER TABLE "products"add COLUMN r float DEFAULT random()`,
+		"ALTER TABLE products/**/add r float DEFAULT random()",
+		"ALTER TABLE products ADD r chance",
+		"ALTER TABLE products ADD r timestamptz DEFAULT statement_timestamp()",
+	} {
+		fails(t, c, sql, "0A000")
+		s.sameRows("SELECT * FROM products")
+	}
+	must(t, c, "ALTER TABLE products ADD COLUMN w timestamptz NOT NULL DEFAULT now(); -- the time")
+	must(t, c, "ALTER TABLE products ALTER name TYPE text USING name || now()::text, ALTER name SET DEFAULT 'x'")
+	s.sameRows("SELECT * FROM products")
+	// By the extended protocol, in a transaction, and after something else in it.
+	must(t, c, "BEGIN")
+	must(t, c, "INSERT INTO customers VALUES (41, 'x'), (42, 'y'), (43, 'z')")
+	must(t, c, "ALTER TABLE customers ADD COLUMN w timestamptz DEFAULT $$2020-01-01$$::timestamptz + (now() - current_timestamp) /* then */, ADD v date DEFAULT CURRENT_DATE")
+	must(t, c, "ALTER TABLE customers ADD COLUMN u timestamptz DEFAULT now()", pgx.QueryExecModeExec)
+	must(t, c, "COMMIT")
+	s.sameRows("SELECT DISTINCT w, v, u FROM customers")
+	for _, column := range []string{"u", "w", "v"} {
+		want := map[string]string{"u": "now()", "w": "('2020-01-01 00:00:00+00'::timestamp with time zone + (now() - CURRENT_TIMESTAMP))", "v": "CURRENT_DATE"}[column]
+		for _, got := range s.onEach("SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute a ON a.attrelid = adrelid AND attnum = adnum WHERE attname = '" +
+			column + "' AND adrelid = 'customers'::regclass") {
+			if got != want {
+				t.Errorf("default of %s: %s, want %s", column, got, want)
+			}
+		}
+	}
 }

@@ -1,0 +1,102 @@
+package router
+
+import (
+	"strings"
+
+	"shardproxy/catalog"
+	"shardproxy/query"
+)
+
+// ALTER TABLE evaluates what it fills columns with on each shard. What would be another value there is
+// refused, but for the time of the transaction: the text that runs has one time for all, and behind it
+// what gives an added column the default that the client wrote.
+
+// fillsColumn says why ALTER TABLE would give the rows that are there other values than one
+// server would.
+func (p *prover) fillsColumn(sh *query.Shape, c *query.Command) string {
+	const instead = ": add the column without it, give the rows their values, and set the default then"
+	if sh.Definition == nil {
+		return ""
+	}
+	moments := 0
+	var behind strings.Builder
+	for i := range sh.Definition.Fills {
+		f := &sh.Definition.Fills[i]
+		if f.Draws {
+			return "the rows of each shard would get values of its own sequence" + instead
+		}
+		if f.Added && f.Text == "" && !f.Odd && !p.relations.steadyDefault(f.Type) {
+			return "the rows of each shard would get other values of the default of the type " + f.Type.Name + instead
+		}
+		if name := p.fillsOtherwise(f); name != "" {
+			if !f.Added {
+				return "the rows of each shard would get other values of " + name
+			}
+			return "the rows of each shard would get other values of " + name + instead
+		}
+		if f.Odd {
+			return "what the rows would get is not understood" + instead
+		}
+		_, found := query.ReplaceMoment(nil, []byte(f.Text), "")
+		if found.Count > 0 && f.Lenient {
+			return "whether the column is there is not known, and the rows of each shard would get another time" + instead
+		}
+		if moments += found.Count; found.Count > 0 && f.Added {
+			behind.WriteString(", ALTER COLUMN " + query.QuoteName(f.Column) + " SET DEFAULT " + f.Text)
+		}
+	}
+	if moments == 0 {
+		return ""
+	}
+	if _, found := query.ReplaceMoment(nil, []byte(p.sql[c.Start:c.End]), ""); found.Count != moments {
+		return "it has the time of the transaction in other places besides: send what the rows get alone"
+	}
+	p.moment, p.fills = true, &filling{c.Start, c.End, behind.String()}
+	p.exact = true // what is behind has literals of the text
+	return ""
+}
+
+// filling is what becomes of an ALTER TABLE that gives the rows the time of the transaction: the command
+// with that in its place, and behind it what leaves the defaults as they are.
+type filling struct {
+	start, end int
+	behind     string
+}
+
+// fillsOtherwise names a function whose values would be others than on one server; "" for none.
+func (p *prover) fillsOtherwise(f *query.Fill) string {
+	reference := p.uses[kindReference] != "" || p.allReference
+	for _, fn := range f.Functions {
+		switch {
+		case query.StandsForMoment(fn) && p.relations.builtin(fn.Name):
+		case p.relations.immutable(fn), ofSettings(fn), !reference && ofEachRow(fn):
+		default:
+			return fn.Name
+		}
+	}
+	return ""
+}
+
+// Fills reports whether the plan's text is one for Filled.
+func (p *Plan) Fills() bool { return p.fills != nil }
+
+// Filled is the text that runs on all shards with one time for all.
+func (p *Plan) Filled(text []byte, moment string) []byte {
+	out, _ := query.ReplaceMoment(nil, text[p.fills.start:p.fills.end], moment)
+	return append(append(out, '\n'), p.fills.behind...) // a comment may be the last of it
+}
+
+// steadyDefault implements relations.
+func (s schema) steadyDefault(n query.Name) bool {
+	t, res := s.catalog.TypeOf(n.Schema, n.Name, s.path)
+	if res != catalog.Resolved {
+		return true // the server knows it better, or says that it is not there
+	}
+	switch t.Default.Kind {
+	case catalog.NoDefault, catalog.DefaultConstant:
+		return true
+	case catalog.DefaultExpression:
+		return t.Default.Volatility == catalog.Immutable
+	}
+	return false
+}
