@@ -15,6 +15,17 @@ type Definition struct {
 	// Added are columns that it is made with, or gets; Like are tables whose columns it gets too.
 	Added []string
 	Like  []Name
+	// Columns are those of Added that are written out; Constraints come with it. LikeIndexes are tables whose
+	// indexes it gets too, Inherits those whose rows it adds to, PartitionOf the one that it is a partition of.
+	Columns     []DefinedColumn
+	Constraints []Constraint
+	LikeIndexes []Name
+	Inherits    []Name
+	PartitionOf Name
+	// Lenient is set for CREATE TABLE IF NOT EXISTS. Elements is set for a CREATE SCHEMA that makes more than it.
+	Lenient, Elements bool
+	// Drops is set for DROP TABLE.
+	Drops bool
 	// Dropped, Renamed (to another name) and Retyped are columns.
 	Dropped []string
 	Renamed map[string]string
@@ -27,29 +38,53 @@ type Definition struct {
 	Fills []Fill
 }
 
+// likeIndexes is LIKE ... INCLUDING INDEXES among the options of LIKE.
+const likeIndexes = 1 << 6
+
 // define reads a command; nil for those that are no such definitions.
 func (sh *shaper) define(n *pg.Node) *Definition {
 	switch x := n.GetNode().(type) {
 	case *pg.Node_CreateStmt:
-		d := &Definition{Table: rangeName(x.CreateStmt.Relation), Creates: true}
+		d := &Definition{Table: rangeName(x.CreateStmt.Relation), Creates: true, Lenient: x.CreateStmt.IfNotExists}
 		for _, e := range x.CreateStmt.TableElts {
 			if c := e.GetColumnDef(); c != nil {
 				d.Added = append(d.Added, c.Colname)
+				d.column(sh, c)
 			}
 			if l := e.GetTableLikeClause(); l != nil {
 				d.Like = append(d.Like, rangeName(l.Relation))
+				if l.Options&likeIndexes != 0 {
+					d.LikeIndexes = append(d.LikeIndexes, rangeName(l.Relation))
+				}
 			}
+			d.constraint(e.GetConstraint(), "")
 		}
 		if x.CreateStmt.OfTypename != nil {
 			d.Like = append(d.Like, sh.typeNamed(x.CreateStmt.OfTypename))
 		}
 		for _, r := range x.CreateStmt.InhRelations {
 			if x.CreateStmt.Partbound != nil {
-				break // it is where the table is that it is a partition of
+				d.PartitionOf = rangeName(r.GetRangeVar()) // it is where that is
+				break
 			}
+			d.Inherits = append(d.Inherits, rangeName(r.GetRangeVar()))
 			d.Like = append(d.Like, rangeName(r.GetRangeVar()))
 		}
 		return d
+	case *pg.Node_IndexStmt:
+		if x.IndexStmt.Unique {
+			return indexed(x.IndexStmt)
+		}
+	case *pg.Node_DropStmt:
+		if x.DropStmt.RemoveType == pg.ObjectType_OBJECT_TABLE {
+			return &Definition{Drops: true}
+		}
+	case *pg.Node_CreateSchemaStmt:
+		for _, e := range x.CreateSchemaStmt.SchemaElts {
+			if e.GetGrantStmt() == nil {
+				return &Definition{Elements: true}
+			}
+		}
 	case *pg.Node_RenameStmt:
 		r := x.RenameStmt
 		switch r.RenameType {
@@ -77,6 +112,11 @@ func (sh *shaper) alters(x *pg.AlterTableStmt) *Definition {
 		switch c.GetSubtype() {
 		case pg.AlterTableType_AT_AddColumn:
 			d.Added = append(d.Added, c.Def.GetColumnDef().GetColname())
+			d.column(sh, c.Def.GetColumnDef())
+		case pg.AlterTableType_AT_AddConstraint:
+			d.constraint(c.Def.GetConstraint(), "")
+		case pg.AlterTableType_AT_AddInherit:
+			d.Inherits = append(d.Inherits, rangeName(c.Def.GetRangeVar()))
 		case pg.AlterTableType_AT_DropColumn:
 			d.Dropped = append(d.Dropped, c.Name)
 		case pg.AlterTableType_AT_AlterColumnType:

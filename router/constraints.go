@@ -9,28 +9,31 @@ import (
 
 // unwritable says why rows of a table on several shards cannot be written rightly:
 // what one server would check or do, shards that each have a part of the rows do
-// not. "" when nothing stands in the way.
-func (b *bound) unwritable(r *relation, t *catalog.Table, rule *config.Table) string {
+// not. "" when nothing stands in the way. hint is what may help.
+func (b *bound) unwritable(r *relation, t *catalog.Table, rule *config.Table) (why, hint string) {
 	perShard := rule != nil && rule.PerShardConstraints
 	if r.kind == kindSharded && len(r.key) > 0 && !perShard {
 		if why := uniqueWithoutKey(r, t); why != "" {
-			return why
+			return why, reasonConstraint.hint()
 		}
 	}
 	if !perShard {
 		if why := b.foreignKeys(r, t); why != "" {
-			return why
+			if r.kind == kindReference {
+				return why, "Drop the foreign key: a table that is on every shard cannot refer to rows of which each is on one."
+			}
+			return why, reasonConstraint.hint()
 		}
 	}
 	for i := range t.Triggers {
 		if why := b.trigger(&t.Triggers[i]); why != "" {
-			return why
+			return why, "Drop or disable the trigger, or have its function use no tables but reference tables."
 		}
 	}
 	if slices.ContainsFunc(t.Rules, func(r catalog.Rule) bool { return r.Enabled != 'D' }) {
-		return "it has rewrite rules"
+		return "it has rewrite rules", "Drop or disable the rules; what they do belongs into the statements."
 	}
-	return ""
+	return "", ""
 }
 
 // uniqueWithoutKey finds what must be unique over all shards and is compared on each

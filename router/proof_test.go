@@ -58,6 +58,7 @@ func (f fakeRelations) placesSchemas() bool                             { return
 func (f fakeRelations) sequence(*query.SequenceRead) (*Placement, bool) { return nil, false }
 func (f fakeRelations) sequenceNamed(*query.SequenceRead) string        { return "" }
 func (f fakeRelations) keyed(*query.Definition) bool                    { return false }
+func (f fakeRelations) forbidden(*query.Definition) *Refusal            { return nil }
 func (f fakeRelations) steadyDefault(n query.Name) bool                 { return n.Name != "chance" }
 func (f fakeRelations) displaced(*query.Definition) string              { return "" }
 func (f fakeRelations) placed(n query.Name) *config.Function {

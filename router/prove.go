@@ -173,7 +173,9 @@ func (p *prover) note(l *leaf) {
 	if l.ref.Written {
 		p.written[r.kind] = r.String()
 		if r.writes != "" {
-			p.refuse(reasonConstraint, "rows of "+r.String()+" cannot be written: "+r.writes)
+			if p.refusal == nil {
+				p.refusal = &Refusal{Reason: reasonConstraint, Why: "rows of " + r.String() + " cannot be written: " + r.writes, Hint: r.writable}
+			}
 		}
 		if r.kind == kindView {
 			p.refuse(reasonView, "rows are written through the view "+r.String())

@@ -40,7 +40,11 @@ type relation struct {
 	// writes says why its rows cannot be written, moves why they cannot be moved to another
 	// shard; "" when they can.
 	writes, moves string
+	// writable is what may help against writes.
+	writable string
 	compared
+	// dropsAll and dropsHome say where a table is dropped that is kindUnknown.
+	dropsAll, dropsHome bool
 	// defers is set when something about its rows may be checked at the end of a transaction; triggers
 	// when what comes with them is checked, or done, by triggers.
 	defers, triggers bool
@@ -113,6 +117,9 @@ type relations interface {
 	// displaced says why the rows of a table would not be found any more behind a definition; ""
 	// when they would.
 	displaced(d *query.Definition) string
+	// forbidden says why a definition is not run by what would come of it; nil when nothing is known
+	// against it.
+	forbidden(d *query.Definition) *Refusal
 	// steadyDefault reports whether columns of a type that have no default get the same on every shard.
 	steadyDefault(n query.Name) bool
 	// reaches says why a function cannot be called in a database of several shards;

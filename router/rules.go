@@ -93,6 +93,7 @@ func (b *bound) bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
 // place decides which kind of table it is, and what keeps it from being used.
 func (b *bound) place(r *relation, t *catalog.Table) {
 	rule := b.placeOnly(r, t)
+	alone := r.kind
 	b.relations[t] = r // for foreign keys of the table to itself, and in circles
 	switch {
 	case t.Kind == catalog.KindMaterialized && r.kind == kindSingle:
@@ -104,11 +105,15 @@ func (b *bound) place(r *relation, t *catalog.Table) {
 		r.unknown("is a partition, or has one, with a rule that places rows elsewhere than the table's")
 	}
 	if r.kind == kindSharded || r.kind == kindReference {
-		r.writes, r.moves = b.unwritable(r, t, rule), b.unmovable(t)
+		r.writes, r.writable = b.unwritable(r, t, rule)
+		r.moves = b.unmovable(t)
 		r.defers, r.triggers, r.compared = defers(t), triggers(t), comparedAtOnce(t)
 		if !b.policiesKnown(t) {
 			r.unknown("has row security policies that read other tables")
 		}
+	}
+	if r.kind == kindUnknown {
+		r.dropsAll, r.dropsHome = alone != kindSingle, alone == kindSingle
 	}
 }
 

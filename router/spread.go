@@ -43,6 +43,11 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 			}
 			return
 		}
+		if temporary := c.Effects&(query.EffectTemp|query.EffectCatalog) == query.EffectTemp; !temporary && p.refusal == nil {
+			if p.refusal = p.relations.forbidden(d); p.refusal != nil {
+				return
+			}
+		}
 	}
 	for _, n := range names {
 		r := p.relations.find(n.Schema, n.Name)
@@ -61,8 +66,12 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 			r = &relation{kind: kindSingle, schema: n.Schema, name: n.Name}
 		}
 		switch {
-		case keyed && r.kind == kindSingle && n == sh.Definition.Table:
+		case (keyed || p.follows(sh.Definition)) && r.kind == kindSingle && n == sh.Definition.Table:
 			p.all = n.Name
+		case sh.Definition != nil && sh.Definition.Drops && r.dropsAll:
+			p.all = r.String()
+		case sh.Definition != nil && sh.Definition.Drops && r.dropsHome:
+			p.uses[kindSingle] = r.String()
 		case r.declared, r.kind == kindSharded, r.kind == kindReference, r.kind == kindView && p.viewSpread(r):
 			p.all, p.allReference = r.String(), p.allReference || r.kind == kindReference
 		case r.kind == kindUnknown:
@@ -99,6 +108,16 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	if p.all != "" && c.Kind != query.KindDDL && sh.Kind != query.ShapeTruncate && how == noMaintenance {
 		p.refuse(reasonCommand, "a command that is no query, on "+p.all+", which is on several shards")
 	}
+}
+
+// follows reports whether a definition makes a partition of a table that is on several shards: it is
+// where that is.
+func (p *prover) follows(d *query.Definition) bool {
+	if d == nil || d.PartitionOf.Name == "" {
+		return false
+	}
+	r := p.relations.find(d.PartitionOf.Schema, d.PartitionOf.Name)
+	return r != nil && (r.declared || r.kind == kindSharded || r.kind == kindReference)
 }
 
 // viewSpread reports whether a view reads what is on several shards, or no table at all: such a one is on all.
