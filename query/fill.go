@@ -18,11 +18,8 @@ type Fill struct {
 	Draws bool
 	// Functions are those that the expression calls.
 	Functions []Name
-	// Text is the expression as SQL, "" without one; its literals are those of the very text that
-	// was read.
-	Text string
-	// Odd is set when the expression could not be written as SQL.
-	Odd bool
+	// Given is set when there is an expression; see FillTexts.
+	Given bool
 }
 
 // fills lists what an ALTER TABLE fills columns with.
@@ -34,20 +31,14 @@ func (sh *shaper) fills(x *pg.AlterTableStmt) (all []Fill) {
 		case pg.AlterTableType_AT_AddColumn:
 			f := Fill{Column: col.GetColname(), Added: true, Lenient: c.MissingOk, Type: sh.typeNamed(col.GetTypeName())}
 			f.Draws = strings.Contains(f.Type.Name, "serial") && f.Type.Schema == ""
-			value := col.GetRawDefault()
 			for _, k := range col.GetConstraints() {
-				switch k := k.GetConstraint(); k.GetContype() {
-				case pg.ConstrType_CONSTR_DEFAULT:
-					value = k.GetRawExpr()
-				case pg.ConstrType_CONSTR_IDENTITY:
-					f.Draws = true
-				}
+				f.Draws = f.Draws || k.GetConstraint().GetContype() == pg.ConstrType_CONSTR_IDENTITY
 			}
-			f.take(value)
+			f.take(fillValue(col))
 			all = append(all, f)
 		case pg.AlterTableType_AT_AlterColumnType:
 			f := Fill{Column: c.Name}
-			f.take(col.GetRawDefault())
+			f.take(fillValue(col))
 			all = append(all, f)
 		}
 	}
@@ -61,14 +52,53 @@ func (f *Fill) take(value *pg.Node) {
 	}
 	var w walker
 	w.visit(message(value))
-	f.Functions = w.functions.sorted()
-	var cut bool
+	f.Functions, f.Given = w.functions.sorted(), true
+}
+
+// FillTexts are the expressions of an ALTER TABLE's Fills as SQL, in their order, "" without one; false
+// when they cannot be written.
+func FillTexts(sql string) (all []string, ok bool) {
+	tree, err := pg.Parse(sql)
+	if err != nil || len(tree.Stmts) != 1 {
+		return nil, false
+	}
+	for _, n := range tree.Stmts[0].Stmt.GetAlterTableStmt().GetCmds() {
+		c := n.GetAlterTableCmd()
+		if t := c.GetSubtype(); t != pg.AlterTableType_AT_AddColumn && t != pg.AlterTableType_AT_AlterColumnType {
+			continue
+		}
+		text, ok := expressionText(fillValue(c.GetDef().GetColumnDef()))
+		if !ok {
+			return nil, false
+		}
+		all = append(all, text)
+	}
+	return all, true
+}
+
+// fillValue is what a column is filled with, nil for none.
+func fillValue(col *pg.ColumnDef) *pg.Node {
+	value := col.GetRawDefault()
+	for _, k := range col.GetConstraints() {
+		if k.GetConstraint().GetContype() == pg.ConstrType_CONSTR_DEFAULT {
+			value = k.GetConstraint().GetRawExpr()
+		}
+	}
+	return value
+}
+
+// expressionText writes an expression.
+func expressionText(value *pg.Node) (text string, ok bool) {
+	if value == nil {
+		return "", true
+	}
 	tree, err := pg.Parse("SELECT NULL")
-	if err == nil {
-		tree.Stmts[0].Stmt.GetSelectStmt().TargetList[0].GetResTarget().Val = value
-		f.Text, err = pg.Deparse(tree)
+	if err != nil {
+		return "", false
 	}
-	if f.Text, cut = strings.CutPrefix(f.Text, "SELECT "); err != nil || !cut {
-		f.Text, f.Odd = "", true
+	tree.Stmts[0].Stmt.GetSelectStmt().TargetList[0].GetResTarget().Val = value
+	if text, err = pg.Deparse(tree); err != nil {
+		return "", false
 	}
+	return strings.CutPrefix(text, "SELECT ")
 }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"strings"
 
 	"shardproxy/catalog"
@@ -18,14 +19,13 @@ func (p *prover) fillsColumn(sh *query.Shape, c *query.Command) string {
 	if sh.Definition == nil {
 		return ""
 	}
-	moments := 0
-	var behind strings.Builder
+	timed := false
 	for i := range sh.Definition.Fills {
 		f := &sh.Definition.Fills[i]
 		if f.Draws {
 			return "the rows of each shard would get values of its own sequence" + instead
 		}
-		if f.Added && f.Text == "" && !f.Odd && !p.relations.steadyDefault(f.Type) {
+		if f.Added && !f.Given && !p.relations.steadyDefault(f.Type) {
 			return "the rows of each shard would get other values of the default of the type " + f.Type.Name + instead
 		}
 		if name := p.fillsOtherwise(f); name != "" {
@@ -34,21 +34,32 @@ func (p *prover) fillsColumn(sh *query.Shape, c *query.Command) string {
 			}
 			return "the rows of each shard would get other values of " + name + instead
 		}
-		if f.Odd {
-			return "what the rows would get is not understood" + instead
-		}
-		_, found := query.ReplaceMoment(nil, []byte(f.Text), "")
+		timed = timed || slices.ContainsFunc(f.Functions, query.StandsForMoment)
+	}
+	sql := p.sql[c.Start:c.End]
+	if !timed && !query.HasMoment([]byte(sql)) {
+		return ""
+	}
+	texts, ok := query.FillTexts(sql)
+	if !ok || len(texts) != len(sh.Definition.Fills) {
+		return "what the rows would get is not understood" + instead
+	}
+	moments := 0
+	var behind strings.Builder
+	for i := range sh.Definition.Fills {
+		f := &sh.Definition.Fills[i]
+		_, found := query.ReplaceMoment(nil, []byte(texts[i]), "")
 		if found.Count > 0 && f.Lenient {
 			return "whether the column is there is not known, and the rows of each shard would get another time" + instead
 		}
 		if moments += found.Count; found.Count > 0 && f.Added {
-			behind.WriteString(", ALTER COLUMN " + query.QuoteName(f.Column) + " SET DEFAULT " + f.Text)
+			behind.WriteString(", ALTER COLUMN " + query.QuoteName(f.Column) + " SET DEFAULT " + texts[i])
 		}
 	}
 	if moments == 0 {
 		return ""
 	}
-	if _, found := query.ReplaceMoment(nil, []byte(p.sql[c.Start:c.End]), ""); found.Count != moments {
+	if _, found := query.ReplaceMoment(nil, []byte(sql), ""); found.Count != moments {
 		return "it has the time of the transaction in other places besides: send what the rows get alone"
 	}
 	p.moment, p.fills = true, &filling{c.Start, c.End, behind.String()}
