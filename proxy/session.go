@@ -690,14 +690,3 @@ func (s *session) end() {
 	_ = s.client.Close() // the peer may have closed first
 	s.server.forget(s)
 }
-
-// giveBack ends the lease.
-func (s *session) giveBack(f pool.Fate) {
-	l := s.lease
-	if s.deaf != nil {
-		f = pool.Dead
-	}
-	s.lease, s.deaf, s.identityGoes, s.unsure = nil, nil, false, false
-	s.leased.Store(nil)
-	l.Release(f)
-}

@@ -547,3 +547,14 @@ func identityOf(st *pool.Settings) (items []pool.Setting) {
 	}
 	return items
 }
+
+// giveBack ends the lease.
+func (s *session) giveBack(f pool.Fate) {
+	l := s.lease
+	if s.deaf != nil {
+		f = pool.Dead
+	}
+	s.lease, s.deaf, s.identityGoes, s.unsure = nil, nil, false, false
+	s.leased.Store(nil)
+	l.Release(f)
+}

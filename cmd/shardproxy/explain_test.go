@@ -171,7 +171,7 @@ func routesOfEachKind(t *testing.T, c *pgx.Conn) {
 		"CREATE INDEX i ON orders (note)":               "Route: all shards: s0, s1\n",
 		"SELECT * FROM pg_class":                        "Route: home shard s0\n",
 		"SELECT * FROM orders WHERE customer_id = NULL": "Route: any shard: no row has such a key\n",
-		"SELECT FROM": "Route: refused (0A000, not_understood)\n",
+		"SELECT FROM": "Route: refused (42601, not_understood)\n",
 		"INSERT INTO customers VALUES (0,'a'),(1,'b'),(2,'c'),(3,'d'),(4,'e')":  "Route: rows by their keys: s",
 		"SELECT * FROM orders WHERE customer_id = $1":                           "Route: the shard of $1\n  public.orders: customer_id = $1\nNode: primary or replica",
 		"SELECT * FROM orders o, customers c WHERE o.customer_id=$2 AND c.id=5": "Route: its rows on the shards of $2, '5'\n",
