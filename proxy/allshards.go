@@ -109,6 +109,8 @@ func (s *session) refuseWhole(kind byte, size int, e *wire.Error) error {
 // error that ends the session.
 func (s *session) endSpread(own bool, e *wire.Error) (*wire.Error, error) {
 	switch {
+	case own && e != nil && s.spread == nil:
+		// It could not be begun once more.
 	case own && e == nil:
 		if err := s.finish(true); err != nil {
 			return wire.AsError(err), nil
@@ -310,17 +312,23 @@ func (s *session) onAll(r *allRequest) (pool.Answer, *wire.Error) {
 
 // runPart runs what one shard gets.
 func (s *session) runPart(r *allRequest, shard int, l *pool.Server, frames []byte, keep int) (pool.Answer, error) {
-	if r.move == nil || r.move.locks == nil {
+	if r.move == nil {
 		return s.runOn(l, frames, keep)
 	}
-	locked, a, err := s.lockRows(r.move, shard, l)
+	locked := -1
+	if r.move.locks != nil {
+		var a pool.Answer
+		var err error
+		if locked, a, err = s.lockRows(r.move, shard, l); err != nil {
+			return a, err
+		}
+	}
+	a, err := s.runOn(l, frames, keep)
 	if err != nil {
+		a.Frames, _, _ = withoutLast(a.Frames, r.move.extended) // the client knows nothing of that column
 		return a, err
 	}
-	if a, err = s.runOn(l, frames, keep); err != nil {
-		return a, err
-	}
-	if _, n, ok := a.Count(); !ok || n != locked {
+	if _, n, ok := a.Count(); locked >= 0 && (!ok || n != locked) {
 		return pool.Answer{}, wire.Errorf("40001", "rows that get another key were changed at the same time").WithHint("Try again.")
 	}
 	return a, nil
@@ -331,7 +339,11 @@ func (s *session) readies(r *allRequest) *wire.Error {
 	s.client.Release()
 	s.held = false
 	if r.moment {
-		return s.putMoment(append(r.parts[:len(r.parts):len(r.parts)], r.frames))
+		frames := append(r.parts[:len(r.parts):len(r.parts)], r.frames)
+		if r.move != nil {
+			frames = append(frames, r.move.locks)
+		}
+		return s.putMoment(frames)
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ func (s *session) runHere(r *allRequest) (pool.Answer, *wire.Error) {
 	if !r.atOnce {
 		return s.onAll(r)
 	}
+	since := s.since.Load()
 	a, e := s.onAllAtOnce(r)
 	if e == nil || e.Code != "55P03" && e.Code != "40P01" {
 		return a, e
@@ -44,6 +45,7 @@ func (s *session) runHere(r *allRequest) (pool.Answer, *wire.Error) {
 		return pool.Answer{}, e
 	}
 	s.setPhase(phaseActive)
+	s.since.Store(since) // it is one statement
 	return s.onAll(r)
 }
 
@@ -63,7 +65,7 @@ func (s *session) onAllAtOnce(r *allRequest) (pool.Answer, *wire.Error) {
 	}
 	if r.plan.Defers() {
 		// What is checked at the end may have to wait, as it would on one server.
-		for i, err := range s.runAlike(on, wire.AppendQuery(nil, s.lockTimeout())) {
+		for i, err := range s.runAlike(on, wire.AppendQuery(nil, s.lockTimeout()+"; SELECT "+boundsWaits)) {
 			if err != nil {
 				return pool.Answer{}, s.allFailed(on[i], pool.Answer{}, err)
 			}
@@ -77,7 +79,7 @@ func (s *session) onAllAtOnce(r *allRequest) (pool.Answer, *wire.Error) {
 }
 
 // ofParts returns the failure that decides what comes of parts that ran at once: a connection
-// that is lost, else one that would have waited, else the first.
+// that is lost, else what was cancelled, else one that would have waited, else the first.
 func (s *session) ofParts(on []*pool.Server, answers []pool.Answer, errs []error) (worst shardAnswer) {
 	rank := 0
 	for i, err := range errs {
@@ -85,9 +87,12 @@ func (s *session) ofParts(on []*pool.Server, answers []pool.Answer, errs []error
 			continue
 		}
 		r := 1
-		if e := wire.AsError(err); isLost(err) {
-			r = 3
-		} else if e.Code == "55P03" || e.Code == "40P01" {
+		switch e := wire.AsError(err); {
+		case isLost(err):
+			r = 4
+		case e.Code == "57014":
+			r = 3 // who is not waited for any more is not served again
+		case e.Code == "55P03", e.Code == "40P01":
 			r = 2
 		}
 		if r > rank {

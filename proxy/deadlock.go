@@ -29,9 +29,12 @@ type Deadlocks interface {
 // its user has: a shard that cannot be asked hides a deadlock. It is a text of its own, which
 // can stand wherever the transaction is open already.
 func takesPart(mark twopc.Mark) string {
-	return "SELECT " + mark.Lock() + ", CASE WHEN pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '0'" +
-		" THEN pg_catalog.set_config('lock_timeout', '30s', true) END"
+	return "SELECT " + mark.Lock() + ", " + boundsWaits
 }
+
+// boundsWaits bounds the waits of a transaction for locks, where nobody has.
+const boundsWaits = "CASE WHEN pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '0'" +
+	" THEN pg_catalog.set_config('lock_timeout', '30s', true) END"
 
 // marks is that text behind another one; "" without a mark.
 func marks(mark twopc.Mark) string {

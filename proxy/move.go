@@ -96,7 +96,7 @@ func rowsFrames(part *router.Part) []byte {
 // a failure.
 func (s *session) lockRows(m *moving, shard int, l *pool.Server) (locked int, a pool.Answer, err error) {
 	if a, err = s.runOn(l, m.locks, answerMax); err != nil {
-		if a.Error != nil {
+		if a.Frames = nil; a.Error != nil {
 			a.Error = withoutPosition(a.Error)
 		}
 		return 0, a, err

@@ -245,9 +245,7 @@ func (s *session) adoptSettings(st *pool.Settings) {
 	if s.places != nil {
 		s.role = s.roleIn(st)
 	}
-	it, _ = st.Get("standard_conforming_strings")
-	v := strings.Trim(strings.ToLower(it.Text), "' ")
-	s.nonStandard = v == "off" || v == "false" || v == "0" || v == "no"
+	s.nonStandard = s.backslashesEscape(st)
 	it, _ = st.Get("default_transaction_isolation")
 	s.serializable = it.Text != "" && !strings.Contains(strings.ToLower(it.Text), "rea") // "read ...", "repeatable read"
 	s.isolation = ""                                                                     // it is asked for again
@@ -263,6 +261,23 @@ func (s *session) adoptSettings(st *pool.Settings) {
 		name := strings.Trim(it.Text, "'")
 		s.appName.Store(&name)
 	}
+}
+
+// backslashesEscape reports whether a plain string may have escapes by the settings: what is not surely on, by which PostgreSQL's own
+// default is meant where neither the session nor its servers have said otherwise.
+func (s *session) backslashesEscape(st *pool.Settings) bool {
+	it, set := st.Get("standard_conforming_strings")
+	v := strings.Trim(strings.ToLower(it.Text), "' ")
+	if !set && s.greeted != nil {
+		v = s.greeted.values["standard_conforming_strings"]
+	}
+	switch v {
+	case "on", "true", "1", "yes":
+		return false
+	case "":
+		return set
+	}
+	return true
 }
 
 // roleIn returns the role that settings make the current one, "" when it is not known.

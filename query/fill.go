@@ -100,5 +100,13 @@ func expressionText(value *pg.Node) (text string, ok bool) {
 	if text, err = pg.Deparse(tree); err != nil {
 		return "", false
 	}
+	// What is written is not relied on: it must be read as the same.
+	read, err := pg.Parse(text)
+	if err != nil || len(read.Stmts) != 1 || len(read.Stmts[0].Stmt.GetSelectStmt().GetTargetList()) != 1 {
+		return "", false
+	}
+	if again := read.Stmts[0].Stmt.GetSelectStmt().TargetList[0].GetResTarget().GetVal(); !sameTree(again, value) {
+		return "", false
+	}
 	return strings.CutPrefix(text, "SELECT ")
 }

@@ -200,12 +200,12 @@ func (e *copyEdit) apply(sql string) string {
 	return sql
 }
 
-// sameTree compares two commands but for the places in their texts.
-func sameTree(a, b *pg.CopyStmt) bool {
-	if a == nil || b == nil {
-		return false
+// sameTree compares two trees but for the places in their texts.
+func sameTree(a, b proto.Message) bool {
+	if !a.ProtoReflect().IsValid() || !b.ProtoReflect().IsValid() {
+		return false // nil
 	}
-	a, b = proto.CloneOf(a), proto.CloneOf(b)
+	a, b = proto.Clone(a), proto.Clone(b)
 	clearLocations(a.ProtoReflect())
 	clearLocations(b.ProtoReflect())
 	return proto.Equal(a, b)

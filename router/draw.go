@@ -130,12 +130,9 @@ func (p *prover) isNextval(v *query.Value, d *Draw) bool {
 	if before != "nextval(" && before != "pg_catalog.nextval(" || strings.TrimSpace(p.sql[at.End:v.Span.End]) != ")" {
 		return false
 	}
-	read := p.namedSequence(&call.Args[0])
-	if read == nil || p.relations.sequenceNamed(read) != d.Sequence {
-		return false
-	}
 	p.exact = true
-	return true
+	read := p.namedSequence(&call.Args[0])
+	return read != nil && p.relations.sequenceNamed(read) == d.Sequence
 }
 
 // isDrawn reports whether a value stands for what is drawn for its column.

@@ -86,6 +86,10 @@ func moves(shapes []*query.Shape, c *query.Command, prove func(anchors, moving b
 	}
 	if p.move.each && (out.where != Keyed || !oneValue(out.groups)) {
 		// On one server each row is compared with those that are still to be changed.
+		if at := slices.IndexFunc(c.Functions, ofEachRow); at >= 0 {
+			return routed{where: Refused, refusal: &Refusal{Reason: reasonFunction, Why: "rows of several keys get new ones, and it calls " + c.Functions[at].Name +
+				", whose result may be another each time", Hint: "Change the rows of one key at a time."}}, true
+		}
 		if p.move.several = true; p.move.unknown != "" {
 			return routed{where: Refused, refusal: &Refusal{Reason: reasonKeyChange, Why: "rows of several keys get new ones, and " + p.move.unknown +
 				" compares them by what is not known", Hint: "Change the rows of one key at a time."}}, true

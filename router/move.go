@@ -125,7 +125,7 @@ func comparedAtOnce(t *catalog.Table) (c compared) {
 		}
 		var columns []string
 		for _, n := range x.Keys {
-			if at := slices.IndexFunc(t.Columns, func(c catalog.Column) bool { return c.Number == n }); at >= 0 {
+			if at := slices.IndexFunc(t.Columns, func(c catalog.Column) bool { return c.Number == n }); at >= 0 && !withoutHash(t.Columns[at].Base) {
 				columns = append(columns, query.QuoteName(t.Columns[at].Name))
 			}
 		}
@@ -135,13 +135,26 @@ func comparedAtOnce(t *catalog.Table) (c compared) {
 		c.uniques = append(c.uniques, columns)
 	}
 	for _, child := range t.Children {
-		if of := comparedAtOnce(child); of.unknown != "" {
+		of := comparedAtOnce(child)
+		if of.unknown != "" {
 			c.unknown = of.unknown
-		} else if len(c.uniques) == 0 && len(of.uniques) > 0 {
+		}
+		if slices.ContainsFunc(of.uniques, func(u []string) bool {
+			return !slices.ContainsFunc(c.uniques, func(v []string) bool { return slices.Equal(u, v) })
+		}) {
 			c.unknown = "an index of " + child.Name
 		}
 	}
 	return c
+}
+
+// withoutHash reports whether values of a type have no hash: money, bit, varbit, tsvector, tsquery, and arrays of them.
+func withoutHash(oid uint32) bool {
+	switch oid {
+	case 790, 791, 1560, 1561, 1562, 1563, 3614, 3615, 3643, 3645:
+		return true
+	}
+	return false
 }
 
 // Moves reports whether the plan's statement may have to move rows to the shard of

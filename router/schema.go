@@ -41,6 +41,9 @@ func (s schema) placed(f query.Name) *config.Function { return s.rules.FunctionR
 // find implements relations.
 func (s schema) find(name, table string) *relation {
 	t, res := s.catalog.Table(name, table, s.path)
+	if s.newViews != "" && names(s.newViews, "\x01"+table) {
+		return &relation{kind: kindUnknown, declared: true, schema: name, name: table, why: "was made by this transaction, and is on several shards"}
+	}
 	if s.newViews != "" && names(s.newViews, table) {
 		return madeView(name, table)
 	}

@@ -36,6 +36,9 @@ func (p *prover) definition(sh *query.Shape, c *query.Command) {
 	named, keyed := false, false
 	if d := sh.Definition; d != nil {
 		keyed = d.Creates && c.Effects&(query.EffectTemp|query.EffectCatalog) != query.EffectTemp && p.relations.keyed(d)
+		if keyed {
+			p.newViews = AddViews(p.newViews, madeTable(d.Table.Name))
+		}
 		if why := p.relations.displaced(d); why != "" {
 			p.refuse(reasonCommand, why)
 			if p.refusal.Why == why {

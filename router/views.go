@@ -42,6 +42,9 @@ func makesViews(sh *query.Shape, sql string) string {
 	return ""
 }
 
+// madeTable is how the names of views have that of a table which a column of it puts on several shards.
+func madeTable(name string) string { return "\x00\x01" + name + "\x00" }
+
 // renames reports whether an ALTER ... RENAME may give a new name to what it names
 // first, and not to a part of it.
 func renames(sql string) bool {

@@ -60,8 +60,6 @@ func drawsKeys(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	all = append(all, insert("INSERT INTO accounts (name) VALUES ($1), ($2), ($3), ($4), ($5) RETURNING *", "b", "c", "d", "e", "f")...)
 	all = append(all, insert("INSERT INTO accounts VALUES (DEFAULT, $1), (DEFAULT, $2) RETURNING *", "g", "h")...)
 	all = append(all, insert("INSERT INTO accounts DEFAULT VALUES RETURNING id, coalesce(name, 'i')")...)
-	all = append(all, insert("INSERT INTO accounts VALUES (nextval('accounts_id_seq'), $1), (pg_catalog.NEXTVAL ('public.accounts_id_seq'::regclass), 'k') RETURNING *", "j")...)
-	all = append(all, insert("INSERT INTO accounts (name, id) VALUES ('l', DEFAULT), ('m', nextval('accounts_id_seq')) RETURNING id, name", pgx.QueryExecModeSimpleProtocol)...)
 	for _, sql := range []string{
 		"INSERT INTO accounts VALUES (nextval('accounts_id_seq') + 1, 'x')",
 		"INSERT INTO accounts VALUES (nextval(pg_get_serial_sequence('accounts', 'id')), 'x')",
@@ -70,6 +68,8 @@ func drawsKeys(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 	} {
 		fails(t, c, sql, "0A000")
 	}
+	all = append(all, insert("INSERT INTO accounts VALUES (nextval('accounts_id_seq'), $1), (pg_catalog.NEXTVAL ('public.accounts_id_seq'::regclass), 'k') RETURNING *", "j")...)
+	all = append(all, insert("INSERT INTO accounts (name, id) VALUES ('l', DEFAULT), ('m', nextval('accounts_id_seq')) RETURNING id, name", pgx.QueryExecModeSimpleProtocol)...)
 	for i, r := range all {
 		if r.ID != i+1 || r.Name != string(rune('a'+i)) {
 			t.Errorf("row %d is %+v", i, r)

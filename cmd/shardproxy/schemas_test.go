@@ -398,6 +398,7 @@ func TestScriptPaths(t *testing.T) {
 			t.Errorf("%s\n%s\nshould be\n%s", text, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
+	madeInTransaction(t, b)
 	for _, text := range refusedPaths {
 		got := proxy.query(text)
 		if at, why := refusedAs(got); at < 0 {
@@ -407,4 +408,21 @@ func TestScriptPaths(t *testing.T) {
 	if got := one(t, b.proxy, "SELECT count(*) FILTER (WHERE id = 79) FROM tenant_c.u"); got != "0" {
 		t.Errorf("%s rows of a text that was refused", got)
 	}
+}
+
+// madeInTransaction makes a table that a column of it puts on several shards, and goes on with it before it is committed.
+func madeInTransaction(t *testing.T, b *both) {
+	must(t, b.proxy, "BEGIN")
+	must(t, b.proxy, "CREATE TABLE young (tenant_id int, v text)")
+	must(t, b.proxy, "CREATE INDEX young_v ON young (v)")
+	must(t, b.proxy, "COMMIT")
+	for i, c := range b.shards {
+		if got := one(t, c, "SELECT count(*) FROM pg_indexes WHERE indexname = 'young_v'"); got != "1" {
+			t.Errorf("shard %d has %s indexes", i, got)
+		}
+	}
+	must(t, b.proxy, "BEGIN")
+	must(t, b.proxy, "CREATE TABLE younger (tenant_id int, v text)")
+	fails(t, b.proxy, "INSERT INTO younger VALUES (1, 'a'), (2, 'b')", "0A000")
+	must(t, b.proxy, "ROLLBACK")
 }
