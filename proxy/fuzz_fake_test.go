@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"net"
@@ -52,6 +53,7 @@ type speech struct {
 	conns int // how many connections it is for
 	then  int
 	more  func() []byte // without end, behind data, unless it is nil
+	wait  time.Duration // of a recordWait, if not scriptWait
 }
 
 // fakeServer lets everybody in and then speaks by its script, or, without one, as
@@ -233,7 +235,7 @@ func (s *speech) speak(c net.Conn, asked <-chan struct{}) bool {
 			was = 0
 			select {
 			case <-asked:
-			case <-time.After(scriptWait):
+			case <-time.After(cmp.Or(s.wait, scriptWait)):
 			}
 		case recordPause:
 			if !flush() {

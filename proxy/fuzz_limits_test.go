@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"shardproxy/internal/pgtest"
 	"shardproxy/proxy"
@@ -49,7 +50,7 @@ func TestLongNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	const names = 7000 // in an error of half a record
-	d.fake.say(speech{conns: 1, then: thenServes, data: bytes.Join([][]byte{
+	d.fake.say(speech{conns: 1, then: thenServes, wait: 10 * time.Second, data: bytes.Join([][]byte{
 		record(recordWait, nil), record('1', nil),
 		record('E', []byte("SERROR\x00VERROR\x00CP0001\x00M"+strings.Repeat(`"_sp_1"`, names)+"\x00\x00")), record('Z', []byte("I")),
 	}, nil)})

@@ -23,13 +23,27 @@ func (s *Socket) AwaitReadable() error {
 		return nil
 	}
 	a.asked[0].Store(false)
-	if errors.Is(err, os.ErrDeadlineExceeded) && !a.bounded.Load() {
-		if err := a.nc.SetReadDeadline(time.Time{}); err != nil {
-			return err
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		switch set, gone := a.interrupt(time.Time{}); {
+		case gone != nil:
+			return gone
+		case set:
+			return ErrInterrupted
 		}
-		return ErrInterrupted
 	}
 	return err
+}
+
+// interrupt sets the read deadline, by which an await is interrupted, or clears it
+// behind that; it reports false, and sets nothing, while the deadline is one of the
+// blocking mode.
+func (a *attached) interrupt(t time.Time) (bool, error) {
+	a.bounding.Lock()
+	defer a.bounding.Unlock()
+	if a.bounded {
+		return false, nil
+	}
+	return true, a.nc.SetReadDeadline(t)
 }
 
 // AwaitWritable blocks until the kernel would take bytes, the connection has
@@ -62,9 +76,7 @@ func arrived(asked *atomic.Bool, fd uintptr, events int16) bool {
 // Interrupt makes the AwaitReadable that runs now, or the next one, return
 // early. Reads are not disturbed. In blocking mode with a deadline it does nothing.
 func (s *Socket) Interrupt() {
-	if a := s.net; !a.bounded.Load() {
-		_ = a.nc.SetReadDeadline(time.Unix(1, 0))
-	}
+	_, _ = s.net.interrupt(time.Unix(1, 0)) // an error: it is closed, and nobody waits
 }
 
 // SetNotify sets what watches call; nil for nothing. fn must not block.

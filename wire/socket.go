@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -86,8 +87,10 @@ type attached struct {
 
 	// bounded is set while a deadline of the blocking mode is in force. A watch
 	// that a former user started may still wait then; it must leave the deadline
-	// alone, which it would otherwise take for an Interrupt.
-	bounded atomic.Bool
+	// alone, which it would otherwise take for an Interrupt. Who looks at it sets
+	// the deadline before bounding lets anybody else set one.
+	bounding sync.Mutex
+	bounded  bool
 }
 
 // NewSocket wraps a TCP or Unix-domain connection, in blocking mode. The
@@ -360,7 +363,9 @@ func (s *Socket) RemoteAddr() net.Addr {
 // non-blocking mode.
 func (s *Socket) SetDeadline(t time.Time) error {
 	if a := s.net; a != nil {
-		a.bounded.Store(!t.IsZero())
+		a.bounding.Lock()
+		defer a.bounding.Unlock()
+		a.bounded = !t.IsZero()
 		return a.nc.SetDeadline(t)
 	}
 	s.deadline = 0
@@ -373,7 +378,9 @@ func (s *Socket) SetDeadline(t time.Time) error {
 // SetReadDeadline bounds blocking reads; once detached, writes too.
 func (s *Socket) SetReadDeadline(t time.Time) error {
 	if a := s.net; a != nil {
-		a.bounded.Store(!t.IsZero())
+		a.bounding.Lock()
+		defer a.bounding.Unlock()
+		a.bounded = !t.IsZero()
 		return a.nc.SetReadDeadline(t)
 	}
 	return s.SetDeadline(t)

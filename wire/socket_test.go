@@ -248,6 +248,46 @@ func TestDeadlineSurvivesWatch(t *testing.T) {
 	}
 }
 
+// TestDeadlineBesideInterrupt sets deadlines while others interrupt and await at any
+// moment: no deadline comes early, and none is lost.
+func TestDeadlineBesideInterrupt(t *testing.T) {
+	s, _ := socketPair(t, true)
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for _, disturb := range []func(){s.Interrupt, func() { _ = s.AwaitReadable() }} {
+		wg.Go(func() {
+			for !stop.Load() {
+				disturb()
+			}
+		})
+	}
+	defer func() {
+		stop.Store(true)
+		s.Close()
+		wg.Wait()
+	}()
+	for range 1000 {
+		const wait = time.Millisecond
+		if err := s.SetNonBlocking(false); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if err := s.SetDeadline(begun.Add(wait)); err != nil {
+			t.Fatal(err)
+		}
+		err := returns(t, func() error {
+			_, err := s.Read(make([]byte, 1))
+			return err
+		})
+		if took := time.Since(begun); !errors.Is(err, os.ErrDeadlineExceeded) || took < wait {
+			t.Fatalf("got %v behind %v", err, took)
+		}
+		if err := s.SetNonBlocking(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestWatch(t *testing.T) {
 	s, peer := socketPair(t, true)
 	told := make(chan struct{}, 10)
