@@ -46,6 +46,7 @@ func Check(ctx context.Context, o Options) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	v.identity.Rules = v.rules
 	s := &Status{Cluster: v.identity, Map: v.judge.stored, Spare: v.spare, Warnings: warnings}
 	for _, f := range v.judge.all {
 		switch {

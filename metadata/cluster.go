@@ -25,6 +25,8 @@ type Cluster struct {
 	SchemaVersion int
 	// CreatedAt is when the row was made.
 	CreatedAt time.Time
+	// Rules are those by which rows are placed, as JSON, where the row was read with the slot map; "" when none are stored.
+	Rules string
 }
 
 // readCluster returns the row of the table cluster, nil when there is no such

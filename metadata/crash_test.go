@@ -143,7 +143,7 @@ func TestUpgrade(t *testing.T) {
 	before := f.state()
 	_, err := initialise(t.Context(), f.opts, failing)
 	wantProblem(t, err, "s0", ErrServer, fmt.Sprintf("schema version %d: ERROR: division by zero", Version+2))
-	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "16" {
+	if after := f.state(); after != before || f.dbs[0].Value("SELECT count(*) FROM pg_tables WHERE schemaname = 'shardproxy'") != "17" {
 		t.Errorf("a failed upgrade left\n%s\nbefore\n%s", after, before)
 	}
 	r, err := initialise(t.Context(), f.opts, next)

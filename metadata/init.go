@@ -25,6 +25,9 @@ type Options struct {
 	// Join names shards of Shards that are to join a cluster that has a map: Init prepares them, so that a move can have them join.
 	// Others that the map does not have are spare: nothing is asked of them.
 	Join []string
+	// Rules are the configuration's rules by which rows are placed, as JSON in which equal rules are written alike. They must be those
+	// that the cluster has; Init stores them where it has none. "": nothing is compared or stored.
+	Rules string
 	// DryRun makes Init say what it would do.
 	DryRun bool
 }
@@ -118,6 +121,7 @@ type view struct {
 	shards   []Shard // without those that are spare
 	spare    []string
 	conns    []*pgx.Conn
+	rules    string  // that are stored
 	identity Cluster // the home shard's row as it is or should be; without an ID when no shard has one
 }
 
@@ -139,6 +143,7 @@ func look(ctx context.Context, o Options, turn func(context.Context, *pgx.Conn) 
 		v.judge.add(p)
 	}
 	v.judge.placement(v.shards, o.Join)
+	v.judge.ruled(o.Shards[0].Name, o.Rules, v.rules)
 	v.identity.Slots = cmp.Or(v.identity.Slots, shardmap.DefaultSlots)
 	return v
 }
@@ -174,13 +179,13 @@ func (v *view) readMap(ctx context.Context, known int) error {
 	if !v.judge.making && home.row.SchemaVersion < known {
 		return nil // said already
 	}
-	m, _, err := load(ctx, v.conns[0], home.row.SchemaVersion) // Init will upgrade it
+	m, c, err := load(ctx, v.conns[0], home.row.SchemaVersion) // Init will upgrade it
 	if err != nil {
 		if v.judge.making && errors.Is(err, ErrNotInitialised) {
 			return nil // it will be made
 		}
 		return err
 	}
-	v.judge.stored, home.epoch = m, m.Epoch()
+	v.judge.stored, home.epoch, v.rules = m, m.Epoch(), c.Rules
 	return nil
 }

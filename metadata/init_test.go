@@ -79,7 +79,7 @@ func TestRights(t *testing.T) {
 		}
 		tables := db.Rows(`SELECT c.relname, pg_get_userbyid(c.relowner), obj_description(c.oid) IS NOT NULL FROM pg_class c
 			WHERE c.relnamespace = 'shardproxy'::regnamespace AND c.relkind = 'r' ORDER BY 1`)
-		want := []string{"acknowledged|app|t", "cluster|app|t", "commits|app|t", "ddl|app|t", "ddl_shard|app|t", "epoch|app|t", "fences|app|t", "hidden|app|t", "maker|app|t", "move_progress|app|t", "moves|app|t", "parts|app|t", "proxies|app|t", "restore_points|app|t", "shards|app|t", "slots|app|t"}
+		want := []string{"acknowledged|app|t", "cluster|app|t", "commits|app|t", "ddl|app|t", "ddl_shard|app|t", "epoch|app|t", "fences|app|t", "hidden|app|t", "maker|app|t", "move_progress|app|t", "moves|app|t", "parts|app|t", "proxies|app|t", "restore_points|app|t", "rules|app|t", "shards|app|t", "slots|app|t"}
 		if i > 0 {
 			want = []string{want[1], want[2], want[5], want[6], want[7], want[8], want[9], want[11]}
 		}

@@ -77,6 +77,11 @@ func loadIn(ctx context.Context, tx pgx.Tx, known int) (*shardmap.Map, *Cluster,
 	if err := row(ctx, tx, sql).Scan(&guarded, &closed); err != nil {
 		return nil, nil, err
 	}
+	if known >= rulesVersion {
+		if c.Rules, err = readRules(ctx, tx); err != nil {
+			return nil, nil, err
+		}
+	}
 	return m.Guard(epoch, guarded).Close(epoch, closed), c, nil
 }
 

@@ -3,7 +3,7 @@ package metadata
 import "strings"
 
 // Version is the version of the schema that this program makes and knows.
-const Version = 8
+const Version = 9
 
 // Channel is where a new epoch is announced on the home shard, with the
 // payload "<cluster> <epoch>", and that definitions have changed: see News.
@@ -44,6 +44,7 @@ func steps() []step {
 		{version: hiddenVersion, shard: hiddenTable, home: moveTables},
 		{version: joinVersion, shard: closedColumn, home: joinColumns},
 		{version: backVersion, home: backColumns},
+		{version: rulesVersion, home: rulesTable},
 	}
 }
 

@@ -144,6 +144,9 @@ func (w *Watcher) look(ctx context.Context, conn *pgx.Conn, full bool) error {
 	if err := w.believe(c, current, m); err != nil {
 		return err
 	}
+	if w.opts.Ruled != nil && (current == nil || m.Epoch() != current.Epoch()) {
+		w.opts.Ruled(c.Rules)
+	}
 	w.publish(current, m)
 	w.confirm(began)
 	return nil

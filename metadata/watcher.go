@@ -33,6 +33,8 @@ type WatcherOptions struct {
 	// epochs ascending, on the Watcher's goroutine. It must not block and not
 	// call Close.
 	Changed func(*shardmap.Map)
+	// Ruled, when set, is called with the rules that the cluster has (Cluster.Rules) before each new map is published, and so before Changed.
+	Ruled func(rules string)
 	// News, when set, is called when another proxy has told by News that definitions have
 	// changed, and when that may have been missed: when there is a new connection that
 	// listens. It is called on the Watcher's goroutine, and must not block.

@@ -28,6 +28,9 @@ func (w *writer) run(ctx context.Context) error {
 	if err := w.storeMap(ctx); err != nil {
 		return err
 	}
+	if err := w.storeRules(ctx); err != nil {
+		return err
+	}
 	for i := range w.options.Shards {
 		if err := w.number(ctx, i); err != nil {
 			return err

@@ -47,6 +47,8 @@ type MoverOptions struct {
 	Stays func(c *catalog.Catalog, shard string) []*Blocker
 	// Commit commits open transactions on several shards, all or none; the first decides. unknown is set when it cannot be said which.
 	Commit func(ctx context.Context, parts []FlipPart) (unknown bool, err error)
+	// Yields, when set, says that others are to carry out what there is.
+	Yields func() bool
 	// Limits returns what moves may take; it is asked again and again. The defaults when nil.
 	Limits func() MoverLimits
 	// Workers is how many tables, or parts of them, are copied at once; 2 when 0.

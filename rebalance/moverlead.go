@@ -13,6 +13,9 @@ import (
 // turn carries out what there is, if nobody else does. The connection is kept while there is nothing, and left with
 // the lock that it has when a move has failed: somebody else may fare better.
 func (m *Mover) turn(ctx context.Context) (err error) {
+	if m.o.Yields != nil && m.o.Yields() {
+		return nil // no move was under way when it began to
+	}
 	if m.home == nil || m.home.IsClosed() {
 		if m.home, err = m.o.Shards[0].connect(ctx); err != nil {
 			return err

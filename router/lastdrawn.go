@@ -138,9 +138,13 @@ func (b *bound) drawsFrom(sequence *catalog.Table) (proxies, ok bool) {
 
 // boundTo returns the rules as they hold under a catalog.
 func (r *Router) boundTo(c *catalog.Catalog) *bound {
+	over := r.over.Load()
 	b := r.bound.Load()
-	if b == nil || b.catalog != c {
+	if b == nil || b.catalog != c || b.over != over {
 		b = newBound(r.opts.Rules, c)
+		if b.over = over; over.differs() {
+			b.cluster = newBound(over.rules, c)
+		}
 		r.bound.Store(b)
 	}
 	return b

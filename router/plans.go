@@ -15,6 +15,11 @@ func (r *Router) place(p *Plan, m *miss, shapes []*query.Shape, literals []query
 		return
 	}
 	b := r.boundTo(m.catalog)
+	if b.cluster != nil && p.defines() {
+		p.Where, p.Refusal = Refused, &Refusal{Reason: reasonCommand, Why: "the cluster has other rules for tables now than this proxy: it defines nothing",
+			Hint: "Start the proxy with the rules of the cluster."}
+		return
+	}
 	found := route(newSchema(b, m.ctx), p.Statement, shapes, string(m.sql), literals)
 	r.scatter(p, m, shapes, &found)
 	if m.ctx.Altered && (found.move != nil || inserts(shapes) && (found.where == Keyed || found.where == All || found.where == FanOut)) {

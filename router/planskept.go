@@ -22,7 +22,7 @@ type PlanKept struct {
 func (r *Router) Plans() (all []PlanKept) {
 	var version uint64
 	if c := r.opts.Catalog(); c != nil {
-		version = c.Version()
+		version = r.version(c)
 	}
 	for i := range r.cache.sets {
 		for j := range r.cache.sets[i] {

@@ -50,6 +50,7 @@ type Router struct {
 	opaque   atomic.Uint64
 	scatters *scatterCache
 	bound    atomic.Pointer[bound] // of the newest catalog that was planned with
+	over     atomic.Pointer[overrule]
 }
 
 // counts are one stripe of the counters, on a cache line of its own.
@@ -95,7 +96,7 @@ func (r *Router) Plan(sql []byte, ctx Context) *Plan {
 	c := r.opts.Catalog()
 	var version uint64
 	if c != nil {
-		version = c.Version()
+		version = r.version(c)
 	}
 	exact := r.hash(sql, &ctx, true)
 	found := r.cache.get(exact, sql, &ctx, true)
@@ -139,7 +140,7 @@ const LongText = 4 << 10
 func (r *Router) Cached(sql []byte, ctx Context) *Plan {
 	var version uint64
 	if c := r.opts.Catalog(); c != nil {
-		version = c.Version()
+		version = r.version(c)
 	}
 	exact := r.hash(sql, &ctx, true)
 	if e := r.cache.get(exact, sql, &ctx, true); e != nil && e.version == version {

@@ -16,6 +16,9 @@ import (
 type bound struct {
 	rules   *config.Database
 	catalog *catalog.Catalog
+	// cluster are the rules that the cluster has when they are others; nil: it has these.
+	cluster *bound
+	over    *overrule // that it is by
 
 	mu        sync.Mutex
 	relations map[*catalog.Table]*relation
@@ -133,6 +136,18 @@ func triggers(t *catalog.Table) bool {
 
 // placeOnly decides which kind of table it is, and returns its rule, nil for none.
 func (b *bound) placeOnly(r *relation, t *catalog.Table) *config.Table {
+	rule := b.placeBy(r, t)
+	if b.cluster != nil {
+		there := &relation{schema: r.schema, name: r.name, columns: r.columns}
+		if b.cluster.placeBy(there, t); !samePlace(r, there) {
+			r.unknown("is placed otherwise by the rules that the cluster has now than by those of this proxy")
+		}
+	}
+	return rule
+}
+
+// placeBy is placeOnly by these rules alone.
+func (b *bound) placeBy(r *relation, t *catalog.Table) *config.Table {
 	ruled := t
 	if t.Root != nil {
 		ruled = t.Root // whoever names it reads and writes rows of its partitions

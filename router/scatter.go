@@ -135,7 +135,7 @@ func (r *Router) Scatter(sql string, ctx Context, o ScatterOptions) (*Scatter, e
 	if c == nil || !c.HasTables() {
 		return nil, (&Refusal{Reason: reasonLoading, Why: "the catalog is not loaded yet"}).Error()
 	}
-	key := scatterKey{sql: sql, ctx: ctx, o: o, version: c.Version()}
+	key := scatterKey{sql: sql, ctx: ctx, o: o, version: r.version(c)}
 	if s := r.scatters.get(key); s != nil {
 		return s, nil
 	}

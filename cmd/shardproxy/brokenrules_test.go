@@ -24,6 +24,7 @@ func TestBrokenRules(t *testing.T) {
 		text := strings.NewReplacer(s.addr, freeAddr(t), adminOf(s.text()), freeAddr(t)).Replace(s.text())
 		path := filepath.Join(t.TempDir(), "shardproxy.yaml")
 		(&proxied{t: t, path: path}).write(strings.Replace(text, "    tables:\n", "    tables:\n      "+test.rule+"\n", 1))
+		s.direct(0, "DELETE FROM shardproxy.rules") // the cluster is one that knows of none
 		p, err := newProgram(path, io.Discard)
 		if err != nil {
 			t.Fatal(test.rule, err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,8 @@ type cluster struct {
 	had     []atomic.Bool // by shard: it was of the cluster since this process began, or is leaving
 	lost    atomic.Bool   // the map has had a shard that the configuration lacks
 	moves   atomic.Pointer[config.Moves]
+	// outruled is set while the cluster has other rules than the configuration.
+	outruled atomic.Bool
 	// confirmedAt is the epoch at which this proxy last made sure that it is waited for; since is that before which it was not, for a time.
 	confirmedAt, since atomic.Int64
 	slots              *gate.Gate // closed while the map holds any
@@ -131,7 +134,7 @@ func (c *cluster) owners() *router.Owners { return c.current.Load() }
 
 // options describe the cluster as the configuration has it.
 func clusterOptions(conf *config.Database, connect func(shard int) metadata.Connect) metadata.Options {
-	o := metadata.Options{Database: conf.Name, Slots: conf.Slots}
+	o := metadata.Options{Database: conf.Name, Slots: conf.Slots, Rules: conf.Rules()}
 	for i := range conf.Shards {
 		o.Shards = append(o.Shards, metadata.Shard{Name: conf.Shards[i].Name, Connect: connect(i)})
 	}
@@ -215,7 +218,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	c.tasks.Go(func() { c.acks.run(ctx) })
 	w := metadata.NewWatcher(metadata.WatcherOptions{
 		Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[0].connect(ctx) },
-		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Changed: c.adopt, News: c.db.catalog.Poke, Self: c.self,
+		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Ruled: c.ruled, Changed: c.adopt, News: c.db.catalog.Poke, Self: c.self,
 		Database: c.db.conf.Name, Registerer: c.db.deps.registry,
 	})
 	if err := w.Open(ctx); err != nil {
@@ -371,6 +374,26 @@ func (c *cluster) names() []string {
 		names[i] = c.db.conf.Shards[i].Name
 	}
 	return names
+}
+
+// ruled compares the rules that the cluster has with those of the configuration. While they are others the database serves what both place alike.
+func (c *cluster) ruled(stored string) {
+	own := c.db.conf.Rules()
+	if stored == "" || stored == own {
+		if c.outruled.Swap(false) {
+			c.log.Warn("the cluster has the rules of this proxy again")
+		}
+		c.db.router.Overrule(nil)
+		return
+	}
+	rules, err := c.db.conf.WithRules(stored)
+	if err != nil {
+		rules = &config.Database{Shards: c.db.conf.Shards} // what this proxy places is refused
+	}
+	c.log.Error("the cluster has other rules now than this proxy: definitions, and statements about tables that they place otherwise, are refused until it is started with them",
+		"differences", strings.Join(metadata.RulesDiffer(own, stored), "; "), "error", err)
+	c.outruled.Store(true)
+	c.db.router.Overrule(rules)
 }
 
 // adopt makes a map the one in force. One with a shard that the configuration does

@@ -16,7 +16,7 @@ import (
 
 func initCommand() *cobra.Command {
 	var path string
-	var dry, grow bool
+	var dry, grow, rules bool
 	var timeout time.Duration
 	c := &cobra.Command{
 		Use:   "init [database ...]",
@@ -26,6 +26,9 @@ func initCommand() *cobra.Command {
 			"left alone: a second run changes nothing, and one after a failure goes on.\n" +
 			"With --grow the first shard gets all slots, and may be a database that has been in use: the others join\n" +
 			"with rebalance start --add, while applications run.\n" +
+			"A cluster keeps the rules by which its rows are placed: proxies with others do not start. --rules has those of the\n" +
+			"configuration take their place. That is refused where rows would not be found any more, and, if tables that there are\n" +
+			"are placed otherwise, while a proxy runs.\n" +
 			"Exit code 0: done, 2: the shards or the configuration do not do.",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			cfg, err := load(path)
@@ -49,6 +52,15 @@ func initCommand() *cobra.Command {
 					fmt.Fprintln(cmd.ErrOrStderr(), err)
 					return &exitError{code: exitProblems}
 				}
+				if rules {
+					if err := changeRules(ctx, cfg, conf, cmd.OutOrStdout(), dry); err != nil {
+						fmt.Fprintf(cmd.ErrOrStderr(), "database %s: the rules stay as they are: %v\n", conf.Name, err)
+						return &exitError{code: exitProblems}
+					}
+					if dry {
+						continue // what else differs is said without it
+					}
+				}
 				report, err := metadata.Init(ctx, o)
 				fmt.Fprint(cmd.OutOrStdout(), report)
 				if err != nil {
@@ -62,6 +74,7 @@ func initCommand() *cobra.Command {
 	c.Flags().StringVarP(&path, "config", "c", "shardproxy.yaml", "configuration file")
 	c.Flags().BoolVar(&dry, "dry-run", false, "say what would be done, and do nothing")
 	c.Flags().BoolVar(&grow, "grow", false, "the first shard gets all slots; the others join later")
+	c.Flags().BoolVar(&rules, "rules", false, "have the configuration's rules for tables, keys, schemas and functions take the place of the cluster's")
 	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "for all of it")
 	return c
 }
