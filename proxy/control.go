@@ -223,7 +223,8 @@ func (s *session) stalls() bool {
 }
 
 // sweep keeps the coarse clock and tells sessions whose bounds have passed.
-// Nothing is timed per statement.
+// Nothing is timed per statement: what began since the last sweep is taken to have begun
+// now, so that no bound passes early, however late the sweep comes.
 func (srv *Server) sweep() {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
@@ -231,10 +232,14 @@ func (srv *Server) sweep() {
 		select {
 		case <-srv.ctx.Done():
 			return
-		case now := <-tick.C:
-			srv.clock.Store(now.UnixNano())
+		case <-tick.C:
+			now := time.Now() // the tick may have lain there for long
+			last := srv.clock.Swap(now.UnixNano())
 			var may suspects
 			srv.each(func(s *session) {
+				if s.since.Load() == last {
+					s.since.CompareAndSwap(last, now.UnixNano()+1) // which the clock never is
+				}
 				if s.expired(phaseIdle, s.timeouts.ClientIdle) || s.expired(phaseActive, s.timeouts.Query) ||
 					s.expired(phaseIdleInTx, s.timeouts.IdleInTransaction) {
 					s.signal(controlTimeout)

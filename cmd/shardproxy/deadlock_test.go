@@ -32,7 +32,7 @@ type deadlockRig struct {
 const deadlockTimeout = time.Second
 
 // deadlockBound is how soon a deadlock is to be ended.
-const deadlockBound = 2*deadlockTimeout + 200*time.Millisecond
+const deadlockBound = 2*deadlockTimeout + 300*time.Millisecond
 
 func startDeadlocks(t *testing.T, shards int, o pgtest.Options) *deadlockRig {
 	t.Helper()
