@@ -125,6 +125,10 @@ func (g *gatherer) insertion(sql string) (*Insertion, *Refusal) {
 	}
 	s := shapes[0].Scope
 	in, src := s.Insert, s.Insert.Source
+	if text := selected(sql, src); text != "" {
+		of := *g
+		return of.insertion(text)
+	}
 	if src == nil || src.Kind != query.ScopeSelect && src.Kind != query.ScopeSet {
 		return nil, nil
 	}
@@ -141,6 +145,20 @@ func (g *gatherer) insertion(sql string) (*Insertion, *Refusal) {
 		return nil, refusal
 	}
 	return i, g.placedRows(i, sql)
+}
+
+// selected returns the text of an INSERT with its one row of VALUES as a SELECT of the same values, which gives them the
+// same types; "" for any other. The key of the row is computed: what it is a server knows.
+func selected(sql string, src *query.Scope) string {
+	if src == nil || src.Kind != query.ScopeValues || len(src.Rows) != 1 || src.Select != nil || len(src.With) > 0 {
+		return ""
+	}
+	row := src.Rows[0]
+	if !src.Span.Located() || !row.Span.Located() || row.Span.Start+2 > row.Span.End || int(row.Span.End) > len(sql) ||
+		slices.ContainsFunc(row.Values, func(v query.Value) bool { return v.Kind == query.ValueDefault }) {
+		return ""
+	}
+	return sql[:src.Span.Start] + "SELECT " + sql[row.Span.Start+1:row.Span.End-1] + sql[src.Span.End:]
 }
 
 // cut cuts the text into the query, and what is before and behind it.

@@ -99,7 +99,7 @@ func (r Reason) hint() string {
 	case reasonSequence:
 		return "Give a value for the column."
 	case reasonValue:
-		return "Give the key as a constant or as a parameter of the column's type."
+		return "Give the key as a constant or as a parameter of the column's type; an INSERT of one row may compute it."
 	}
 	return ""
 }

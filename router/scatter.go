@@ -270,7 +270,7 @@ func (r *Router) scatterInto(p *Plan, m *miss, sql string, found *routed) {
 	refused := found.where == Refused
 	if refused {
 		switch found.refusal.Reason {
-		case reasonUnbound, reasonMixed, reasonNoKey, reasonSequence, reasonReference, reasonFunction:
+		case reasonUnbound, reasonMixed, reasonNoKey, reasonSequence, reasonReference, reasonFunction, reasonValue:
 		default:
 			return
 		}

@@ -90,6 +90,10 @@ func (g *generator) insert() string {
 			// Of rows with one key the first wins.
 			sql += " ORDER BY " + strings.Join([]string{"1", "2", "3", "4"}[:strings.Count(in.columns, ",")+1], ", ")
 		}
+	} else if g.chance(20) {
+		// A server computes what places the row.
+		row := strings.NewReplacer("%k", "(%k + 0)", "%T", "(%T || '')").Replace(in.row)
+		sql += "VALUES (" + g.fill(row) + ")"
 	} else {
 		rows := []string{"(" + g.fill(in.row) + ")"}
 		for g.chance(30) && len(rows) < 4 {
