@@ -145,7 +145,7 @@ func (w *Watcher) look(ctx context.Context, conn *pgx.Conn, full bool) error {
 		return err
 	}
 	if w.opts.Ruled != nil && (current == nil || m.Epoch() != current.Epoch()) {
-		w.opts.Ruled(c.Rules)
+		w.outruled.Store(!w.opts.Ruled(c.Rules))
 	}
 	w.publish(current, m)
 	w.confirm(began)

@@ -34,7 +34,8 @@ type WatcherOptions struct {
 	// call Close.
 	Changed func(*shardmap.Map)
 	// Ruled, when set, is called with the rules that the cluster has (Cluster.Rules) before each new map is published, and so before Changed.
-	Ruled func(rules string)
+	// It returns whether these are the proxy's own.
+	Ruled func(rules string) (same bool)
 	// News, when set, is called when another proxy has told by News that definitions have
 	// changed, and when that may have been missed: when there is a new connection that
 	// listens. It is called on the Watcher's goroutine, and must not block.
@@ -78,6 +79,8 @@ type Watcher struct {
 	turn    atomic.Pointer[context.CancelFunc] // ends the connection, or the wait for one
 
 	looks, connects, notifications, failures atomic.Uint64
+
+	outruled atomic.Bool // Ruled has said that the cluster has other rules
 
 	statusMu  sync.Mutex
 	opened    time.Time

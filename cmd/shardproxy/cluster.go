@@ -376,15 +376,15 @@ func (c *cluster) names() []string {
 	return names
 }
 
-// ruled compares the rules that the cluster has with those of the configuration. While they are others the database serves what both place alike.
-func (c *cluster) ruled(stored string) {
+// ruled compares the rules that the cluster has with those of the configuration, and returns whether they are the same. While they are others the database serves what both place alike.
+func (c *cluster) ruled(stored string) (same bool) {
 	own := c.db.conf.Rules()
 	if stored == "" || stored == own {
 		if c.outruled.Swap(false) {
 			c.log.Warn("the cluster has the rules of this proxy again")
 		}
 		c.db.router.Overrule(nil)
-		return
+		return true
 	}
 	rules, err := c.db.conf.WithRules(stored)
 	if err != nil {
@@ -394,6 +394,7 @@ func (c *cluster) ruled(stored string) {
 		"differences", strings.Join(metadata.RulesDiffer(own, stored), "; "), "error", err)
 	c.outruled.Store(true)
 	c.db.router.Overrule(rules)
+	return false
 }
 
 // adopt makes a map the one in force. One with a shard that the configuration does

@@ -83,12 +83,8 @@ func (r *ruleChange) run(ctx context.Context, m *shardmap.Map, c *metadata.Clust
 	}
 	opened, stored := closed.Close(closed.Epoch()+1, false), false
 	defer func() {
-		if !stored { // whatever became of the context: definitions wait
-			again, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
-			defer cancel()
-			if failed := metadata.Change(again, r.home, closed.Epoch(), opened); failed != nil {
-				err = errors.Join(err, fmt.Errorf("definitions still wait in the proxies, run init --rules again: %w", failed))
-			}
+		if !stored {
+			err = errors.Join(err, r.reopen(context.WithoutCancel(ctx), closed, opened))
 		}
 	}()
 	if err := r.await(ctx, closed.Epoch()); err != nil {
@@ -106,14 +102,38 @@ func (r *ruleChange) run(ctx context.Context, m *shardmap.Map, c *metadata.Clust
 	return metadata.SpreadEpoch(ctx, c, clusterOptions(r.conf, func(i int) metadata.Connect { return primaryOf(r.cfg, r.conf, i) }).Shards, opened.Epoch())
 }
 
+// reopen has definitions wait no more. It has a connection of its own: whoever ends a command ends what its connections do.
+func (r *ruleChange) reopen(ctx context.Context, closed, opened *shardmap.Map) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	home, err := primaryOf(r.cfg, r.conf, 0)(ctx)
+	if err == nil {
+		defer endConn(home)
+		err = metadata.Change(ctx, home, closed.Epoch(), opened)
+	}
+	if errors.Is(err, metadata.ErrConflict) { // what the end of a connection has hidden was done
+		if now, _, failed := metadata.Load(ctx, home); failed == nil && !now.Closed() {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("definitions still wait in the proxies, run init --rules again: %w", err)
+	}
+	return nil
+}
+
 // await waits until no definition is under way in any proxy.
 func (r *ruleChange) await(ctx context.Context, epoch int64) error {
+	var late []string
 	for {
 		all, err := metadata.Acknowledged(ctx, r.home)
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil && len(late) > 0:
+			return errWaited(late)
+		case err != nil:
 			return err
 		}
-		var late []string
+		late = nil
 		for _, a := range all {
 			if a.Writes < epoch || a.Statements < epoch {
 				late = append(late, fmt.Sprintf("%s (%s)", a.Proxy, a.Host))
@@ -124,11 +144,15 @@ func (r *ruleChange) await(ctx context.Context, epoch int64) error {
 		}
 		select {
 		case <-ctx.Done():
-			return &errUnruled{"transactions that began before have not ended in proxy " + strings.Join(late, ", "),
-				"end them; a proxy that is gone for good is taken away with \"shardproxy rebalance forget\""}
+			return errWaited(late)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+func errWaited(late []string) error {
+	return &errUnruled{"transactions that began before have not ended in proxy " + strings.Join(late, ", "),
+		"end them; a proxy that is gone for good is taken away with \"shardproxy rebalance forget\""}
 }
 
 // judge reports whether there are tables that the new rules place otherwise. The error is one when rows of them lie elsewhere by the new ones.

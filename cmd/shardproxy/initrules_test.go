@@ -100,6 +100,12 @@ func TestClusterRules(t *testing.T) {
 		t.Errorf("%s rows", got)
 	}
 
+	for px, want := range map[*proxied]string{s.proxied: "1", next: "0"} {
+		if want = `shardproxy_slot_map_rules_differ{database="app"} ` + want + "\n"; !strings.Contains(px.metricsText(), want) {
+			t.Errorf("no %s", want)
+		}
+	}
+
 	// Tables that there are: nobody may serve them, and no row may be elsewhere then.
 	back := s.ruledAs("    tables:\n", "    tables:\n      order_items_old: {key: id}\n")
 	back.inits(2, []string{"--rules"}, "placed otherwise: \"public\".\"later\"", "has rows that would not be found there by the new rules")
