@@ -172,10 +172,10 @@ func writeJSON(w http.ResponseWriter, data []byte) {
 	_, _ = w.Write(append(bytes.Clone(data), '\n'))
 }
 
-// routes adds the paths of the contract.
-func (l *looks) routes(mux *http.ServeMux) {
+// routes are the paths of the contract.
+func (l *looks) routes() (all []route) {
 	for _, event := range []string{"status", "slots", "moves", "proxies", "doubts", "events", "statements"} {
-		mux.HandleFunc("GET /api/v1/"+event, l.serve(event))
+		all = append(all, route{"GET /api/v1/" + event, mayLook, "", l.serve(event)})
 	}
-	mux.HandleFunc("GET /api/v1/history", l.serveHistory)
+	return append(all, route{"GET /api/v1/history", mayLook, "", http.HandlerFunc(l.serveHistory)})
 }

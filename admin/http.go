@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"shardproxy/config"
 )
 
 // Bounds of the HTTP listener.
@@ -41,20 +44,27 @@ type Options struct {
 	Version  string
 	Logger   *slog.Logger     // discards when nil
 	Clock    func() time.Time // time.Now when nil
-	// Pprof serves net/http/pprof under /debug/pprof/. Whoever reaches the
-	// address can then slow the process down and read its memory.
+	// Pprof serves net/http/pprof under /debug/pprof/. Who may ask for it can
+	// slow the process down and read its memory.
 	Pprof bool
+	// Settings returns the section admin in force, which is not changed; nil
+	// asks for no password and knows no names.
+	Settings func() *config.Admin
+	// Logins checks passwords; without it nobody gets in where one is asked for.
+	Logins Logins
+	// TLS has it speak TLS and nothing else; nil is none. It must not choose h2.
+	TLS *tls.Config
 }
 
 // Server answers on the admin address: /livez, /readyz, /metrics, the dashboard
-// and /api/v1/ under it. It asks nobody for a password; the address is for
-// operators only.
+// and /api/v1/ under it. Who may ask for what is in its table of routes.
 type Server struct {
-	opt   Options
-	http  *http.Server
-	looks *looks
-	live  *live
-	slots chan struct{} // one entry for each answer under way
+	opt    Options
+	http   *http.Server
+	access *access
+	looks  *looks
+	live   *live
+	slots  chan struct{} // one entry for each answer under way
 
 	// mu guards what follows.
 	mu       sync.Mutex
@@ -81,7 +91,10 @@ func New(o Options) (*Server, error) {
 		}
 		o.Gatherer = r
 	}
-	s := &Server{opt: o, looks: newLooks(o), slots: make(chan struct{}, answersAtOnce)}
+	s := &Server{
+		opt: o, looks: newLooks(o), slots: make(chan struct{}, answersAtOnce),
+		access: &access{opt: o, logins: make(chan struct{}, loginsAtOnce)},
+	}
 	s.live = newLive(s.looks)
 	h, err := s.handler()
 	if err != nil {
@@ -105,6 +118,9 @@ func (s *Server) Open(ctx context.Context) error {
 	l, err := lc.Listen(ctx, "tcp", s.opt.Address)
 	if err != nil {
 		return fmt.Errorf("admin: %w", err)
+	}
+	if s.opt.TLS != nil {
+		l = tls.NewListener(l, s.opt.TLS)
 	}
 	s.listener = l
 	s.serving.Go(s.sample)
@@ -158,28 +174,63 @@ func (s *Server) Close() {
 
 // handler returns everything that is served.
 func (s *Server) handler() (http.Handler, error) {
+	routes, err := s.routes()
+	if err != nil {
+		return nil, err
+	}
 	mux := http.NewServeMux()
-	if err := pages(mux); err != nil {
+	for _, rt := range routes {
+		rt.handler = s.bounded(rt)
+		mux.Handle(rt.pattern, s.access.admit(rt))
+	}
+	return s.guard(mux), nil
+}
+
+// routes is the table of all paths.
+func (s *Server) routes() ([]route, error) {
+	all, err := pages()
+	if err != nil {
 		return nil, fmt.Errorf("admin: dashboard: %w", err)
 	}
-	s.looks.routes(mux)
-	mux.Handle("GET "+livePath, s.live)
-	mux.HandleFunc("GET /livez", s.livez)
-	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.opt.Gatherer, promhttp.HandlerOpts{
+	all = append(all, s.looks.routes()...)
+	scrape := promhttp.HandlerFor(s.opt.Gatherer, promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelError),
 		ErrorHandling:       promhttp.HTTPErrorOnError,
 		MaxRequestsInFlight: scrapesAtOnce,
 		Timeout:             scrapeTimeout,
-	}))
+	})
+	all = append(all,
+		route{"GET " + livePath, mayLook, "", s.live},
+		route{"GET /livez", mayLook, config.AdminOpenProbes, http.HandlerFunc(s.livez)},
+		route{"GET /readyz", mayLook, config.AdminOpenProbes, http.HandlerFunc(s.readyz)},
+		route{"GET /metrics", mayLook, config.AdminOpenMetrics, scrape},
+	)
 	if s.opt.Pprof {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		for pattern, h := range map[string]http.HandlerFunc{
+			"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+		} {
+			all = append(all, route{"GET /debug/pprof/" + pattern, mayRead, "", h})
+		}
 	}
-	return s.guard(mux), nil
+	return all, nil
+}
+
+// bounded keeps too many answers from being made at once. A probe must be
+// answered however many others are: it costs nothing. Those who look on have a
+// bound of their own.
+func (s *Server) bounded(rt route) http.Handler {
+	if rt.probe() || rt.handler == http.Handler(s.live) {
+		return rt.handler
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+			rt.handler.ServeHTTP(w, r)
+		default:
+			http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
+		}
+	})
 }
 
 // guard bounds what a request may cost, and keeps one that fails from ending
@@ -197,17 +248,10 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			// The index of net/http/pprof carries its own style sheet.
 			h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 		}
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit))
-		// A probe must be answered however many others are: it costs nothing.
-		// Those who look on have a bound of their own.
-		if r.URL.Path != "/livez" && r.URL.Path != "/readyz" && r.URL.Path != livePath {
-			select {
-			case s.slots <- struct{}{}:
-				defer func() { <-s.slots }()
-			default:
-				http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
-				return
-			}
+		rc := http.NewResponseController(w)
+		_ = rc.SetWriteDeadline(time.Now().Add(limit))
+		if r.ContentLength == 0 {
+			_ = rc.SetReadDeadline(time.Time{}) // there is nothing to read, and it would end the request
 		}
 		defer s.recovered(w, r)
 		next.ServeHTTP(w, r)

@@ -33,16 +33,16 @@ func asset(name string) (http.HandlerFunc, error) {
 	}, nil
 }
 
-// pages adds the dashboard's files.
-func pages(mux *http.ServeMux) error {
+// pages are the dashboard's files.
+func pages() (all []route, err error) {
 	for pattern, name := range map[string]string{
 		"GET /{$}": "index.html", "GET /assets/dashboard.js": "dashboard.js", "GET /assets/dashboard.css": "dashboard.css", "GET /assets/icon.svg": "icon.svg",
 	} {
 		h, err := asset(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		mux.Handle(pattern, h)
+		all = append(all, route{pattern, mayLook, "", h})
 	}
-	return nil
+	return all, nil
 }

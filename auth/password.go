@@ -48,6 +48,11 @@ func (t *attempt) password(ctx context.Context) (Identity, error) {
 		return Identity{}, wire.Fatal("28000", "password authentication needs an encrypted connection").
 			WithHint("Connect with sslmode=require, or use method scram-sha-256.")
 	}
+	return t.prove(ctx)
+}
+
+// prove has the password proven, within the limits of failed logins.
+func (t *attempt) prove(ctx context.Context) (Identity, error) {
 	if err := t.a.throttle.wait(ctx, t.addr); err != nil {
 		return Identity{}, err
 	}

@@ -9,6 +9,11 @@ var badFiles = map[string][]string{
 	"address_without_port":        {`1:10: listen.address: "0.0.0.0" is not host:port (such as 0.0.0.0:6432 or [::1]:6432)`},
 	"admin_conflict":              {`1:9: admin.address: 127.0.0.1:6432 of listen.address and 127.0.0.1:6432 of admin.address cannot both be listened on`},
 	"admin_conflict_with_default": {`1:10: listen.address: 0.0.0.0:9127 of listen.address and 127.0.0.1:9127 of admin.address cannot both be listened on`},
+	"admin_hosts": {
+		`1:32: admin.hosts[1]: "proxy.example:9127" is not the name of a host (such as proxy.example.com, without a port; IP addresses need not be listed)`,
+		`1:55: admin.tls: there is no certificate: listen.tls has none (give listen.tls a certificate; with mode: allow clients need not encrypt)`,
+		`1:73: admin.open[0]: "probe" is none of probes, metrics (did you mean probes?)`,
+	},
 	"admin_user_unknown": {
 		`1:28: admin.admin_users[1]: there is no user "ap" (did you mean app?)`,
 		`1:33: admin.monitor_users: there is no user "eve"`,

@@ -119,7 +119,7 @@ func goodConfig(t *testing.T) *Config {
 				ClientCA: testFile(t, "files/ca.crt"), MinVersion: "1.3",
 			},
 		},
-		Admin: Admin{Address: "127.0.0.1:9999", Pprof: true, AdminUsers: []string{"root"}, MonitorUsers: []string{"watcher", "root"}},
+		Admin: Admin{Address: "127.0.0.1:9999", TLS: true, Login: AdminLoginRequired, Open: []string{AdminOpenMetrics}, Hosts: []string{"proxy.example"}, Pprof: true, AdminUsers: []string{"root"}, MonitorUsers: []string{"watcher", "root"}},
 		Users: []User{
 			{
 				Name: "app", Password: NewSecret("secret of the environment"),

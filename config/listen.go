@@ -55,15 +55,49 @@ type Admin struct {
 	// Address is the host:port of the HTTP listener: /metrics, /livez, /readyz
 	// and the dashboard. An empty one turns it off. Default: 127.0.0.1:9127.
 	Address string `yaml:"address" default:"127.0.0.1:9127" apply:"restart"`
+	// TLS has the listener speak TLS, and nothing else, with the certificate of
+	// Listen.TLS. Default: false.
+	TLS bool `yaml:"tls" default:"false" apply:"restart"`
+	// Login says whether the listener asks for a password: auto once there are
+	// AdminUsers or MonitorUsers, required always, off never. Default: auto.
+	Login string `yaml:"login" enum:"auto|required|off" default:"auto"`
+	// Open is what is answered without a password all the same: probes (/livez,
+	// /readyz), metrics (/metrics). Default: probes.
+	Open []string `yaml:"open" form:"one" enum:"probes|metrics" default:"probes"`
+	// Hosts are the names by which the listener may be asked for, beside IP
+	// addresses, localhost and the host of Address. Default: none.
+	Hosts []string `yaml:"hosts" form:"one"`
 	// Pprof serves Go's profiles of the program under /debug/pprof/ there, to
-	// whoever reaches the address. Default: false.
+	// AdminUsers; where no password is asked for, only on a loopback address.
+	// Default: false.
 	Pprof bool `yaml:"pprof" default:"false" apply:"restart"`
 	// AdminUsers may connect to the console database and run every command
-	// there. Default: nobody.
+	// there, and may do everything on the listener. Default: nobody.
 	AdminUsers []string `yaml:"admin_users" form:"one"`
-	// MonitorUsers may connect to the console database and look (SHOW).
+	// MonitorUsers may connect to the console database and look (SHOW), and
+	// may look on the listener.
 	// Default: nobody.
 	MonitorUsers []string `yaml:"monitor_users" form:"one"`
+}
+
+// Values of Admin.Login and Admin.Open.
+const (
+	AdminLoginAuto     = "auto"
+	AdminLoginRequired = "required"
+	AdminLoginOff      = "off"
+	AdminOpenProbes    = "probes"
+	AdminOpenMetrics   = "metrics"
+)
+
+// AsksPassword reports whether the listener asks for a password.
+func (a *Admin) AsksPassword() bool {
+	switch a.Login {
+	case AdminLoginRequired:
+		return true
+	case AdminLoginOff:
+		return false
+	}
+	return len(a.AdminUsers)+len(a.MonitorUsers) > 0
 }
 
 // Limits bound what clients can take. A count of 0 means no limit.

@@ -81,6 +81,7 @@ func (v *validator) auth() {
 	}
 	v.references("admin.admin_users", v.c.Admin.AdminUsers, v.userReference)
 	v.references("admin.monitor_users", v.c.Admin.MonitorUsers, v.userReference)
+	v.adminListener()
 }
 
 // references checks each name of a list.

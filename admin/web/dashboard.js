@@ -543,11 +543,16 @@ function hear(part, value) {
   drawLink();
 }
 
-const link = { source: null, timer: 0, opened: false, polled: false, ended: false };
+const link = { source: null, timer: 0, opened: false, polled: false, ended: false, denied: false };
 
 function drawLink() {
-  const node = $("#link"), quiet = (performance.now() - state.heard) / 1000, stale = state.heard > 0 && quiet > (link.polled ? 12 : 3) || link.ended;
+  const node = $("#link"), quiet = (performance.now() - state.heard) / 1000, stale = link.denied || state.heard > 0 && quiet > (link.polled ? 12 : 3) || link.ended;
   document.body.classList.toggle("stale", stale);
+  if (link.denied) {
+    node.dataset.state = "stale";
+    set(node, "Not let in any more: reload the page to log in");
+    return;
+  }
   node.dataset.state = !state.heard ? "opening" : stale ? "stale" : link.polled ? "polled" : "live";
   const newer = state.changed ? "; the proxy is another version now: reload the page" : "";
   set(node, (!state.heard ? "Connecting" : stale ? `Stale: ${link.ended ? "the proxy has ended; " : ""}last heard of ${quiet < 60 ? Math.floor(quiet) + " s" : span(quiet)} ago, trying again`
@@ -556,6 +561,7 @@ function drawLink() {
 
 async function ask(part) {
   const answer = await fetch(`api/v1/${part}`, { cache: "no-store" });
+  link.denied = answer.status === 401 || answer.status === 403;
   if (!answer.ok) throw new Error(`${part}: ${answer.status}`);
   return answer.json();
 }
@@ -594,7 +600,7 @@ function connect() {
     link.source = null;
     link.ended = end;
     const wait = link.opened || end ? 1000 : await poll();
-    if (!link.source) link.timer = setTimeout(connect, wait);
+    if (!link.source && !link.denied) link.timer = setTimeout(connect, wait);
     drawLink();
   };
   source.addEventListener("open", () => { link.opened = true; link.polled = false; link.ended = false; loadHistory(); });

@@ -313,10 +313,10 @@ ready after %.1f s: %d orders on %d shards behind the proxy
   move     shardproxy rebalance start -c %s --move-tenant orders.customer_id=42 --to s0; shardproxy rebalance watch -c %s
   grow     shardproxy rebalance start -c %s --add s2 --step-slots 400; shardproxy rebalance watch -c %s
   console  PGPASSWORD=%s psql -h %s -p %s -U app shardproxy -c 'SHOW NODES'
-  admin    http://%s/
+  admin    http://%s/ (app, %s)
   log      %s
 
-`, time.Since(begun).Seconds(), d.orders, demoShards, d.dsn(), demoPassword, host, port, d.config, d.config, d.config, d.config, demoPassword, host, port, d.admin, log)
+`, time.Since(begun).Seconds(), d.orders, demoShards, d.dsn(), demoPassword, host, port, d.config, d.config, d.config, d.config, demoPassword, host, port, d.admin, demoPassword, log)
 	d.nodes()
 	fmt.Fprint(d.out, "\nCtrl-C ends everything.\n")
 	return nil

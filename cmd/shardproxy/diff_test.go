@@ -28,7 +28,7 @@ var diffSchema string
 // bothText is the configuration of both, but for what stands for a word in capitals.
 const bothText = `
 listen: {address: "%LISTEN%"}
-admin:  {address: "%ADMIN%", admin_users: [app]}
+admin:  {address: "%ADMIN%", admin_users: [app], open: [probes, metrics]}
 users:
   - {name: app, password: ` + pgcluster.AppPassword + `}
 databases:

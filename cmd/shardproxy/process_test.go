@@ -58,7 +58,7 @@ type process struct {
 // processText is a configuration for one database of the shared server.
 const processText = `
 listen: {address: "%LISTEN%"}
-admin:  {address: "%ADMIN%", admin_users: [app]}
+admin:  {address: "%ADMIN%", admin_users: [app], open: [probes, metrics]}
 users:
   - {name: app, password: ` + pgcluster.AppPassword + `}
 databases:

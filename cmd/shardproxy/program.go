@@ -145,7 +145,7 @@ func (p *program) build(cfg *config.Config) error {
 	}
 	p.http, err = admin.New(admin.Options{
 		Address: cfg.Admin.Address, Source: src, Gatherer: p.registry, Logger: p.log, Version: buildVersion(),
-		Pprof: cfg.Admin.Pprof,
+		Pprof: cfg.Admin.Pprof, Settings: func() *config.Admin { return &p.state.Load().cfg.Admin }, Logins: p.auth, TLS: p.adminTLS(cfg),
 	})
 	if err != nil {
 		return err
@@ -309,6 +309,7 @@ func (p *program) open(ctx context.Context) error {
 			return err
 		}
 	}
+	p.tellExposures()
 	p.server.Open(listeners...)
 	tidyCtx, stop := context.WithCancel(context.Background())
 	p.stop = stop

@@ -101,7 +101,7 @@ func (px *proxied) write(text string) {
 
 const configText = `
 listen: {address: "%LISTEN%"}
-admin:  {address: "%ADMIN%", admin_users: [app]}
+admin:  {address: "%ADMIN%", admin_users: [app], open: [probes, metrics]}
 users:
   - {name: app, password: ` + pgcluster.AppPassword + `}
 databases:

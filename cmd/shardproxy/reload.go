@@ -69,6 +69,7 @@ func (p *program) reloadLocked() error {
 	p.server.Configure(p.settings(next))
 	p.querier.Reset()
 	p.retire(old, next)
+	p.tellExposures()
 	for _, c := range changes {
 		p.logChange(c)
 	}

@@ -19,7 +19,7 @@ import (
 
 const shardsText = `
 listen: {address: "%LISTEN%"}
-admin:  {address: "%ADMIN%", admin_users: [app]}
+admin:  {address: "%ADMIN%", admin_users: [app], open: [probes, metrics]}
 users:
   - {name: app, password: ` + pgcluster.AppPassword + `}
 databases:

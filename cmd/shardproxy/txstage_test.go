@@ -32,7 +32,7 @@ type txStage struct {
 
 const txStageText = `
 listen: {address: "%LISTEN%"}
-admin:  {address: "%ADMIN%", admin_users: [app]}
+admin:  {address: "%ADMIN%", admin_users: [app], open: [probes, metrics]}
 users:
   - {name: app, password: ` + pgcluster.AppPassword + `}
 databases:
