@@ -47,6 +47,14 @@ type route struct {
 // and must be answered however many others ask.
 func (r *route) probe() bool { return r.open == config.AdminOpenProbes }
 
+type callerKey struct{}
+
+// callerOf returns who a request is from; nobody where no password was asked for.
+func callerOf(r *http.Request) auth.Identity {
+	id, _ := r.Context().Value(callerKey{}).(auth.Identity)
+	return id
+}
+
 // settings are those in force.
 func (a *access) settings() *config.Admin {
 	if a.opt.Settings == nil {
@@ -78,7 +86,7 @@ func (a *access) admit(rt route) http.Handler {
 			ok = false
 		}
 		if ok {
-			rt.handler.ServeHTTP(w, r)
+			rt.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, id)))
 		}
 	})
 }

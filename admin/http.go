@@ -52,6 +52,8 @@ type Options struct {
 	Settings func() *config.Admin
 	// Logins checks passwords; without it nobody gets in where one is asked for.
 	Logins Logins
+	// Steerer carries out what admin users order; nil: there are no such paths.
+	Steerer Steerer
 	// TLS has it speak TLS and nothing else; nil is none. It must not choose h2.
 	TLS *tls.Config
 }
@@ -62,6 +64,7 @@ type Server struct {
 	opt    Options
 	http   *http.Server
 	access *access
+	orders *orders
 	looks  *looks
 	live   *live
 	slots  chan struct{} // one entry for each answer under way
@@ -93,7 +96,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opt: o, looks: newLooks(o), slots: make(chan struct{}, answersAtOnce),
-		access: &access{opt: o, logins: make(chan struct{}, loginsAtOnce)},
+		access: &access{opt: o, logins: make(chan struct{}, loginsAtOnce)}, orders: newOrders(o),
 	}
 	s.live = newLive(s.looks)
 	h, err := s.handler()
@@ -193,6 +196,7 @@ func (s *Server) routes() ([]route, error) {
 		return nil, fmt.Errorf("admin: dashboard: %w", err)
 	}
 	all = append(all, s.looks.routes()...)
+	all = append(all, s.orders.routes()...)
 	scrape := promhttp.HandlerFor(s.opt.Gatherer, promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelError),
 		ErrorHandling:       promhttp.HTTPErrorOnError,

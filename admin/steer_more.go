@@ -96,24 +96,33 @@ func runMove(ctx context.Context, s *session, r request) (result, *wire.Error) {
 
 // moving returns the database whose moves are meant.
 func (s *session) moving(r request) (string, *wire.Error) {
+	name, err := movingIn(s.console.opt.Source.Databases(), r.in, r.hasIn)
+	if err != nil && err.Code == "42601" {
+		err = err.WithHint("MOVE ... IN database")
+	}
+	return name, err
+}
+
+// movingIn returns the database whose moves are meant: the one that was named, or the only one that has any.
+func movingIn(all []Database, name string, named bool) (string, *wire.Error) {
 	var names []string
-	for _, d := range s.console.opt.Source.Databases() {
-		if d.Cluster != nil {
-			names = append(names, d.Name)
-		} else if r.hasIn && d.Name == r.in {
-			return "", wire.Errorf("55000", "database %s has one shard: nothing moves", d.Name)
+	for i := range all {
+		if all[i].Cluster != nil {
+			names = append(names, all[i].Name)
+		} else if named && all[i].Name == name {
+			return "", wire.Errorf("55000", "database %s has one shard: nothing moves", name)
 		}
 	}
 	switch {
-	case r.hasIn && slices.Contains(names, r.in):
-		return r.in, nil
-	case r.hasIn:
-		return "", noDatabase(r.in)
+	case named && slices.Contains(names, name):
+		return name, nil
+	case named:
+		return "", noDatabase(name)
 	case len(names) == 0:
 		return "", wire.Errorf("55000", "no database has several shards: nothing moves")
 	case len(names) > 1:
 		return "", wire.Errorf("42601", "several databases have several shards: say which").
-			WithDetail("They are %s.", strings.Join(names, ", ")).WithHint("MOVE ... IN database")
+			WithDetail("They are %s.", strings.Join(names, ", "))
 	}
 	return names[0], nil
 }
