@@ -61,6 +61,10 @@ func (r request) key() string {
 		return "show " + strings.ToLower(r.name)
 	case "explain":
 		return "explain route"
+	case "move":
+		if r.plan != nil {
+			return "move " + r.name
+		}
 	}
 	return r.verb
 }
@@ -90,7 +94,7 @@ func newCommands() *commands {
 	c.add(resetQueries())
 	c.add(showFDs())
 	c.add(&command{name: "SHOW HELP", usage: "SHOW HELP", doc: "Lists the commands, as a notice.", run: c.help})
-	for _, cmd := range append(steering(), blocking()...) {
+	for _, cmd := range slices.Concat(steering(), planning(), blocking()) {
 		c.add(cmd)
 	}
 	for _, cmd := range sessionCommands() {

@@ -254,6 +254,18 @@ func (w *world) OrderMoves(_ context.Context, o MoveOrder) (string, error) {
 	return "3 moves", nil
 }
 
+func (w *world) PlanMoves(_ context.Context, o PlanOrder, start bool) (*Plan, error) {
+	w.order(fmt.Sprintf("plan %t %s%s", start, o.Database, o.text()))
+	if len(o.Options) > 0 && o.Options[0] == (PlanOption{"remove", "s9"}) {
+		return nil, wire.Errorf("22023", "REMOVE s9: there is no such shard")
+	}
+	p := &Plan{ID: "abc", Database: o.Database, Epoch: 12, Started: start, Slots: 2, Rows: 30, Bytes: 4096, Seconds: 1, Text: "two\nlines\n",
+		Shards:   []PlannedShard{{Name: "s0", State: "stays", SlotsNow: 4096, SlotsThen: 4094}, {Name: "s1", State: "stays", SlotsThen: 2}},
+		Moves:    []PlannedMove{{Kind: "slots", Source: "s0", Target: "s1", Slots: 2, Rows: 30}},
+		Blockers: []PlanBlocker{}}
+	return p, nil
+}
+
 func (w *world) Databases() []Database {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -20,6 +20,7 @@ type request struct {
 	in     string
 	hasIn  bool          // MOVE ... IN database
 	term   time.Duration // BLOCK ... FOR interval; 0: none
+	plan   *PlanOrder    // MOVE PLAN and MOVE START; without its database
 	// rows says which rows of a SHOW, and in which order; nil: all.
 	rows *selection
 }
@@ -157,10 +158,13 @@ func (p *parser) command() (request, bool) {
 	return request{}, false
 }
 
-// move parses MOVE {PAUSE | RESUME | ABORT | ROLLBACK [id, ...] | COMPLETE [id, ...]} [IN database].
+// move parses MOVE {PLAN | START} and what follows them, and MOVE {PAUSE | RESUME | ABORT | ROLLBACK [id, ...] | COMPLETE [id, ...]} [IN database].
 func (p *parser) move(r request) (request, bool) {
 	t, _ := p.next()
-	if r.name = strings.ToLower(t.text); t.kind != tokenWord || !slices.Contains([]string{"pause", "resume", "abort", "rollback", "complete"}, r.name) {
+	if r.name = strings.ToLower(t.text); t.kind == tokenWord && (r.name == "plan" || r.name == "start") {
+		return p.plan(r)
+	}
+	if t.kind != tokenWord || !slices.Contains([]string{"pause", "resume", "abort", "rollback", "complete"}, r.name) {
 		return r, false
 	}
 	if r.name == "rollback" || r.name == "complete" {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +100,7 @@ func TestParseRefuses(t *testing.T) {
 		"EXPLAIN ROUTE select":         "invalid command",
 		"MOVE":                         "invalid command",
 		"MOVE PAUSE 3":                 "invalid command",
-		"MOVE START":                   "invalid command",
+		"MOVE STOP":                    "invalid command",
 		"MOVE ROLLBACK 1 2":            "invalid command",
 		"MOVE ROLLBACK 1 IN":           "invalid command",
 		"SUSPEND shop":                 "invalid command",
@@ -129,7 +130,7 @@ func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"SHOW POOLS;", "pause \"a\"\"b\"", "SET x TO 'y', z", "/* /* */ */ RELOAD -- x\n;", "SHOW $1", "set time zone 'UTC'",
 		"SHOW POOLS WHERE a = 1 AND NOT (b IN ('x', NULL) OR c LIKE '%\\_') AND d NOT BETWEEN -1 AND 2.50 ORDER BY a DESC NULLS LAST, 2 LIMIT 5 OFFSET 1",
-		"twopc commit 'a' force", "SHOW x WHERE a IS NOT NULL", "move rollback 1, 2 in x", "BEGIN", "RESET all", "SHUTDOWN wait_for_clients", "deallocate prepare x", "KILL \x00", "'", "--",
+		"twopc commit 'a' force", "SHOW x WHERE a IS NOT NULL", "move rollback 1, 2 in x", "MOVE START ADD a, 'b=c:1' slots 1, '2-3' TO x exact PLAN 'it''s' IN y", "move plan", "BEGIN", "RESET all", "SHUTDOWN wait_for_clients", "deallocate prepare x", "KILL \x00", "'", "--",
 	} {
 		f.Add(s)
 	}
@@ -167,6 +168,11 @@ func FuzzParse(f *testing.F) {
 			if r.term > 0 {
 				again += " for '" + r.term.String() + "'"
 			}
+		case r.plan != nil:
+			again += " " + r.name + r.plan.text()
+			if r.hasIn {
+				again += " in " + quote(r.in)
+			}
 		case r.verb == "move" || r.verb == "explain" || r.verb == "ban" || r.verb == "unban":
 			if again += " " + r.name; r.name == "" {
 				again += "node"
@@ -190,6 +196,9 @@ func FuzzParse(f *testing.F) {
 		rows2 := ""
 		if r2.rows != nil {
 			rows2, r2.rows = r2.rows.String(), nil
+		}
+		if r.plan != nil && r2.plan != nil && reflect.DeepEqual(r.plan, r2.plan) {
+			r2.plan = r.plan
 		}
 		if err != nil || r2 != r || rows2 != rows {
 			t.Fatalf("%q is %+v %s, but %q is %+v %s, %v", sql, r, rows, again, r2, rows2, err)

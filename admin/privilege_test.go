@@ -16,7 +16,7 @@ import (
 func TestPrivileges(t *testing.T) {
 	steers := map[string]bool{"RELOAD": true, "PAUSE": true, "RESUME": true, "KILL": true, "RECONNECT": true, "SHUTDOWN": true, "TWOPC": true,
 		"SHOW FDS": true, "DISABLE": true, "ENABLE": true, "KILL_CLIENT": true, "WAIT_CLOSE": true, "SUSPEND": true, "DRAIN": true, "MOVE": true, "BAN": true, "UNBAN": true,
-		"RESET QUERIES": true, "BLOCK": true, "UNBLOCK": true}
+		"RESET QUERIES": true, "BLOCK": true, "MOVE PLAN": true, "MOVE START": true, "UNBLOCK": true}
 	reads := map[string]bool{"SHOW PREPARED": true, "SHOW HOT_KEYS": true}
 	looks := map[string]bool{"EXPLAIN ROUTE": true, "SET": true, "RESET": true, "BEGIN": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
 		"DEALLOCATE": true, "DISCARD": true}
@@ -65,6 +65,10 @@ func TestMonitorCannotSteer(t *testing.T) {
 				texts = []string{cmd.name + " NODE 'a:1'", strings.ToLower(cmd.name) + " node \"a:1\" in shop"}
 			case "BLOCK", "UNBLOCK":
 				texts = []string{cmd.name + " 'SELECT 1'", strings.ToLower(cmd.name) + " fingerprint '00000000000000ff' in shop"}
+			case "MOVE PLAN":
+				texts = []string{"MOVE PLAN", "move plan remove s1 in shop"}
+			case "MOVE START":
+				texts = []string{"MOVE START", "move start slots 1, '2-3' to s1 plan 'abc' in shop"}
 			case "MOVE":
 				texts = []string{"MOVE PAUSE", "move resume in shop", "MOVE ABORT", "MOVE ROLLBACK 1, 2", "MOVE COMPLETE"}
 			}

@@ -135,6 +135,9 @@ func (r request) text() (text string) {
 	if r.hasArg {
 		t += " " + r.arg
 	}
+	if r.plan != nil {
+		t += r.plan.text()
+	}
 	if r.force {
 		t += " force"
 	}

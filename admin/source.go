@@ -87,6 +87,9 @@ type Steerer interface {
 	BanNode(database, node string, on bool) (shards int, err error)
 	// OrderMoves asks something of the moves of a database of several shards, and returns what came of it, in words. What it changes can be seen when it returns.
 	OrderMoves(ctx context.Context, o MoveOrder) (said string, err error)
+	// PlanMoves plans moves of a database of several shards, and begins them when that is wanted and nothing is in the way; then it returns an error instead when something is. What it
+	// changes can be seen when it returns. It takes as long as asking all shards does, and longer where shards join.
+	PlanMoves(ctx context.Context, o PlanOrder, start bool) (*Plan, error)
 	// Block refuses a statement in a database from now on. The error may be a *wire.Error.
 	Block(database string, b proxy.Block) error
 	// Unblock takes that back; found is false when it was not so.

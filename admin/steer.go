@@ -42,7 +42,7 @@ func steering() []*command {
 			doc: "Keeps reads away from a replica, in all databases that have it, or in one. Connections to it are closed when they come back. One that takes writes cannot be banned, and one that comes to take them gets them: it is reads that a ban is about. While a shard has no primary and nothing else to read from, that is not used either. RELOAD keeps bans, a restart does not."},
 		{name: "UNBAN", usage: "UNBAN NODE 'host:port' [IN database]", needs: maySteer, run: bans(false), doc: "Undoes BAN NODE."},
 		{name: "MOVE", usage: "MOVE {PAUSE | RESUME | ABORT | ROLLBACK [id, ...] | COMPLETE [id, ...]} [IN database]", needs: maySteer, run: runMove, waits: true,
-			doc: "Does what shardproxy rebalance pause, resume, abort, rollback and complete do, to the moves of a database of several shards, which must be named when there are several such. A notice tells of how many moves that was. Plan and start moves with shardproxy rebalance."},
+			doc: "Does what shardproxy rebalance pause, resume, abort, rollback and complete do, to the moves of a database of several shards, which must be named when there are several such. A notice tells of how many moves that was."},
 		twoPC(),
 	}
 }

@@ -48,6 +48,17 @@ func TestSteeringCommands(t *testing.T) {
 		{"MOVE PAUSE", "MOVE", "", "pause shop []"},
 		{"MOVE RESUME IN shop", "MOVE", "", "resume shop []"},
 		{"MOVE ROLLBACK 4, 5", "MOVE", "", "rollback shop [4 5]"},
+		{"MOVE PLAN", "MOVE", "", "plan false shop"},
+		{"move plan add s3, 's4=h:1' by rows threshold '5%' IN shop", "MOVE", "", "plan false shop add 's3' add 's4=h:1' by 'rows' threshold '5%'"},
+		{"MOVE PLAN TENANT 'orders.customer_id=it''s' SLOTS 1, 2, '5-9' TO s1 EXACT", "MOVE", "", "plan false shop tenant 'orders.customer_id=it''s' slots '1,2,5-9' to 's1' exact"},
+		{"MOVE START REMOVE s1 REVERSIBLE PLAN 'abc'", "MOVE", "", "plan true shop remove 's1' reversible plan 'abc'"},
+		{"MOVE START REMOVE s9", "", "22023", "plan true shop remove 's9'"},
+		{"MOVE PLAN PLAN 'abc'", "", "42601", ""},
+		{"MOVE START PLAN 'a' PLAN 'b'", "", "42601", ""},
+		{"MOVE PLAN ADD", "", "42601", ""},
+		{"MOVE PLAN SIDEWAYS", "", "42601", ""},
+		{"MOVE PLAN ADD s1,", "", "42601", ""},
+		{"MOVE START IN \"My-Db.2\"", "", "55000", ""},
 		{"MOVE COMPLETE 4", "", "55000", "complete shop [4]"},
 		{"MOVE COMPLETE x", "", "42601", ""},
 		{"MOVE ABORT IN \"My-Db.2\"", "", "55000", ""},
@@ -69,7 +80,7 @@ func TestSteeringCommands(t *testing.T) {
 			t.Errorf("%s is logged as %s", test.sql, said)
 		}
 	}
-	for _, want := range []string{`command="move rollback 4, 5"`, `command="move resume in shop"`, `msg="moves ordered" user=admin`, `said="3 moves"`, `command="kill_client 9" error="client not found"`} {
+	for _, want := range []string{`command="move start remove 's1' reversible plan 'abc'"`, `wanted=start said="plan abc: 1 moves, 2 slots, about 30 rows"`, `command="move rollback 4, 5"`, `command="move resume in shop"`, `msg="moves ordered" user=admin`, `said="3 moves"`, `command="kill_client 9" error="client not found"`} {
 		if !strings.Contains(s.log.String(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, s.log.String())
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -70,9 +71,14 @@ func rebalanceStartCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, true) },
 	}
 	f.flags(c)
+	f.startFlags(c)
+	return c
+}
+
+// startFlags are those that a plan which is carried out has beside.
+func (f *planFlags) startFlags(c *cobra.Command) {
 	c.Flags().BoolVar(&f.reversible, "reversible", false, "keep the sources as the targets are, until rebalance complete or rollback; moves have any number of slots unless --step-slots is given")
 	c.Flags().StringVar(&f.pgDump, "pg-dump", "", "pg_dump program for the schema of shards that join; looked for when not given")
-	return c
 }
 
 // start stores the moves of a plan: shards join first, and leave last.
@@ -85,10 +91,11 @@ func (p *planned) start(ctx context.Context, cfg *config.Config, home *pgx.Conn,
 		return err
 	}
 	if err := metadata.PlanMoves(ctx, home, p.current.Epoch(), moves); err != nil {
-		return &exitError{exitBlocked, err.Error()}
+		return errors.Join(&exitError{exitBlocked, err.Error()}, err)
 	}
 	all, err := metadata.Acknowledged(ctx, home)
-	if err != nil {
+	if err != nil { // they are stored all the same
+		_, err = fmt.Fprintf(out, "moves are stored; it is not known which proxies run: %s\n", err)
 		return err
 	}
 	if len(all) == 0 {

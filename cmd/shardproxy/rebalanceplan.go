@@ -166,19 +166,11 @@ func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 	defer stop()
 	ctx, cancel := limited(ctx, f.timeout)
 	defer cancel()
-	links, err := openLinks(ctx, cfg, conf)
+	p, links, err := f.plan(ctx, cfg, conf)
+	if links != nil {
+		defer links.close()
+	}
 	if err != nil {
-		return &exitError{exitProblems, err.Error()}
-	}
-	defer links.close()
-	p := &planned{f: f, conf: links.conf, whole: conf}
-	if err := p.readFlags(); err != nil {
-		return err
-	}
-	if err := p.ask(ctx, links); err != nil {
-		return err
-	}
-	if err := p.make(); err != nil {
 		return err
 	}
 	r := p.report()
@@ -199,6 +191,22 @@ func (f *planFlags) run(cmd *cobra.Command, start bool) error {
 		err = p.start(ctx, cfg, links.all[0].conn, out)
 	}
 	return err
+}
+
+// plan asks the shards and plans. The links to them are the caller's to close, also with an error, when there are any.
+func (f *planFlags) plan(ctx context.Context, cfg *config.Config, conf *config.Database) (*planned, *shardLinks, error) {
+	links, err := openLinks(ctx, cfg, conf)
+	if err != nil {
+		return nil, nil, &exitError{exitProblems, err.Error()}
+	}
+	p := &planned{f: f, conf: links.conf, whole: conf}
+	if err := p.readFlags(); err != nil {
+		return nil, links, err
+	}
+	if err := p.ask(ctx, links); err != nil {
+		return nil, links, err
+	}
+	return p, links, p.make()
 }
 
 // readFlags reads what needs no server.
