@@ -86,10 +86,10 @@ func pathOf(rt route) (method, path string) {
 // stands here a second time, so that one added without a thought fails.
 func TestRoles(t *testing.T) {
 	open := map[string]string{"/livez": config.AdminOpenProbes, "/readyz": config.AdminOpenProbes, "/metrics": config.AdminOpenMetrics}
-	looks := []string{"/", "/assets/dashboard.js", "/assets/dashboard.css", "/assets/icon.svg", "/livez", "/readyz", "/metrics", "/api/v1/live", "/api/v1/history", "/api/v1/session",
+	looks := []string{"/", "/assets/dashboard.js", "/assets/steer.js", "/assets/dashboard.css", "/assets/icon.svg", "/livez", "/readyz", "/metrics", "/api/v1/live", "/api/v1/history", "/api/v1/session",
 		"/api/v1/status", "/api/v1/slots", "/api/v1/moves", "/api/v1/proxies", "/api/v1/doubts", "/api/v1/events", "/api/v1/statements"}
 	admins := []string{"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/symbol", "/debug/pprof/profile", "/debug/pprof/trace"}
-	orders := []string{"/api/v1/moves/pause", "/api/v1/moves/resume", "/api/v1/moves/abort", "/api/v1/moves/rollback", "/api/v1/moves/complete"}
+	orders := []string{"/api/v1/moves/pause", "/api/v1/moves/resume", "/api/v1/moves/abort", "/api/v1/moves/rollback", "/api/v1/moves/complete", "/api/v1/moves/plan", "/api/v1/moves/start"}
 	for _, words := range [][]string{{}, {config.AdminOpenProbes}, {config.AdminOpenProbes, config.AdminOpenMetrics}} {
 		book := &logBook{}
 		s, url, _ := asks(t, Options{Pprof: true, Logger: slog.New(slog.NewTextHandler(book, nil))}, config.Admin{AdminUsers: []string{"dba"}, Open: words})
@@ -105,7 +105,7 @@ func TestRoles(t *testing.T) {
 			if method == "POST" && slices.Contains(orders, path) {
 				for user, want := range map[string]int{"dba": 200, "ops": 403, "app": 403, "": 401, "eve": 401} {
 					// A token of its own does not make a monitor user an admin.
-					if code, _, body := sendOrder(t, url+path, user, "{}", "X-Csrf-Token", s.orders.token(user)); code != want {
+					if code, _, body := sendOrder(t, url+path, user, map[bool]string{true: `{"plan":"abc"}`, false: "{}"}[path == "/api/v1/moves/start"], "X-Csrf-Token", s.orders.token(user)); code != want {
 						t.Errorf("%s as %q: %d %s, want %d", rt.pattern, user, code, body, want)
 					}
 				}

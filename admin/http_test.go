@@ -127,7 +127,7 @@ func TestMetricsHandler(t *testing.T) {
 func TestPage(t *testing.T) {
 	_, url := openServer(t, Options{Source: newWorld(), Version: "0.9.1"})
 	for path, kind := range map[string]string{
-		"/": "text/html; charset=utf-8", "/assets/dashboard.js": "text/javascript; charset=utf-8",
+		"/": "text/html; charset=utf-8", "/assets/dashboard.js": "text/javascript; charset=utf-8", "/assets/steer.js": "text/javascript; charset=utf-8",
 		"/assets/dashboard.css": "text/css; charset=utf-8", "/assets/icon.svg": "image/svg+xml",
 	} {
 		code, h, body := get(t, "GET", url+path)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"shardproxy/shardmap"
 	"shardproxy/wire"
 )
 
@@ -56,12 +55,11 @@ type PlannedShard struct {
 
 // PlannedMove is one move of a plan.
 type PlannedMove struct {
-	Kind   string          `json:"kind" doc:"slots, join (a shard joins) or leave"`
-	Source string          `json:"source" doc:"the shard that has the slots"`
-	Target string          `json:"target" doc:"the shard that gets them"`
-	Slots  int             `json:"slots" doc:"how many"`
-	Rows   int64           `json:"rows" doc:"that lie in them, about"`
-	Which  []shardmap.Slot `json:"-"`
+	Kind   string `json:"kind" doc:"slots, join (a shard joins) or leave"`
+	Source string `json:"source" doc:"the shard that has the slots"`
+	Target string `json:"target" doc:"the shard that gets them"`
+	Slots  int    `json:"slots" doc:"how many"`
+	Rows   int64  `json:"rows" doc:"that lie in them, about"`
 }
 
 // PlanBlocker is what is in the way of a plan.

@@ -81,8 +81,17 @@ func (o *orders) routes() []route {
 		return all
 	}
 	for _, wanted := range moveOrders() {
-		all = append(all, route{"POST /api/v1/moves/" + string(wanted), maySteer, "", o.steers(func(ctx context.Context, r *http.Request, body []byte) (any, order, error) {
+		all = append(all, route{"POST /api/v1/moves/" + string(wanted), maySteer, "", o.steers(answerTimeout, func(ctx context.Context, body []byte) (any, order, error) {
 			return o.move(ctx, wanted, body)
+		})})
+	}
+	for _, of := range []struct {
+		name  string
+		start bool
+		bound time.Duration
+	}{{"plan", false, planTimeout}, {"start", true, startTimeout}} {
+		all = append(all, route{"POST /api/v1/moves/" + of.name, maySteer, "", o.steers(of.bound, func(ctx context.Context, body []byte) (any, order, error) {
+			return o.plan(ctx, of.start, body)
 		})})
 	}
 	return all
@@ -114,7 +123,8 @@ type order struct {
 
 // steers has an order carried out that comes from our own page, from a user who
 // was given its token. It is logged before and afterwards, whatever comes of it.
-func (o *orders) steers(do func(ctx context.Context, r *http.Request, body []byte) (any, order, error)) http.Handler {
+// It may take as long as bound.
+func (o *orders) steers(bound time.Duration, do func(ctx context.Context, body []byte) (any, order, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := callerOf(r)
 		if why := o.foreign(r, id.User); why != "" {
@@ -127,12 +137,16 @@ func (o *orders) steers(do func(ctx context.Context, r *http.Request, body []byt
 			o.write(w, http.StatusBadRequest, apiRefusal{Code: "08P01", Message: "the order cannot be read"})
 			return
 		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it would end the request
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Time{}) // it would end the request
+		_ = rc.SetWriteDeadline(time.Now().Add(bound + answerTimeout))
+		ctx, cancel := context.WithTimeout(r.Context(), bound)
+		defer cancel()
 		what := strings.ReplaceAll(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/", " ")
 		log := o.opt.Logger.With("user", id.User, "client", r.RemoteAddr)
 		log.Info("admin order", "command", what, "order", string(body[:min(len(body), orderLogged)]))
 		began := o.opt.Clock()
-		answer, ordered, err := do(r.Context(), r, body)
+		answer, ordered, err := do(ctx, body)
 		took := o.opt.Clock().Sub(began)
 		if err != nil {
 			we := wire.AsError(steerError(err, ordered.database))
@@ -188,6 +202,10 @@ func (o *orders) move(ctx context.Context, wanted MoveWanted, body []byte) (any,
 	}
 	said, err := o.opt.Steerer.OrderMoves(ctx, MoveOrder{Database: database, Wanted: wanted, IDs: in.IDs})
 	return apiDone{database, said}, order{said, database}, err
+}
+
+func errNoPlan() *wire.Error {
+	return wire.Errorf("42601", "what is begun is a plan that was looked at: plan is missing")
 }
 
 // decodeOrder reads one JSON object without fields that nobody knows.

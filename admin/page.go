@@ -36,7 +36,7 @@ func asset(name string) (http.HandlerFunc, error) {
 // pages are the dashboard's files.
 func pages() (all []route, err error) {
 	for pattern, name := range map[string]string{
-		"GET /{$}": "index.html", "GET /assets/dashboard.js": "dashboard.js", "GET /assets/dashboard.css": "dashboard.css", "GET /assets/icon.svg": "icon.svg",
+		"GET /{$}": "index.html", "GET /assets/dashboard.js": "dashboard.js", "GET /assets/steer.js": "steer.js", "GET /assets/dashboard.css": "dashboard.css", "GET /assets/icon.svg": "icon.svg",
 	} {
 		h, err := asset(name)
 		if err != nil {

@@ -1,4 +1,4 @@
-// The dashboard: it shows what /api/v1/ says, and nothing else. Texts go into the
+// The dashboard: it shows what /api/v1/ says, and nothing else; steer.js gives orders. Texts go into the
 // page as text only; no markup is made of what comes from a server.
 
 const $ = (selector, at = document) => at.querySelector(selector);
@@ -540,6 +540,7 @@ function hear(part, value) {
   }
   state[part] = value;
   draw[part]();
+  if (part === "moves") document.dispatchEvent(new Event("moves")); // steer.js
   drawLink();
 }
 
@@ -603,7 +604,7 @@ function connect() {
     if (!link.source && !link.denied) link.timer = setTimeout(connect, wait);
     drawLink();
   };
-  source.addEventListener("open", () => { link.opened = true; link.polled = false; link.ended = false; loadHistory(); });
+  source.addEventListener("open", () => { link.opened = true; link.polled = false; link.ended = false; loadHistory(); document.dispatchEvent(new Event("opened")); });
   source.addEventListener("end", () => again(true));
   source.addEventListener("error", () => again(link.ended));
   for (const part of [...Object.keys(draw), "history"]) source.addEventListener(part, (e) => hear(part, JSON.parse(e.data)));
@@ -614,3 +615,5 @@ $("#history select").addEventListener("change", (e) => { state.picked = e.target
 document.addEventListener("visibilitychange", connect); // who does not look is not sent anything
 setInterval(drawLink, 500);
 connect();
+
+export { $, el, set, show, keyed, table, count, span, bytes, state };

@@ -33,7 +33,10 @@ const schema = `
 CREATE TABLE customers (id bigint PRIMARY KEY, name text NOT NULL);
 CREATE TABLE orders (id bigint, customer_id bigint REFERENCES customers, note text, PRIMARY KEY (customer_id, id));`
 
-func openStage(t *testing.T) *stage {
+func openStage(t *testing.T) *stage { return openStageOf(t, "", "") }
+
+// openStageOf adds settings to the section admin, and users.
+func openStageOf(t *testing.T, settings, users string) *stage {
 	t.Helper()
 	if err := clientrun.TouchSources(); err != nil {
 		t.Fatal(err)
@@ -63,9 +66,9 @@ func openStage(t *testing.T) *stage {
 		}
 	}
 	s.file = filepath.Join(t.TempDir(), "shardproxy.yaml")
-	text := fmt.Sprintf("listen: {address: \"127.0.0.1:%d\"}\nadmin: {address: %q}\nusers:\n  - {name: app, password: %s}\ndatabases:\n  app:\n    shards:\n%s"+
+	text := fmt.Sprintf("listen: {address: \"127.0.0.1:%d\"}\nadmin: {address: %q%s}\nusers:\n  - {name: app, password: %s}\n%sdatabases:\n  app:\n    shards:\n%s"+
 		"    server: {control: {user: postgres}}\n    catalog: {refresh: 1s}\n    tables:\n      customers: {key: id}\n      orders: {key: customer_id}\n",
-		ports[0], s.admin, pgcluster.AppPassword, list.String())
+		ports[0], s.admin, settings, pgcluster.AppPassword, users, list.String())
 	if err := os.WriteFile(s.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
