@@ -55,13 +55,16 @@ func callerOf(r *http.Request) auth.Identity {
 	return id
 }
 
-// settings are those in force.
-func (a *access) settings() *config.Admin {
-	if a.opt.Settings == nil {
-		return &config.Admin{Open: []string{config.AdminOpenProbes}}
+func newAccess(o Options) *access {
+	if o.Settings == nil {
+		none := &config.Admin{Open: []string{config.AdminOpenProbes}}
+		o.Settings = func() *config.Admin { return none }
 	}
-	return a.opt.Settings()
+	return &access{opt: o, logins: make(chan struct{}, loginsAtOnce)}
 }
+
+// settings are those in force.
+func (a *access) settings() *config.Admin { return a.opt.Settings() }
 
 // admit has a route serve those who may, and only by names that are its own.
 func (a *access) admit(rt route) http.Handler {

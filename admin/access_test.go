@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"shardproxy/auth"
 	"shardproxy/config"
@@ -178,7 +179,7 @@ func TestLoginSettings(t *testing.T) {
 	if code, _ := ask(t, "GET", url+"/debug/pprof/cmdline", "", ""); code != 200 {
 		t.Errorf("profiles on the loopback: %d", code)
 	}
-	a := &access{opt: Options{Settings: now.Load}}
+	a := newAccess(Options{Settings: now.Load})
 	h := a.admit(route{"GET /x", mayRead, "", http.NotFoundHandler()})
 	for _, ip := range []string{"192.0.2.1", "0.0.0.0", "2001:db8::1"} {
 		req, err := http.NewRequest("GET", "http://127.0.0.1/x", nil)
@@ -190,6 +191,29 @@ func TestLoginSettings(t *testing.T) {
 		if w.code != 403 {
 			t.Errorf("profiles at %s: %d", ip, w.code)
 		}
+	}
+}
+
+// TestLiveEndsWithReload: who is shown what happens is asked anew who it is behind a reload.
+func TestLiveEndsWithReload(t *testing.T) {
+	_, url, now := asks(t, Options{}, config.Admin{Open: []string{config.AdminOpenProbes}})
+	v, code := watch(t, url)
+	if code != 200 {
+		t.Fatal(code)
+	}
+	v.until("status")
+	now.Store(&config.Admin{AdminUsers: []string{"dba"}})
+	began := time.Now()
+	for {
+		if name, _ := v.next(); name == "" {
+			break
+		}
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("events ended %s behind the reload", took)
+	}
+	if _, code := watch(t, url); code != 401 {
+		t.Errorf("behind the reload: %d", code)
 	}
 }
 
@@ -251,7 +275,7 @@ func TestHosts(t *testing.T) {
 	if code, h := ask(t, "GET", url+"/", "dba", "proxy.example"); code != 421 || h.Get("WWW-Authenticate") != "" {
 		t.Errorf("%d %v", code, h)
 	}
-	a := &access{opt: Options{Address: "Ops.example:9127"}}
+	a := newAccess(Options{Address: "Ops.example:9127"})
 	if !a.knows(&config.Admin{}, "ops.example:9127") || a.knows(&config.Admin{}, "") {
 		t.Error("the host of the address itself")
 	}

@@ -96,9 +96,9 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opt: o, looks: newLooks(o), slots: make(chan struct{}, answersAtOnce),
-		access: &access{opt: o, logins: make(chan struct{}, loginsAtOnce)}, orders: newOrders(o),
+		access: newAccess(o), orders: newOrders(o),
 	}
-	s.live = newLive(s.looks)
+	s.live = newLive(s.looks, s.access)
 	h, err := s.handler()
 	if err != nil {
 		return nil, err

@@ -23,14 +23,15 @@ const (
 // live sends pictures to those who look, as server-sent events.
 type live struct {
 	looks   *looks
+	access  *access
 	viewers chan struct{}      // one entry for each
 	ended   <-chan struct{}    // closed when no more is sent
 	end     context.CancelFunc // closes ended
 }
 
-func newLive(l *looks) *live {
+func newLive(l *looks, a *access) *live {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &live{looks: l, viewers: make(chan struct{}, viewersMax), ended: ctx.Done(), end: cancel}
+	return &live{looks: l, access: a, viewers: make(chan struct{}, viewersMax), ended: ctx.Done(), end: cancel}
 }
 
 // ServeHTTP implements http.Handler. A viewer gets everything at once, then the
@@ -55,7 +56,10 @@ func (v *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	tick := time.NewTicker(liveLook)
 	defer tick.Stop()
-	for {
+	// Who was let in may be no operator any more behind a reload: the page asks
+	// anew, and is asked who it is.
+	let := v.access.settings()
+	for v.access.settings() == let {
 		select {
 		case <-r.Context().Done():
 			return

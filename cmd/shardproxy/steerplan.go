@@ -30,7 +30,11 @@ func (s *source) PlanMoves(ctx context.Context, o admin.PlanOrder, start bool) (
 		return nil, planError(ctx, false, err)
 	}
 	cfg := s.p.state.Load().cfg
-	p, links, err := f.plan(ctx, cfg, cfg.Database(o.Database))
+	conf := cfg.Database(o.Database)
+	if conf == nil { // a reload has taken it away meanwhile
+		return nil, admin.ErrUnknownDatabase
+	}
+	p, links, err := f.plan(ctx, cfg, conf)
 	if links != nil {
 		defer links.close()
 	}

@@ -43,6 +43,20 @@ func (b *tab) click(selector string) {
 	b.run(chromedp.Click(selector, chromedp.ByQuery))
 }
 
+// window leaves a picture of what is in the window, if somebody wants it: a dialog is there and nowhere else.
+func (b *tab) window(name string) {
+	b.t.Helper()
+	folder := os.Getenv("SHARDPROXY_TEST_SCREENSHOTS")
+	if folder == "" {
+		return
+	}
+	var picture []byte
+	b.run(chromedp.CaptureScreenshot(&picture))
+	if err := os.WriteFile(filepath.Join(folder, name+".png"), picture, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // said waits for what came of an order.
 func (b *tab) said(want string) {
 	b.t.Helper()
@@ -100,11 +114,11 @@ func TestSteer(t *testing.T) {
 		chromedp.SetValue(`[name="shard"]`, "s1", chromedp.ByQuery), chromedp.Focus(`[name="reversible"]`, chromedp.ByQuery), chromedp.KeyEvent(" "), chromedp.KeyEvent(kb.Enter))
 	b.until(`/^1 move: 2 slots with about/.test(document.querySelector("#planner .summary").textContent)`, "true")
 	b.is(`[document.querySelector("#planner .start").disabled, document.querySelector("#planner .error").checkVisibility(), document.querySelector("#planner .blockers").checkVisibility()]`, []bool{false, false, false})
-	b.screenshot("steer-plan")
+	b.window("steer-plan")
 	b.fits()
 	b.run(chromedp.Focus("#planner .start", chromedp.ByQuery), chromedp.KeyEvent(kb.Enter))
 	b.until(`document.querySelector("#confirm").open`, "true")
-	b.screenshot("steer-confirm")
+	b.window("steer-confirm")
 	b.is(`document.querySelector("#confirm h2").textContent`, "Begin this plan for app?")
 	b.run(chromedp.KeyEvent(kb.Escape))
 	b.until(`document.querySelector("#confirm").open`, "false")
@@ -220,7 +234,7 @@ func TestSteer(t *testing.T) {
 	b.fits()
 	b.click(`[data-order="plan"]`)
 	b.is(`(r => [r.left >= 0, r.right <= innerWidth, r.bottom <= innerHeight])(document.querySelector("#planner").getBoundingClientRect())`, []bool{true, true, true})
-	b.screenshot("steer-narrow")
+	b.window("steer-narrow")
 	b.quiet(false)
 }
 

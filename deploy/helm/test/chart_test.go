@@ -278,6 +278,28 @@ func TestConfiguration(t *testing.T) {
 	checkFile(t, file(strings.Replace(text, "config:", "config:\n  admin: {admin_users: [app]}\n  limits: {max_clients: 1000000}\n  listen: {unix_socket_mode: '0770'}", 1)))
 }
 
+// TestAdminTLS: with admin.tls probes and Prometheus ask by TLS.
+func TestAdminTLS(t *testing.T) {
+	for values, want := range map[string]string{"": "", "admin: {tls: false}": "", "admin: {tls: true}": "HTTPS"} {
+		text := everything
+		if values != "" {
+			text = strings.Replace(text, "config:", "config:\n  "+values, 1)
+		}
+		objects := mustRender(t, "x", text)
+		c := objects["Deployment x-shardproxy"].(*appsv1.Deployment).Spec.Template.Spec.Containers[0]
+		for _, p := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+			if string(p.HTTPGet.Scheme) != want {
+				t.Errorf("%q: a probe asks by %q", values, p.HTTPGet.Scheme)
+			}
+		}
+		monitor := *objects["ServiceMonitor x-shardproxy"].(*map[string]any)
+		end := monitor["spec"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)
+		if (end["scheme"] == "https") != (want != "") {
+			t.Errorf("%q: Prometheus is told %v", values, end)
+		}
+	}
+}
+
 // TestRules: the repository's rules and dashboards arrive as they are.
 func TestRules(t *testing.T) {
 	c := load(t)
