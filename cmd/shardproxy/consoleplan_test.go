@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardproxy/internal/pgcluster"
 )
 
 // planLines runs MOVE PLAN or MOVE START, and returns its lines but the last, which has the plan's name.
@@ -107,4 +109,34 @@ func TestConsolePlans(t *testing.T) {
 	s.shards[1].Primary().Stop()
 	refused("MOVE PLAN", "08001", "s1")
 	s.shards[1].Primary().Start()
+}
+
+// TestConsoleJoins: a shard joins and leaves by orders on the console alone.
+func TestConsoleJoins(t *testing.T) {
+	t.Parallel()
+	s := startSpareStage(t, 3, 2)
+	must(t, s.proxies[0].connect(), "INSERT INTO rates SELECT n, 0 FROM generate_series(1, 100) n")
+	console := (&proxied{t: t}).connectTo(s.proxies[0].dsnOf("app", pgcluster.AppPassword, "shardproxy"))
+	_, id := planLines(t, console, "MOVE PLAN ADD s2 SLOTS 0, 1 TO s2")
+	if id == "" || s.members() != "s0 s1" {
+		t.Fatalf("plan %q, the shards are %s", id, s.members())
+	}
+	text, _ := planLines(t, console, "MOVE START ADD s2 SLOTS 0, 1 TO s2 PLAN '"+id+"'")
+	if !strings.Contains(text, "the schema") || !strings.Contains(text, "moves are stored") {
+		t.Error(text)
+	}
+	s.ends(t, "it joins")
+	if s.members() != "s0 s1 s2" {
+		t.Fatalf("the shards are %s", s.members())
+	}
+	if got := s.shards[2].Primary().Value("app", "SELECT count(*) FROM rates"); got != "100" {
+		t.Errorf("%s rows of a reference table are on the shard that joined", got)
+	}
+	if text, _ := planLines(t, console, "MOVE START REMOVE s2 THRESHOLD '99%'"); !strings.Contains(text, "moves are stored") {
+		t.Error(text)
+	}
+	s.ends(t, "it leaves")
+	if s.members() != "s0 s1" {
+		t.Errorf("the shards are %s", s.members())
+	}
 }
