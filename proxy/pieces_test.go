@@ -175,7 +175,7 @@ func TestErrorsReachASilentClient(t *testing.T) {
 
 // TestEveryWaitEnds has one session wait for a server, in vain, again and again.
 func TestEveryWaitEnds(t *testing.T) {
-	f := start(t, fixtureOptions{size: 1, policy: func(p *proxy.DatabasePolicy) { p.WaitTimeout = 50 * time.Millisecond }})
+	f := start(t, fixtureOptions{size: 1, policy: func(p *proxy.DatabasePolicy) { p.WaitTimeout = time.Second }})
 	holder, waiter := f.connect(""), f.connect("&default_query_exec_mode=simple_protocol")
 	exec(t, holder, "BEGIN")
 	for range 3 {
