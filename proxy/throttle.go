@@ -13,7 +13,8 @@ import (
 type throttle struct {
 	rates  *sessionRates
 	paidTo uint64    // bytes of the client's stream up to which its statements are paid for
-	bytes  uint64    // of its bytes, both ways, that are paid for
+	bytes  uint64    // of its bytes, both ways, that are paid for; from the first look on
+	looked bool      // bytes is set
 	slow   time.Time // until when no more bytes are read
 }
 
@@ -153,6 +154,9 @@ func (s *session) paysFor() {
 func (s *session) slowed(t *throttle) bool {
 	passed := s.client.Received() + s.client.Sent()
 	now := time.Now()
+	if !t.looked {
+		t.bytes, t.looked = passed, true // what passed before the settings were read is not theirs
+	}
 	if n := passed - t.bytes; n > 0 {
 		t.bytes = passed
 		if wait, by, _ := t.rates.take(rateBytes, int64(n), now.UnixNano(), noLimit); wait > 0 {

@@ -266,6 +266,41 @@ func TestByteRate(t *testing.T) {
 	}
 }
 
+// TestByteRateOfNow: a session pays for what passes while the limit stands, not for what has passed before that was set,
+// and not once more whenever the settings are read again.
+func TestByteRateOfNow(t *testing.T) {
+	for _, driver := range []proxy.Driver{proxy.DriverAuto, proxy.DriverGoroutine} {
+		f := start(t, fixtureOptions{driver: driver})
+		c := f.connect("")
+		run := func(what, sql string, most time.Duration) {
+			began := time.Now()
+			if _, err := c.Exec(ctx10(t), sql, pgx.QueryExecModeSimpleProtocol); err != nil || time.Since(began) > most {
+				t.Fatalf("driver %v, %s: %v after %v", driver, what, err, time.Since(began))
+			}
+		}
+		run("without a limit", "SELECT repeat('x', 1000) FROM generate_series(1, 8000)", 9*time.Second)
+		rate := func() {
+			f.limits(&proxy.Rates{User: func(string) proxy.Rate { return proxy.Rate{Bytes: 1 << 20, BytesBurst: 1 << 20} }})
+		}
+		rate()
+		run("a limit comes", "SELECT 1", 2*time.Second)
+		run("a limit comes", "SELECT 1", 2*time.Second)
+		for range 5 {
+			run("while it stands", "SELECT repeat('x', 1000) FROM generate_series(1, 500)", 3*time.Second)
+			rate()
+			run("it is read again", "SELECT 1", 2*time.Second)
+		}
+		if _, err := c.Exec(ctx10(t), "SELECT repeat('x', 1000) FROM generate_series(1, 3000)", pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		run("it holds", "SELECT repeat('x', 1000) FROM generate_series(1, 1500)", 9*time.Second)
+		if took := time.Since(began); took < 500*time.Millisecond {
+			t.Errorf("driver %v: 1.5 MB behind a burst took %v", driver, took)
+		}
+	}
+}
+
 // TestLoginRate: logins wait for their turn within the bound, and are refused beyond it.
 func TestLoginRate(t *testing.T) {
 	f := start(t, fixtureOptions{})
