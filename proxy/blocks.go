@@ -190,7 +190,7 @@ func (s *session) plan(text []byte) *router.Plan {
 }
 
 // unlessBlocked returns the plan, or one that is refused when a command of its text is
-// blocked, or an EXECUTE of the session's statement whose text is.
+// blocked, a PREPARE of what is, or an EXECUTE of the session's statement whose text is.
 func (s *session) unlessBlocked(all map[uint64]*block, p *router.Plan, text []byte) *router.Plan {
 	if by := s.blockOf(all, text); by != nil {
 		return p.Blocked(by.why)
@@ -200,16 +200,37 @@ func (s *session) unlessBlocked(all map[uint64]*block, p *router.Plan, text []by
 	}
 	for i := range p.Statement.Commands {
 		c := &p.Statement.Commands[i]
-		if c.Kind != query.KindExecute {
-			continue
-		}
-		if st := s.statements[c.Target]; st != nil && st.shared != nil {
-			if by := s.blockOf(all, st.shared.Text()); by != nil {
+		switch c.Kind {
+		case query.KindExecute:
+			if st := s.statements[c.Target]; st != nil && st.shared != nil {
+				if by := s.blockOf(all, st.shared.Text()); by != nil {
+					return p.Blocked(by.why)
+				}
+			}
+		case query.KindPrepare:
+			if by := s.blockPrepared(all, text); by != nil {
 				return p.Blocked(by.why)
 			}
 		}
 	}
 	return p
+}
+
+// blockPrepared returns what blocks a statement that a PREPARE of the text carries, nil for nothing. Not all that is prepared so
+// is known when it is executed: in a text of several commands it is not there yet, and one of unknown types only the server knows.
+func (s *session) blockPrepared(all map[uint64]*block, text []byte) *block {
+	// The plan may be that of another text with other values: its places are not those of this one.
+	st := query.Analyze(string(text), s.textOptions())
+	for i := range st.Commands {
+		c := &st.Commands[i]
+		if c.Kind != query.KindPrepare || c.BodyEnd <= c.BodyStart {
+			continue
+		}
+		if by := s.blockOf(all, text[c.BodyStart:c.BodyEnd]); by != nil {
+			return by
+		}
+	}
+	return nil
 }
 
 // blockedAhead refuses a request whose first statement is blocked before it waits for a

@@ -164,6 +164,30 @@ func TestBlock(t *testing.T) {
 	}
 }
 
+// TestBlockPrepare: what PREPARE carries is looked at, however it names it: what the proxy does not follow, as types of
+// its user's own, or several commands in one text, could be executed later unseen.
+func TestBlockPrepare(t *testing.T) {
+	f := start(t, fixtureOptions{})
+	f.blocks("SELECT 7 + 1", time.Time{})
+	for _, sql := range []string{
+		"PREPARE p AS SELECT 7 + 1; EXECUTE p",
+		"SELECT 1; prepare \"P p\" (int, text) as /* x */ select 70+10 ; SELECT 2",
+		"PREPARE p (pg_catalog.int4) AS SELECT 7 + 1",
+		"PREPARE p AS SELECT 7 + 1",
+	} {
+		c := f.connect("")
+		if _, err := c.Exec(ctx10(t), sql, pgx.QueryExecModeSimpleProtocol); !isBlocked(err) {
+			t.Errorf("%s: %v", sql, err)
+		}
+		if _, err := c.Exec(ctx10(t), "EXECUTE p", pgx.QueryExecModeSimpleProtocol); !hasState(err, "26000") {
+			t.Errorf("behind %s: %v", sql, err)
+		}
+		if _, err := c.Exec(ctx10(t), "PREPARE p (pg_catalog.int4) AS SELECT 7 - $1; EXECUTE p (1)", pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Errorf("another, behind %s: %v", sql, err)
+		}
+	}
+}
+
 // TestBlockUntil: a block that has an end ends, and refuses before a connection is waited for.
 func TestBlockUntil(t *testing.T) {
 	f := start(t, fixtureOptions{size: 1})
