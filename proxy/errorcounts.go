@@ -55,17 +55,21 @@ func (c *errorCounts) note(e *wire.Error, owned bool, at int64) {
 	}
 }
 
-// unquoted leaves out what stands in quotes: names, and values.
+// unquoted leaves out what stands in quotes: names, and values. These may have quotes of their own, so it is all from the first one
+// to the last.
 func unquoted(text string) string {
 	const most = 500
+	if first := strings.IndexByte(text, '"'); first >= 0 {
+		last := strings.LastIndexByte(text, '"')
+		if last == first {
+			last = len(text) // it has no end
+		}
+		text = text[:first] + `"..."` + text[min(last+1, len(text)):]
+	}
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "")
 	}
-	parts := strings.Split(text, `"`)
-	for i := 1; i < len(parts); i += 2 {
-		parts[i] = "..."
-	}
-	return strings.Join(parts, `"`)
+	return text
 }
 
 // ErrorCount is one kind of error that clients were told of.
