@@ -326,7 +326,9 @@ type gatherer struct {
 	plain bool // see plainCollations
 	// mentions are the names of all columns that the text names.
 	mentions map[string]bool
-	views    int
+	// runs are the WITH queries that are run.
+	runs  map[*with]bool
+	views int
 	// inlined are the views whose queries were written out.
 	inlined []string
 }

@@ -39,7 +39,7 @@ func (g *gatherer) takenApart(a *alone, b *block) (*Scatter, *Refusal) {
 	}
 	g.mentions = map[string]bool{}
 	mention(a.shape.Scope, g.mentions)
-	g.plain = g.plainCollations(b)
+	g.plain, g.runs = g.plainCollations(b), running(b)
 	if refusal := g.parts(b); refusal != nil {
 		return nil, refusal
 	}
@@ -190,10 +190,15 @@ func (g *gatherer) parts(b *block) *Refusal {
 		}
 	}
 	for _, w := range b.with {
-		if w.cte.Uses == 0 {
-			continue // it is not run
+		take := g.scope
+		if !g.runs[w] {
+			if g.out.Write == nil {
+				g.leaves(w)
+				continue
+			}
+			take = g.parts // what is left is proven once more
 		}
-		if refusal := g.scope(w.block); refusal != nil {
+		if refusal := take(w.block); refusal != nil {
 			return refusal
 		}
 	}
@@ -233,7 +238,7 @@ func reads(b *block) (any bool) {
 // and it sees nothing of what is around it.
 func (g *gatherer) unit(b *block) bool {
 	s := b.scope
-	if !g.plain || !s.Span.Located() || s.Kind != query.ScopeSelect || len(s.Outputs) == 0 || s.Select != nil && len(s.Select.OrderBy) > 0 || !g.closed(b, b) {
+	if !g.plain || !s.Span.Located() || s.Kind != query.ScopeSelect || len(s.Outputs) == 0 || s.Select != nil && len(s.Select.OrderBy) > 0 || !g.closed(b, b) || !g.surelyPlanned(b) {
 		return false
 	}
 	place := query.Place{Start: int(s.Span.Start), End: int(s.Span.End)}

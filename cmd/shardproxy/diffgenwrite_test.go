@@ -134,6 +134,14 @@ var writeTargets = []struct{ table, columns, set string }{
 	{"loose", "customer_id:C v:t", "customer_id = %k"},
 	{"logs", "customer_id:C day:d msg:t", "customer_id = %k, msg = %t"},
 	{"events", "tenant:T day:d what:t n:n", "tenant = %T, day = %d"},
+	// These give each its own.
+	{"orders", "id:n customer_id:C note:t total:m product_id:n", "customer_id = u.customer_id % 4 + %k, id = id + 10000 * customer_id"},
+	{"items", "order_id:n customer_id:C product_id:n qty:n", "customer_id = u.customer_id + 1, order_id = u.order_id + 10000 * customer_id"},
+	{"addresses", "customer_id:C n:n city:t", "customer_id = abs(%n) + u.n"},
+	{"loose", "customer_id:C v:t", "customer_id = coalesce(u.customer_id, 1) * 2"},
+	{"logs", "customer_id:C day:d msg:t", "customer_id = u.customer_id + 1"},
+	{"tenants", "tenant:T name:t n:n", "tenant = u.tenant || '-' || u.n"},
+	{"events", "tenant:T day:d what:t n:n", "tenant = u.tenant || u.n, day = u.day + 1"},
 }
 
 func (g *generator) update() string {
