@@ -73,6 +73,13 @@ func (q *openQuery) rows(max int64, formats []byte, give func(frames []byte) err
 			}
 			continue
 		}
+		if q.records == nil && len(q.from) > 1 {
+			q.records = checksRecords(readColumns(q.columns), formats)
+		}
+		if e := q.records.frames(frames); e != nil {
+			c.fail(e, nil, -1)
+			return n
+		}
 		if n += rows; give != nil {
 			if err := give(frames); err != nil {
 				return n

@@ -38,6 +38,7 @@ type openQuery struct {
 	rowsAs  []byte          // the formats of the rows that are held
 	asked   bool            // the shards have given a block each
 	block   int64           // how many rows are asked for at once
+	records *recordCheck    // of the rows that are given; nil for none
 	counted int64           // of what is held, in the metric
 
 	// Where the client is, as in PostgreSQL's portals.

@@ -190,6 +190,8 @@ FROM pg_catalog.pg_type WHERE oid IN (`+strings.Join(ask, ", ")+")"))
 		array, _ := strconv.ParseUint(string(f[1]), 10, 32)
 		t := typeOf{array: uint32(array), name: string(f[4])}
 		switch {
+		case oid == recordOID || oid == recordArray:
+			t.array = 0 // no server can read one
 		case array == 0 && string(f[2]) != "t": // a pseudo-type: it has no values that could travel
 		case string(f[3]) != "t" || string(f[2]) == "t":
 			t.array, t.cast = textArray, string(f[4])

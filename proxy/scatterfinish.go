@@ -138,6 +138,8 @@ func (f *finisher) text() []byte {
 			out = append(out, text...)
 		case router.PieceRows:
 			out = f.rows(out, p.Input)
+		case router.PieceRecords:
+			out = f.records(out, p.Input, p.Text)
 		case router.PieceParts:
 			out = f.parts(out, p.Input, p.Column)
 		case router.PieceVisible:
@@ -219,6 +221,19 @@ func (f *finisher) rows(out []byte, input int) []byte {
 		out = append(out, `"`+strings.ReplaceAll(name, `"`, `""`)+`"`...)
 	}
 	return f.list(f.unnest(append(out, " FROM "...), input), input)
+}
+
+// records are the rows of an input as values of a type, in FROM. Its columns are all that the type has, in their order.
+func (f *finisher) records(out []byte, input int, typ string) []byte {
+	out = append(out, "pg_catalog.unnest(ARRAY(SELECT ROW("...)
+	for j := range f.inputs[input].about.columns {
+		if j > 0 {
+			out = append(out, ", "...)
+		}
+		out = f.column(out, input, j)
+	}
+	out = append(append(append(out, ")::"...), typ...), " FROM "...)
+	return append(f.list(f.unnest(out, input), input), "))"...)
 }
 
 // parts are the rows of an input in FROM; the last of its columns are called s1, ...

@@ -205,9 +205,17 @@ func (c *scattering) stream(sources []exec.Source, o exec.MergeOptions, columns 
 		c.s.client.SetOutput(c.head(c.s.client.Output(), columns))
 	}
 	agree := true
+	var records *recordCheck
+	looked := false
 	rows, err := exec.Merge(c.lacking(sources), o, func(frames []byte) error {
 		if !agree {
 			return errStale
+		}
+		if !looked && len(sources) > 1 && c.into == nil {
+			looked, records = true, checksRecords(c.expected[:len(c.expected)-o.Hidden], c.asks.formats)
+		}
+		if e := records.frames(frames); e != nil {
+			return e
 		}
 		if !c.sentHead {
 			begin()

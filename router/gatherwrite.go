@@ -113,6 +113,8 @@ func (g *gatherer) writes(s *Scatter) *Refusal {
 			proof.WriteString(p.Text)
 		case PieceRows:
 			proof.WriteString("SELECT " + nullsFor(&s.Inputs[p.Input]))
+		case PieceRecords:
+			proof.WriteString("(SELECT " + nullsFor(&s.Inputs[p.Input]) + ")")
 		default:
 			return &Refusal{Reason: reasonUnknown, Why: "what is left of it is not understood"}
 		}

@@ -100,6 +100,7 @@ type PieceKind uint8
 const (
 	PieceText    PieceKind = iota // Text
 	PieceRows                     // SELECT of all columns of Input, by their names
+	PieceRecords                  // the rows of Input in FROM, as values of the table's type, which Text names
 	PieceParts                    // rows of Input in FROM, as "shardproxy" (c1, c2, ...)
 	PieceVisible                  // the columns of Input but for the last Column of them, in a target list
 	PieceSum                      // sum of column Column of Input, as the type that it has there

@@ -98,6 +98,8 @@ func (s *Scatter) Explain() *RouteScatter {
 			b.WriteString(p.Text)
 		case PieceRows:
 			fmt.Fprintf(&b, "SELECT * FROM {%d}", p.Input+1)
+		case PieceRecords:
+			fmt.Fprintf(&b, "{%d}", p.Input+1)
 		case PieceParts:
 			fmt.Fprintf(&b, `{%d} AS "shardproxy"`, p.Input+1)
 		case PieceVisible:

@@ -30,15 +30,18 @@ func (g *gatherer) takenApart(a *alone, b *block) (*Scatter, *Refusal) {
 	if word := query.SystemColumn(g.sql); word != "" {
 		return nil, &Refusal{Reason: reasonUnbound, Why: "rows of several shards meet in it, and rows of several may have the same " + word}
 	}
-	if sql, view, ok := g.withoutView(b); view != "" {
+	g.mentions = map[string]bool{}
+	mention(a.shape.Scope, g.mentions)
+	if sql, view, alias, ok := g.viewWritten(b); view != "" {
 		if g.views++; !ok || g.views > maxViews {
 			return nil, &Refusal{Reason: reasonView, Why: "the query of the view " + view + " cannot be put in its place"}
+		}
+		if refusal := g.untypedRow(a, alias); refusal != nil {
+			return nil, refusal
 		}
 		g.out, g.edits = nil, nil
 		return g.scatter(sql)
 	}
-	g.mentions = map[string]bool{}
-	mention(a.shape.Scope, g.mentions)
 	g.plain, g.runs = g.plainCollations(b), running(b)
 	if refusal := g.parts(b); refusal != nil {
 		return nil, refusal
@@ -75,7 +78,7 @@ func mention(s *query.Scope, names map[string]bool) {
 	}
 	s.EachColumn(func(c *query.Column) {
 		if names[c.Name] = true; c.Star {
-			names[starOf(c.Table)] = true
+			names[starOf(c.Table)], names[rowOf(c.Table)] = true, true
 		}
 	})
 	for i := range s.Outputs {
@@ -111,12 +114,19 @@ func mention(s *query.Scope, names map[string]bool) {
 
 // withoutView writes the query of the first view in the text out in its place.
 func (g *gatherer) withoutView(b *block) (sql, view string, ok bool) {
+	sql, view, _, ok = g.viewWritten(b)
+	return sql, view, ok
+}
+
+// viewWritten is withoutView, with what the view is called in the text.
+func (g *gatherer) viewWritten(b *block) (sql, view, alias string, ok bool) {
 	b.each(func(l *leaf) {
 		if view != "" || l.rel.kind != kindView || l.ref.Written || g.givesParts(l) {
 			return
 		}
 		view = l.rel.String()
-		at, alias := l.ref.Span, l.ref.Alias
+		at := l.ref.Span
+		alias = l.ref.Alias
 		if ok = at.Located() && l.rel.view.unsteady == "" && g.onClientText(b, l); !ok {
 			return
 		}
@@ -127,7 +137,7 @@ func (g *gatherer) withoutView(b *block) (sql, view string, ok bool) {
 		g.inlined = append(g.inlined, quoteName(l.rel.schema)+"."+quoteName(l.rel.name))
 		sql = g.sql[:at.Start] + "(" + inner + ") AS " + quoteName(alias) + columnList(l.ref.Columns) + g.sql[at.End:]
 	})
-	return sql, view, ok
+	return sql, view, alias, ok
 }
 
 // givesParts reports whether the shards' rows of a view are parts of it: it is read as a table
@@ -384,7 +394,7 @@ func (g *gatherer) table(b *block, n *node) *Refusal {
 		}
 	}
 	if len(list) == 0 {
-		list, in.Columns = []string{"1"}, []InputColumn{{Name: "?column?"}}
+		list, in.Columns = []string{"1"}, []InputColumn{{Name: nameless}}
 	}
 	in.Text = "SELECT " + strings.Join(list, ", ") + " FROM "
 	if l.ref.Only {
@@ -410,6 +420,11 @@ func (g *gatherer) table(b *block, n *node) *Refusal {
 	open := "("
 	if before := strings.TrimRight(g.sql[:place.Start], " \t\r\n"); endsWithTable(before) {
 		place.Start, open = len(before)-len("table"), "SELECT * FROM ("
+	}
+	if g.rowIsMeant(alias) && in.Columns[0].Name != nameless {
+		g.edits = append(g.edits, edit{place, []Piece{{Text: strings.TrimSuffix(open, "(")}, {Kind: PieceRecords, Input: k, Text: quoteName(l.rel.schema) + "." + quoteName(l.rel.name)},
+			{Text: " AS " + quoteName(alias) + columnList(l.ref.Columns)}}})
+		return nil
 	}
 	g.edits = append(g.edits, edit{place, []Piece{{Text: open}, {Kind: PieceRows, Input: k}, {Text: ") AS " + quoteName(alias)}}})
 	return nil
