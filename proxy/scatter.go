@@ -173,9 +173,11 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 // plan finds the way, and the shards.
 func (c *scattering) plan(owners *router.Owners) (err error) {
 	c.owners = owners
-	if c.way, err = c.s.db.Planner.Scatter(c.source, c.context, c.options); err != nil {
-		return err
+	way, err := c.s.db.Planner.Scatter(c.source, c.context, c.options)
+	if err != nil {
+		return err // the way that did not do stays, for what ends the query
 	}
+	c.way = way
 	if in := c.way.Into; in != nil {
 		if c.text = in.Query; c.into == nil && c.explain == "" {
 			c.into = &inserting{c: c, of: in, promised: c.promised}

@@ -44,6 +44,7 @@ func TestScatterLocks(t *testing.T) {
 	}
 	fails(t, c, "SELECT id FROM customers ORDER BY id LIMIT 3 FOR UPDATE", "0A000")
 	fails(t, c, "SELECT a.id FROM customers a JOIN customers b ON a.name = b.name FOR UPDATE", "0A000")
+	fails(t, c, "SELECT id FROM customers ORDER BY name FOR UPDATE", "0A000") // which only a server can order
 	must(t, c, "BEGIN READ ONLY")
 	fails(t, c, "SELECT id FROM customers FOR UPDATE", "25006")
 	must(t, c, "ROLLBACK")
