@@ -20,6 +20,10 @@ func (c *scattering) explained() {
 	owners := c.s.db.Owners()
 	lines := []string{"Fan-out: " + c.wayText()}
 	if m := c.way.Merge; m != nil {
+		if m.Claims && strings.Contains(strings.ToLower(c.explain), "analy") {
+			c.fail(wire.Errorf("0A000", "EXPLAIN ANALYZE cannot run a statement that locks rows of several shards up to a LIMIT: each shard would lock as many"), nil, -1)
+			return
+		}
 		limit, offset, ok := c.bounds(m)
 		if !ok {
 			return
@@ -101,6 +105,9 @@ func (c *scattering) wayText() string {
 	}
 	if m := c.way.Merge; m != nil && len(m.Keys) > 0 {
 		text += fmt.Sprintf(", in order of %d keys", len(m.Keys))
+	}
+	if m := c.way.Merge; m != nil && m.Claims {
+		text += ", and locked one after the other"
 	}
 	return text
 }

@@ -59,6 +59,10 @@ func (c *scattering) merge() {
 		c.openMerge(&part, o, columns)
 		return
 	}
+	if m.Claims && limit >= 0 {
+		c.mergeClaimed(&part, o, columns)
+		return
+	}
 	frames := partFrames(&part, true, describePortal())
 	sources := c.start(func(shard *scatterShard) []byte {
 		if !slices.Contains(c.merging, shard.index) {

@@ -53,6 +53,8 @@ type Merge struct {
 	// Keys are the columns behind those of the client's, by which the rows are ordered.
 	Keys          []Key
 	Limit, Offset Bound
+	// Claims is set when the rows are locked up to Limit, and no others may be.
+	Claims bool
 	// Plan says on which shards it runs; it is that of Proof.
 	Proof string
 	Plan  *Plan
@@ -140,7 +142,7 @@ func (r *Router) Scatter(sql string, ctx Context, o ScatterOptions) (*Scatter, e
 	if s := r.scatters.get(key); s != nil {
 		return s, nil
 	}
-	g := &gatherer{r: r, ctx: ctx, rel: newSchema(r.boundTo(c), ctx), o: o}
+	g := &gatherer{r: r, ctx: ctx, rel: newSchema(r.boundTo(c), ctx), o: o, mayClaim: true}
 	s, refusal := g.scatter(sql)
 	if refusal == nil && ctx.HiddenSlots > 0 {
 		s.Views = g.inlined
@@ -250,7 +252,7 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 	case !refused && (found.where != Keyed || oneValue(found.groups) && oneKey(found.groups)):
 		return
 	}
-	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
+	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx), mayClaim: true}
 	_, refusal := g.scatter(sql)
 	if refusal == nil && held && refused {
 		refusal = &Refusal{Reason: reasonCommand, Why: "a cursor WITH HOLD over rows of several shards would outlive the transaction that holds them",
@@ -279,7 +281,7 @@ func (r *Router) scatterInto(p *Plan, m *miss, sql string, found *routed) {
 	if found.split != nil || !refused && (found.where != Keyed || found.fansOut || oneValue(found.groups) && oneKey(found.groups)) {
 		return
 	}
-	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
+	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx), mayClaim: true}
 	s, refusal := g.scatter(sql)
 	switch {
 	case refusal == nil && s.Into == nil:
@@ -300,7 +302,7 @@ func (r *Router) scatterWrite(p *Plan, m *miss, sql string, found *routed) {
 		!refused && (found.where != Keyed || found.fansOut || found.move != nil || oneValue(found.groups) && oneKey(found.groups)) {
 		return
 	}
-	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx)}
+	g := &gatherer{r: r, ctx: m.ctx, rel: newSchema(r.boundTo(m.catalog), m.ctx), mayClaim: true}
 	_, refusal := g.scatter(sql)
 	switch {
 	case refusal == nil:
@@ -327,6 +329,8 @@ type gatherer struct {
 	plain bool // see plainCollations
 	// mentions are the names of all columns that the text names.
 	mentions map[string]bool
+	// mayClaim is set for a text whose rows the client gets, or that writes.
+	mayClaim bool
 	// runs are the WITH queries that are run.
 	runs  map[*with]bool
 	views int

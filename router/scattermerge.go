@@ -50,7 +50,7 @@ func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 	why := "rows of different keys meet in it"
 	if whole.divides() {
 		if why = "it has an order or a LIMIT that cannot be followed in its text"; outline != nil && !g.o.NoMerge && g.merge(&whole, block, outline) {
-			return g.out, nil
+			return g.out, g.claimed(&whole, block)
 		}
 		if len(g.locks(whole.shape.Scope)) > 0 {
 			return nil, &Refusal{Reason: reasonCommand, Why: "rows of several shards are locked, in an order that a server is to find", Hint: "Leave out ORDER BY."}
@@ -104,9 +104,9 @@ func (g *gatherer) allowed(a *alone) *Refusal {
 	s := *a.shape.Scope
 	if len(g.locks(&s)) > 0 {
 		sel := *s.Select
-		if sel.Limited() {
+		if sel.Limited() && !g.claims(&sel) {
 			return &Refusal{Reason: reasonCommand, Why: "rows of several shards are locked, and each shard would lock as many as LIMIT says",
-				Hint: "Leave out LIMIT and OFFSET, or choose the keys first and lock these."}
+				Hint: "Lock with SKIP LOCKED and without OFFSET, leave out LIMIT, or choose the keys first and lock these."}
 		}
 		sel.Locks = nil
 		s.Select = &sel
