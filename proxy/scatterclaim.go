@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 	"sync"
 
@@ -51,7 +52,7 @@ func (c *scattering) claims(part *router.Part, shards []int, limit int64, order 
 	}
 	k.open(part, described)
 	switch {
-	case c.err != nil:
+	case c.err != nil || c.stale:
 		return nil
 	case len(order) == 0:
 		k.inTurn()
@@ -330,4 +331,60 @@ func (c *scattering) mergeClaimed(part *router.Part, o exec.MergeOptions, column
 		}
 	}
 	c.rows = int64(len(rows))
+}
+
+// claiming reports whether the query writes rows that it locks first.
+func (c *scattering) claiming() bool {
+	return c.way != nil && len(c.way.Inputs) == 1 && c.way.Inputs[0].Claim != nil
+}
+
+// readClaimed reads the only input, whose rows are locked.
+func (c *scattering) readClaimed(inputs []gathered) bool {
+	g := &inputs[0]
+	m := g.input.Claim
+	limit, _, ok := c.bounds(m)
+	if !ok {
+		return false
+	}
+	part, ok := c.part(mergedText(m, limit, 0))
+	if !ok {
+		return false
+	}
+	if limit < 0 {
+		limit = math.MaxInt64
+	}
+	d := c.describe(part)
+	if c.err != nil {
+		return false
+	}
+	visible := len(d[0].columns) - len(m.Keys)
+	if c.stale = c.cached && !sameTypes(d[0].columns[:max(visible, 0)], g.about.columns); c.stale {
+		return false
+	}
+	order := make([]exec.Order, len(m.Keys))
+	for i, k := range m.Keys {
+		order[i] = exec.Order{Type: d[0].columns[visible+i].typ, Descending: k.Descending, NullsFirst: k.NullsFirst, Bytewise: k.Bytewise}
+		if !order[i].Comparable() {
+			c.fail(wire.Errorf("0A000", "this statement cannot be run over several shards: rows of several shards are locked, in an order that a server is to find").
+				WithHint("Order them by numbers or times."), nil, -1)
+			return false
+		}
+	}
+	part.Bind = appendFormats(part.Bind, c.inputFormats(inputs), visible, len(m.Keys))
+	c.gathering, c.expected = true, d[0].columns
+	defer func() { c.gathering = false }()
+	rows := c.claims(&part, g.shards, limit, order, func(body []byte) { c.agrees(body) })
+	for _, row := range rows {
+		if err := g.arrays.Add(row[5:], 0); err != nil {
+			c.fail(c.tooMuch(inputs, err), nil, -1)
+			return false
+		}
+	}
+	if c.err == nil && c.haveMoved(inputs) {
+		c.fail(errMoved, nil, -1)
+	}
+	c.held = c.budget.Used()
+	c.s.db.stats.gathered.Add(c.held)
+	c.s.db.stats.gatherHeld.Add(c.held)
+	return c.err == nil && !c.stale
 }

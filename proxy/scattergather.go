@@ -39,7 +39,11 @@ func (c *scattering) gather() {
 		return
 	}
 	defer c.release(inputs)
-	if len(inputs) > 0 && !c.read(inputs) {
+	read := c.read
+	if c.claiming() {
+		read = c.readClaimed
+	}
+	if len(inputs) > 0 && !read(inputs) {
 		if c.stale {
 			c.afresh(c.gather)
 		}

@@ -30,7 +30,7 @@ type writing struct {
 
 // level is the isolation level of the query's own transaction.
 func (c *scattering) level() string {
-	if c.written != nil && !c.written.waits {
+	if c.written != nil && !c.written.waits && !c.claiming() {
 		return repeatableRead
 	}
 	return readCommitted
@@ -92,7 +92,7 @@ func (w *writing) prepare(inputs []gathered) {
 // steady sees to it that what is read and what is written later are of one snapshot.
 func (w *writing) steady() bool {
 	c := w.c
-	if !w.locks {
+	if !w.locks || c.claiming() { // whose rows are locked, and no others are written
 		return true
 	}
 	for n, shard := range c.shards {

@@ -59,10 +59,18 @@ func (g *gatherer) written(a *alone) (*Scatter, *Refusal) {
 	case rel.kind != kindSharded:
 		return nil, &Refusal{Reason: reasonView, Why: "rows of " + rel.String() + " are written, and others are read on several shards"}
 	}
-	if refusal := insideForbidden(s); refusal != nil {
+	k, refusal := g.claiming(b)
+	if refusal != nil {
 		return nil, refusal
 	}
-	if !w.Home && picksInside(b) {
+	var claim *block
+	if k != nil {
+		claim = k.block
+	}
+	if refusal := insideForbidden(s, claim); refusal != nil {
+		return nil, refusal
+	}
+	if !w.Home && picksInside(b, claim) {
 		return nil, &Refusal{Reason: reasonUnbound, Why: "a query in it takes some rows of several, and each shard may take others"}
 	}
 	for _, f := range a.st.Commands[0].Functions {
@@ -72,9 +80,18 @@ func (g *gatherer) written(a *alone) (*Scatter, *Refusal) {
 	}
 	g.o.NoGroups = true
 	g.out = &Scatter{Write: w, Why: "rows of other shards are needed for what it writes"}
+	if k != nil {
+		if refusal := g.claimedFor(b, b.nodes[target], k); refusal != nil {
+			return nil, refusal
+		}
+	}
 	out, refusal := g.takenApart(a, b)
 	if refusal != nil || out.Write != w {
 		return out, refusal // a view was written out, and the text begun anew
+	}
+	if k != nil && len(out.Inputs) > 1 {
+		return nil, &Refusal{Reason: reasonCommand, Why: "a query inside locks rows, and rows of other tables are read besides",
+			Hint: "Lock the rows in a statement of their own, and write them by their keys."}
 	}
 	if refusal = g.writes(out); refusal == nil && g.ctx.HiddenSlots > 0 {
 		refusal = g.guardTarget(b, b.nodes[target])
@@ -82,26 +99,31 @@ func (g *gatherer) written(a *alone) (*Scatter, *Refusal) {
 	return out, refusal
 }
 
-// insideForbidden is forbidden for what is inside a command that writes.
-func insideForbidden(s *query.Scope) *Refusal {
+// insideForbidden is forbidden for what is inside a command that writes, but for the locks of one query.
+func insideForbidden(s *query.Scope, claim *block) *Refusal {
 	inside := *s
 	inside.Kind = query.ScopeSelect
-	return forbidden(&inside)
+	if claim == nil {
+		return forbidden(&inside)
+	}
+	return forbiddenBut(&inside, claim.scope)
 }
 
-// picksInside reports whether a query inside takes some rows of those that it reads.
-func picksInside(b *block) bool {
-	if b == nil {
+// picksInside reports whether a query inside, but for one that runs once, takes some rows of those that it reads.
+func picksInside(b, once *block) bool {
+	if b == nil || b == once {
 		return false
 	}
 	if sel := b.scope.Select; sel != nil && (sel.Limited() || sel.Windows || len(sel.DistinctOn) > 0) {
 		return true
 	}
 	return slices.ContainsFunc(b.nodes, func(n *node) bool {
-		return n.leaf != nil && n.join == nil && n.leaf.rel == nil && picksInside(n.leaf.inner)
+		return n.leaf != nil && n.join == nil && n.leaf.rel == nil && picksInside(n.leaf.inner, once)
 	}) ||
-		slices.ContainsFunc(b.links, func(l sublink) bool { return l.link.Kind == query.SublinkArray || picksInside(l.block) }) ||
-		slices.ContainsFunc(b.with, func(w *with) bool { return picksInside(w.block) }) || picksInside(b.left) || picksInside(b.right)
+		slices.ContainsFunc(b.links, func(l sublink) bool {
+			return l.block != once && (l.link.Kind == query.SublinkArray || picksInside(l.block, once))
+		}) ||
+		slices.ContainsFunc(b.with, func(w *with) bool { return picksInside(w.block, once) }) || picksInside(b.left, once) || picksInside(b.right, once)
 }
 
 // writes proves that the text that is left may run where the rows of its target are.

@@ -82,6 +82,8 @@ type Input struct {
 	// Plan is that of Proof, a text with the same rows in it.
 	Proof string
 	Plan  *Plan
+	// Claim is set for the only input of a write when its rows are locked first: it is Text as a merge.
+	Claim *Merge
 	// Columns are what the rows' columns are called; nil: as the server calls them.
 	Columns []InputColumn
 }
@@ -331,6 +333,8 @@ type gatherer struct {
 	mentions map[string]bool
 	// mayClaim is set for a text whose rows the client gets, or that writes.
 	mayClaim bool
+	// claim is the query inside that locks rows, which is read already.
+	claim *block
 	// runs are the WITH queries that are run.
 	runs  map[*with]bool
 	views int

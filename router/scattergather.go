@@ -171,7 +171,7 @@ func quoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, 
 
 // scope gathers what a query inside the text needs.
 func (g *gatherer) scope(b *block) *Refusal {
-	if b == nil || !reads(b) || g.unit(b) {
+	if b == nil || b == g.claim || !reads(b) || g.unit(b) {
 		return nil
 	}
 	return g.parts(b)

@@ -141,19 +141,22 @@ func (g *gatherer) mayCall(c *query.Command) *Refusal {
 }
 
 // forbidden finds what a query on several shards must not have, inside it too.
-func forbidden(s *query.Scope) (r *Refusal) {
+func forbidden(s *query.Scope) (r *Refusal) { return forbiddenBut(s, nil) }
+
+// forbiddenBut is forbidden for what may have one query that locks rows.
+func forbiddenBut(s, locks *query.Scope) (r *Refusal) {
 	refuse := func(why string) { r = &Refusal{Reason: reasonCommand, Why: why} }
 	switch {
 	case s.Kind == query.ScopeInsert || s.Kind == query.ScopeUpdate || s.Kind == query.ScopeDelete || s.Kind == query.ScopeMerge:
 		refuse("a WITH query writes, and rows of several shards are read")
-	case s.Select != nil && len(s.Select.Locks) > 0:
+	case s.Select != nil && len(s.Select.Locks) > 0 && s != locks:
 		refuse("rows of several shards are locked")
 	case s.Select != nil && s.Select.Into != nil:
 		refuse("a table is made of rows of several shards")
 	}
 	inside := func(o *query.Scope) {
 		if r == nil && o != nil {
-			r = forbidden(o)
+			r = forbiddenBut(o, locks)
 		}
 	}
 	for _, c := range s.With {

@@ -262,3 +262,171 @@ func TestScatterClaimWorkers(t *testing.T) {
 		})
 	}
 }
+
+// TestScatterClaimWrites takes jobs and marks them in one statement.
+func TestScatterClaimWrites(t *testing.T) {
+	for _, shards := range []int{2, 4} {
+		t.Run(fmt.Sprint(shards), func(t *testing.T) {
+			t.Parallel()
+			claimWrites(t, claimShards(t, shards, 60))
+		})
+	}
+}
+
+func claimWrites(t *testing.T, s *shardedProgram) {
+	a, b := s.connect(), s.connect()
+	const inner = "SELECT id FROM jobs WHERE state = 'ready' ORDER BY prio, id LIMIT 2 FOR UPDATE SKIP LOCKED"
+	var done []int64
+	for i, sql := range []string{
+		"UPDATE jobs SET state = 'done', done = done + 1 WHERE id IN (" + inner + ") RETURNING id",
+		"UPDATE jobs j SET state = 'done', done = done + 1 WHERE j.id = ANY (" + inner + ") RETURNING j.id",
+		"UPDATE jobs SET state = 'done', done = done + 1 WHERE id = ANY (ARRAY(" + inner + ")) RETURNING id",
+		"WITH c AS (" + inner + ") UPDATE jobs SET state = 'done', done = done + 1 FROM c WHERE jobs.id = c.id RETURNING jobs.id",
+		"WITH c (x) AS MATERIALIZED (" + inner + ") UPDATE jobs SET state = 'done', done = done + 1 WHERE id IN (SELECT x FROM c) RETURNING id",
+		"UPDATE jobs SET state = 'done', done = done + 1 FROM (" + inner + ") AS c WHERE c.id = jobs.id RETURNING jobs.id",
+		"UPDATE jobs SET state = 'done', done = done + 1 WHERE id IN (SELECT id FROM jobs WHERE state = 'ready' LIMIT 2 FOR NO KEY UPDATE SKIP LOCKED) RETURNING id",
+		"DELETE FROM jobs USING (" + inner + ") AS c WHERE c.id = jobs.id RETURNING jobs.id",
+		"DELETE FROM jobs WHERE id IN (" + inner + ") AND state = 'ready' RETURNING id",
+	} {
+		must(t, a, "BEGIN")
+		must(t, b, "BEGIN")
+		got := ints(t, a, sql)
+		if len(got) != 2 || !slices.Equal(s.locked(t), inOrder(got)) {
+			t.Errorf("%s: %v, locked are %v", sql, got, s.locked(t))
+		}
+		other := ints(t, b, sql)
+		if len(other) != 2 || slices.ContainsFunc(other, func(id int64) bool { return slices.Contains(got, id) }) || len(s.locked(t)) != 4 {
+			t.Errorf("%s: %v and %v, locked are %v", sql, got, other, s.locked(t))
+		}
+		must(t, b, "ROLLBACK")
+		if !slices.Equal(s.locked(t), inOrder(got)) {
+			t.Errorf("%s: locked are %v", sql, s.locked(t))
+		}
+		must(t, a, "COMMIT")
+		if done = append(done, got...); len(inOrder(done)) != 2*(i+1) {
+			t.Error(done)
+		}
+	}
+	if n := ints(t, a, "UPDATE jobs SET state = 'done' WHERE id = (SELECT id FROM jobs WHERE state = $1 ORDER BY prio DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id", "ready"); !slices.Equal(n, []int64{6}) {
+		t.Error(n)
+	}
+	if n := ints(t, a, "UPDATE jobs SET state = 'done' WHERE id IN (SELECT id FROM jobs WHERE state = 'none' ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING id", 3); len(n) != 0 {
+		t.Error(n)
+	}
+	if n := ints(t, a, "SELECT count(*) FROM jobs WHERE state = 'done'"); n[0] != 15 {
+		t.Error(n)
+	}
+	must(t, a, "BEGIN ISOLATION LEVEL REPEATABLE READ")
+	if n := ints(t, a, "UPDATE jobs SET state = 'done' WHERE id IN (SELECT id FROM jobs WHERE state = 'ready' ORDER BY id DESC LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id"); !slices.Equal(n, []int64{59}) {
+		t.Error(n)
+	}
+	must(t, a, "ROLLBACK")
+	for _, sql := range []string{
+		"UPDATE jobs SET state = 'x' WHERE id NOT IN (" + inner + ")",
+		"UPDATE jobs SET state = 'x' WHERE prio IN (SELECT prio FROM jobs ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id IN (SELECT id + 1 FROM jobs ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id IN (SELECT prio FROM jobs ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id IN (" + inner + ") OR id = 3",
+		"UPDATE jobs SET state = 'x' WHERE id + 1 = (SELECT id FROM jobs ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id = 1 + (SELECT id FROM jobs ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id > (SELECT id FROM jobs ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id = (SELECT id FROM jobs ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) + 1",
+		"UPDATE jobs SET state = 'x' WHERE id IN (SELECT id FROM jobs ORDER BY id LIMIT 2 FOR UPDATE)",
+		"UPDATE jobs SET state = 'x' WHERE id IN (SELECT id FROM jobs ORDER BY id OFFSET 1 LIMIT 2 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id IN (SELECT id FROM jobs ORDER BY state LIMIT 2 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id IN (SELECT k.id FROM jobs k WHERE k.prio > jobs.prio ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = 'x' WHERE id IN (SELECT id FROM customers ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED)",
+		"UPDATE jobs SET state = (SELECT name FROM customers ORDER BY id LIMIT 1) WHERE id IN (" + inner + ")",
+		"UPDATE jobs SET state = 'x' FROM products WHERE products.id = jobs.prio AND jobs.id IN (" + inner + ")",
+		"UPDATE jobs SET id = id + 1000 WHERE id IN (" + inner + ")",
+		"WITH c AS (" + inner + "), d AS (" + inner + ") UPDATE jobs SET state = 'x' FROM c, d WHERE jobs.id = c.id AND jobs.id = d.id",
+		"WITH c AS (" + inner + ") SELECT * FROM c",
+		"EXPLAIN ANALYZE UPDATE jobs SET state = 'x' WHERE id IN (" + inner + ")",
+	} {
+		must(t, a, "BEGIN")
+		fails(t, a, sql, "0A000")
+		must(t, a, "ROLLBACK")
+	}
+	must(t, a, "EXPLAIN UPDATE jobs SET state = 'x' WHERE id IN ("+inner+")")
+	if l := s.locked(t); len(l) != 0 {
+		t.Errorf("locked are %v", l)
+	}
+}
+
+// TestScatterClaimWriteWorkers has workers take and do jobs in one statement.
+func TestScatterClaimWriteWorkers(t *testing.T) {
+	for _, shards := range []int{2, 4} {
+		t.Run(fmt.Sprint(shards), func(t *testing.T) {
+			t.Parallel()
+			workers(t, claimShards(t, shards, 200), func(ctx context.Context, tx pgx.Tx, worker int) ([]int64, error) {
+				order := ""
+				if worker%2 == 1 {
+					order = "ORDER BY prio, id"
+				}
+				rows, err := tx.Query(ctx, "UPDATE jobs SET state = 'done', worker = $1, done = done + 1 WHERE id IN (SELECT id FROM jobs WHERE state = 'ready' "+order+
+					" LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id", worker, worker%4+1)
+				if err != nil {
+					return nil, err
+				}
+				ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+				if len(ids) > worker%4+1 {
+					t.Error(worker, ids)
+				}
+				return ids, err
+			})
+		})
+	}
+}
+
+// TestScatterClaimAlone has workers take and do jobs in one statement outside of transactions, with others in their way.
+func TestScatterClaimAlone(t *testing.T) {
+	s := claimShards(t, 2, 200)
+	var mu sync.Mutex
+	taken := map[int64]int{}
+	var wg sync.WaitGroup
+	for w := range 8 {
+		c := s.connect()
+		wg.Go(func() {
+			ctx := within(t, time.Minute)
+			for idle := 0; idle < 3; {
+				if w == 0 { // changes what others look for
+					if _, err := c.Exec(ctx, "UPDATE jobs SET prio = (prio + 3) % 7 WHERE id % 5 = 0"); err != nil {
+						t.Error(err)
+					}
+				}
+				rows, err := c.Query(ctx, "WITH c AS (SELECT id FROM jobs WHERE state = 'ready' ORDER BY prio, id LIMIT 2 FOR UPDATE SKIP LOCKED) "+
+					"UPDATE jobs SET state = 'done', worker = $1, done = done + 1 FROM c WHERE jobs.id = c.id RETURNING jobs.id", w)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+				if err != nil || len(ids) > 2 {
+					t.Error(ids, err)
+					return
+				}
+				if len(ids) == 0 {
+					idle++
+				}
+				mu.Lock()
+				for _, id := range ids {
+					taken[id]++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	c := s.connect()
+	for id, n := range taken {
+		if n != 1 {
+			t.Errorf("job %d was taken %d times", id, n)
+		}
+	}
+	if n := ints(t, c, "SELECT count(*) FROM jobs WHERE state = 'done' AND done = 1"); n[0] != 200 || len(taken) != 200 {
+		t.Errorf("%d jobs are done, %d were taken", n[0], len(taken))
+	}
+	if l := s.locked(t); len(l) != 0 {
+		t.Errorf("locked are %v", l)
+	}
+}
