@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -172,7 +173,7 @@ func (k *claim) next(s *claimShard) bool {
 	s.row = rows[0]
 	fields := rowFields(s.row[5:])
 	if len(fields) < len(k.order) {
-		s.shard.err = wire.Errorf("08P01", "lost synchronization with the server").WithDetail("A row is not well-formed.")
+		s.shard.err = errClaimRow
 		return false
 	}
 	s.keys = fields[len(fields)-len(k.order):]
@@ -229,6 +230,9 @@ func (k *claim) take(row []byte) bool {
 	return true
 }
 
+// errClaimRow says that a row is not well-formed.
+var errClaimRow = errors.New("a row is not well-formed")
+
 func errClaimLarge(max int64) *wire.Error {
 	return wire.Errorf("54000", "the rows that one statement locks on several shards are more than %d bytes", max).
 		WithHint("Lock fewer at once, or raise limits.gather.")
@@ -251,6 +255,10 @@ func (k *claim) together(shards []*claimShard, do func(*claimShard) bool) bool {
 // asked at once; see failed.
 func (k *claim) ask(s *claimShard, frames []byte) (rows [][]byte, ok bool) {
 	shard := s.shard
+	if k.c.unwanted.Load() {
+		shard.err = errUnwanted
+		return nil, false
+	}
 	shard.answer, shard.err = shard.lease.Run(k.c.s.server.ctx, frames, pool.RunOptions{Keep: int(k.c.s.db.Policy().GatherMax), Cancelled: k.c.unwanted.Load})
 	if shard.err != nil {
 		return nil, false
@@ -267,6 +275,12 @@ func (k *claim) ask(s *claimShard, frames []byte) (rows [][]byte, ok bool) {
 func (k *claim) failed(s *claimShard) {
 	switch shard := s.shard; {
 	case shard.err == nil:
+	case shard.err == errUnwanted:
+		shard.err = nil
+		k.c.fail(errUserCancel(), nil, -1)
+	case shard.err == errClaimRow:
+		shard.err = nil
+		k.c.fail(wire.Errorf("08P01", "lost synchronization with the server").WithDetail("A row is not well-formed."), nil, -1)
 	case shard.err == pool.ErrAnswerTooLarge:
 		shard.err = nil
 		k.c.fail(errClaimLarge(k.c.s.db.Policy().GatherMax), nil, -1)

@@ -430,3 +430,45 @@ func TestScatterClaimAlone(t *testing.T) {
 		t.Errorf("locked are %v", l)
 	}
 }
+
+// TestScatterClaimCancel cancels a statement that locks many rows, one after the other.
+func TestScatterClaimCancel(t *testing.T) {
+	s := claimShards(t, 2, 10)
+	for _, shard := range s.shards {
+		must(t, pgtest.Connect(t, shard.Primary().DSN("app", "app")), "INSERT INTO jobs (id, prio) SELECT i, 9 FROM generate_series(1000000, 1010000) i")
+	}
+	c := s.connect()
+	must(t, c, "BEGIN")
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = c.PgConn().CancelRequest(context.Background()) // one of them comes in time
+			}
+		}
+	})
+	_, err := c.Exec(within(t, time.Minute), "SELECT id FROM jobs WHERE prio = 9 ORDER BY prio, id LIMIT 20000 FOR UPDATE SKIP LOCKED")
+	close(done)
+	wg.Wait()
+	if sqlState(err) != "57014" {
+		t.Error(err)
+	}
+	_ = c.Close(context.Background())
+	eventually(t, "what was locked is free", func() bool { return len(s.locked(t)) == 0 })
+	c = s.connect()
+	for _, sql := range []string{"SELECT id FROM jobs WHERE id IN ($1, $2) ORDER BY prio LIMIT 3 FOR UPDATE SKIP LOCKED", "SELECT id FROM jobs WHERE id IN ($1, $2) LIMIT 3 FOR UPDATE SKIP LOCKED"} {
+		if n := ints(t, c, sql, 2, 3); len(n) != 2 {
+			t.Error(sql, n)
+		}
+		if n := ints(t, c, sql, nil, 3); len(n) != 1 {
+			t.Error(sql, n)
+		}
+		if n := ints(t, c, sql, nil, nil); len(n) != 0 {
+			t.Error(sql, n)
+		}
+	}
+}
