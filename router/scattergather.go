@@ -112,13 +112,7 @@ func mention(s *query.Scope, names map[string]bool) {
 	}
 }
 
-// withoutView writes the query of the first view in the text out in its place.
-func (g *gatherer) withoutView(b *block) (sql, view string, ok bool) {
-	sql, view, _, ok = g.viewWritten(b)
-	return sql, view, ok
-}
-
-// viewWritten is withoutView, with what the view is called in the text.
+// viewWritten writes the query of the first view in the text out in its place. alias is what it is called there.
 func (g *gatherer) viewWritten(b *block) (sql, view, alias string, ok bool) {
 	b.each(func(l *leaf) {
 		if view != "" || l.rel.kind != kindView || l.ref.Written || g.givesParts(l) {

@@ -39,9 +39,13 @@ func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 	}
 	block, outline := g.outlined(&whole, sql)
 	if g.ctx.HiddenSlots > 0 {
-		if text, view, ok := g.withoutView(block); view != "" {
+		if text, view, alias, ok := g.viewWritten(block); view != "" {
 			if g.views++; !ok || g.views > maxViews {
 				return nil, unguarded("the query of the view " + view + " cannot be put in its place")
+			}
+			g.mentions = map[string]bool{}
+			if mention(whole.shape.Scope, g.mentions); g.rowIsMeant(alias) {
+				return nil, unguarded("it names rows of the view " + view + " as a whole, which would be of another type")
 			}
 			g.out, g.edits = nil, nil
 			return g.scatter(text)
