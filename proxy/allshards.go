@@ -28,6 +28,9 @@ func (s *session) runAll(kind byte, size int) error {
 	defer s.usedUnnamed()
 	req, e := s.allRequest(kind, size)
 	own := s.tx == 'I'
+	if e == nil && own && req.plan != nil && req.plan.Single != nil && req.plan.Single.Locks {
+		e = errNoBlock("LOCK TABLE")
+	}
 	if e == nil && own && s.pinned == "" && req.plan != nil && req.plan.Each {
 		return s.runEach(kind, size, &req)
 	}
@@ -77,6 +80,10 @@ func (s *session) runAll(kind byte, size int) error {
 		s.noteAll(req.plan)
 	}
 	s.notesDrawing(req.plan)
+	if own && e != nil && e.Code == "25001" && req.plan != nil && req.plan.Single != nil && req.plan.Single.Kind == query.KindDDL {
+		// The block is not the client's.
+		answer, e = pool.Answer{}, router.InNoTransaction()
+	}
 	if e == nil && limited(answer.Frames, req.limit) {
 		if answer, e = (pool.Answer{}), errLimited(); !own {
 			if err := s.failHere(); err != nil {

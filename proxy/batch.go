@@ -427,7 +427,7 @@ func (b *batch) execute(body []byte) *wire.Error {
 	case query.KindDeclare:
 		if b.own {
 			b.open = nil
-			return errNoBlock()
+			return errNoBlock("DECLARE CURSOR")
 		}
 	}
 	e := b.place(u)

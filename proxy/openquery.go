@@ -71,7 +71,7 @@ func (c *scattering) declare(name string, o query.DeclareOptions) *wire.Error {
 	case o.Asensitive && o.Insensitive:
 		return wire.Errorf("42P11", "cannot specify both ASENSITIVE and INSENSITIVE")
 	case c.s.tx == 'I':
-		return errNoBlock()
+		return errNoBlock("DECLARE CURSOR")
 	case c.s.nameTaken(name):
 		return errCursorExists(name)
 	}
@@ -87,8 +87,9 @@ func (c *scattering) declare(name string, o query.DeclareOptions) *wire.Error {
 	return nil
 }
 
-func errNoBlock() *wire.Error {
-	return wire.Errorf("25P01", "DECLARE CURSOR can only be used in transaction blocks")
+// errNoBlock is PostgreSQL's error for a command that has no effect behind the end of its transaction.
+func errNoBlock(command string) *wire.Error {
+	return wire.Errorf("25P01", "%s can only be used in transaction blocks", command)
 }
 
 // nameTaken reports whether a portal or cursor of the transaction has the name.

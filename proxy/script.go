@@ -234,7 +234,7 @@ func (s *session) opensBlock(c *query.Command, text string) (done bool, err erro
 func (s *session) inOwnBlock(c *query.Command, text string) string {
 	sc := s.script
 	refuse := func(what string) string {
-		e := wire.Errorf("25P01", "%s can only be used in transaction blocks", what)
+		e := errNoBlock(what)
 		s.tellsError(e)
 		sc.failed = true
 		s.client.SetOutput(e.Append(s.client.Output()))

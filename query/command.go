@@ -241,6 +241,7 @@ func (b *builder) other(m proto.Message) {
 	case *pg.LockStmt, *pg.ConstraintsSetStmt, *pg.VacuumStmt, *pg.ClusterStmt, *pg.ReindexStmt,
 		*pg.CheckPointStmt, *pg.RefreshMatViewStmt, *pg.AlterSystemStmt, *pg.AlterDatabaseRefreshCollStmt:
 		b.take(m)
+		_, b.c.Locks = m.(*pg.LockStmt)
 	default:
 		b.ddl(m)
 		return

@@ -150,6 +150,8 @@ type Command struct {
 	TargetStart, TargetEnd int
 	// Chain is set for COMMIT/ROLLBACK AND CHAIN.
 	Chain bool
+	// Locks is set for LOCK, which PostgreSQL refuses outside of transaction blocks.
+	Locks bool
 	// Tx holds the modes of BEGIN, START TRANSACTION and SET TRANSACTION.
 	Tx TxModes
 	// Body is the byte span of the prepared statement in PREPARE ... AS body,

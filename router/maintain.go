@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"shardproxy/query"
+	"shardproxy/wire"
 )
 
 // maintenance says what a command that keeps tables in good order, and changes neither
@@ -34,6 +35,13 @@ func maintains(sh *query.Shape, sql string) maintenance {
 		return inTransaction
 	}
 	return noMaintenance
+}
+
+// InNoTransaction is the refusal of a definition that PostgreSQL runs in no transaction, as CREATE DATABASE: it could be done on
+// one shard and not on another.
+func InNoTransaction() *wire.Error {
+	return (&Refusal{Reason: reasonCommand, Why: "PostgreSQL runs it in no transaction, and so it may come to be on some shards and not on others",
+		Hint: "Run it on the server of each shard."}).Error()
 }
 
 // concurrently decides what becomes of a command that PostgreSQL runs in several
