@@ -218,7 +218,7 @@ func (c *copyIn) draw() ([]exec.CopyAdded, error) {
 		added[i].Name = d.Column
 		if d.OfChance() {
 			id := randomUUID()
-			if added[i].Value = id[:]; c.dialect.Format != exec.CopyBinary {
+			if added[i].Value = id[:]; d.Text || c.dialect.Format != exec.CopyBinary {
 				added[i].Value = id.text()
 			}
 			continue

@@ -238,7 +238,10 @@ func (i *inserting) arrays() (arrays *exec.Arrays, types []uint32, values []stri
 		}
 		columns, types = append(columns, exec.ArrayColumn{Element: textOID, Binary: true}), append(types, textArray)
 		as := "pg_catalog.int8"
-		if d.OfChance() {
+		switch {
+		case d.OfChance() && d.Text:
+			as = "pg_catalog.text"
+		case d.OfChance():
 			as = "pg_catalog.uuid"
 		}
 		values = append(values, fmt.Sprintf("u.c%d::%s", len(types), as))

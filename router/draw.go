@@ -3,6 +3,7 @@ package router
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"shardproxy/catalog"
@@ -20,6 +21,8 @@ type Draw struct {
 	Sequence, SequenceName string
 	// Type is the OID of the column's type, or of what its domain is made of.
 	Type uint32
+	// Text is set for a random UUID that is stored as text.
+	Text bool
 	// Identity is set when PostgreSQL asks for no privilege on the sequence.
 	Identity bool
 	// Ascending is set when each value is larger than all before it.
@@ -56,8 +59,9 @@ func drawOf(t *catalog.Table, c *catalog.Column) *Draw {
 		d.always = c.Default.Always
 		return d
 	case catalog.DefaultExpression:
-		switch c.Default.Expression {
+		switch withoutCast(c) {
 		case "gen_random_uuid()", "uuidv4()":
+			d.Text = c.Base != oidUUID
 			return d
 		case uniqueCall:
 			d.Unique = true
@@ -65,6 +69,23 @@ func drawOf(t *catalog.Table, c *catalog.Column) *Draw {
 		}
 	}
 	return nil
+}
+
+// uuidSize is the length of a UUID as text, in characters.
+const uuidSize = 36
+
+// withoutCast returns a column's default, without the cast of a UUID to text that is stored as it is.
+func withoutCast(c *catalog.Column) string {
+	expression := c.Default.Expression
+	call, cast, is := strings.Cut(expression, ")::")
+	if !is || !strings.HasPrefix(call, "(") || c.Base != oidText && c.Base != oidVarchar || c.Modifier >= 0 && c.Modifier < uuidSize+4 {
+		return expression
+	}
+	switch cast {
+	case "text", "character varying", "character varying(" + strconv.Itoa(uuidSize) + ")":
+		return call[1:]
+	}
+	return expression
 }
 
 // uniqueCall is the call that gives an id which no other call gives, as the catalog prints it.
@@ -302,10 +323,10 @@ func (p *prover) makesRows(row query.Row) bool {
 	})
 }
 
-// drawsNothing reports whether a default's volatile expression is surely one that takes
+// drawsNothing reports whether a column's volatile default is surely one that takes
 // its value from chance or from the clock.
-func drawsNothing(expression string) bool {
-	name, _ := strings.CutPrefix(expression, "public.")
+func drawsNothing(c *catalog.Column) bool {
+	name, _ := strings.CutPrefix(withoutCast(c), "public.")
 	switch name {
 	case "gen_random_uuid()", "uuidv4()", "uuidv7()", "uuid_generate_v1()", "uuid_generate_v1mc()", "uuid_generate_v4()",
 		"random()", "clock_timestamp()", "timeofday()", uniqueCall:

@@ -66,6 +66,8 @@ type relationColumn struct {
 	// draw says from which, and is set for random UUIDs too.
 	drawn bool
 	draw  *Draw
+	// volatile is set when it is not known that the column draws, but it may.
+	volatile bool
 	// unsteady is set when its default is no constant, generated when it is computed.
 	unsteady, generated bool
 	// moment is a default that is steady once the time of the transaction is given.

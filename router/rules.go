@@ -88,7 +88,8 @@ func (b *bound) bindColumn(t *catalog.Table, c *catalog.Column) relationColumn {
 		out.unsteady = c.Default.Volatility != catalog.Immutable
 		out.moment = b.momentOf(c)
 		// What else a volatile expression does is not known: it may draw.
-		out.drawn = c.Default.Volatility == catalog.Volatile && !drawsNothing(c.Default.Expression)
+		out.drawn = c.Default.Volatility == catalog.Volatile && !drawsNothing(c)
+		out.volatile = out.drawn
 	}
 	return out
 }

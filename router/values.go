@@ -198,6 +198,7 @@ const (
 	oidText    = 25
 	oidUnknown = 705
 	oidVarchar = 1043
+	oidUUID    = 2950
 )
 
 func (v *Values) bound(val *value, t shardmap.KeyType) (read, error) {

@@ -130,6 +130,9 @@ func (p *prover) mergeRow(b *block, r *relation, w *query.MergeWhen) {
 }
 
 func drawsOwn(r *relation, column string) string {
+	if at := slices.IndexFunc(r.columns, func(c relationColumn) bool { return c.name == column }); at >= 0 && r.columns[at].volatile {
+		return "the default of column " + column + " of " + r.String() + " is volatile: it may be what another shard has too"
+	}
 	return "column " + column + " of " + r.String() + " draws from a sequence, of which each shard has its own"
 }
 
