@@ -22,25 +22,39 @@ func (c *schemaChecker) placement() {
 		if t.Root != nil || t.Schema == ownSchema {
 			continue
 		}
-		p := placeOf(c.rules, t)
+		p, before := placeOf(c.rules, t), len(c.found)
 		if p.kind == sharded && c.keyFits(t, p) && holdsRows(t) {
 			c.uniques(t, p)
 		}
 		if p.kind != bySchema {
 			c.foreignKeys(t, p)
 		}
+		if p.perShard && len(c.found) == before {
+			c.note(t, "per_shard_constraints", "all of its constraints hold over all shards without it")
+		}
 	}
 }
 
 // fault adds a fault of a table.
-func (c *schemaChecker) fault(t *catalog.Table, part string, accepted bool, format string, args ...any) {
+func (c *schemaChecker) fault(t *catalog.Table, part string, format string, args ...any) {
 	f := Finding{Severity: Fault, Kind: t.Kind.String(), Schema: t.Schema, Name: t.Name, Part: part,
 		Message: t.Schema + "." + t.Name + ", " + part + ": " + fmt.Sprintf(format, args...)}
-	if accepted {
-		f.Severity = Note
-		f.Message += "; per_shard_constraints accepts that"
-	}
 	c.add(f)
+}
+
+// perShard adds that a constraint holds on each shard only, and why: a fault, or a note when the table's rule accepts it.
+func (c *schemaChecker) perShard(t *catalog.Table, p place, part, why string) {
+	if !p.perShard {
+		c.fault(t, part, "%s; writes are refused", why)
+		return
+	}
+	c.note(t, part, "%s, as per_shard_constraints accepts", why)
+}
+
+// note adds a note of a table.
+func (c *schemaChecker) note(t *catalog.Table, part string, format string, args ...any) {
+	c.fault(t, part, format, args...)
+	c.found[len(c.found)-1].Severity = Note
 }
 
 // keyFits reports whether the columns of a key are there and may be a key.
@@ -49,12 +63,12 @@ func (c *schemaChecker) keyFits(t *catalog.Table, p place) bool {
 	for _, name := range p.key {
 		col := t.Column(name)
 		if col == nil {
-			c.fault(t, "column "+name, false, "it is to be the key, and is missing")
+			c.fault(t, "column "+name, "it is to be the key, and is missing")
 			fits = false
 			continue
 		}
 		if _, err := shardmap.KeyTypeOf(col.Base, deterministic(col)); err != nil {
-			c.fault(t, "column "+name, false, "it is to be the key, and cannot be one: %v", err)
+			c.fault(t, "column "+name, "it is to be the key, and cannot be one: %v", err)
 			fits = false
 		}
 	}
@@ -81,7 +95,7 @@ func (c *schemaChecker) uniques(t *catalog.Table, p place) {
 		}
 		for _, name := range p.key {
 			if x.Exclusion || !slices.Contains(x.Keys, t.Column(name).Number) {
-				c.fault(t, word+" "+x.Name, p.perShard, "it does not have the key column %s, so that each shard checks its own rows only; writes are refused", name)
+				c.perShard(t, p, word+" "+x.Name, "it does not have the key column "+name+", so that each shard checks its own rows only")
 				break
 			}
 		}
@@ -96,7 +110,7 @@ func (c *schemaChecker) foreignKeys(t *catalog.Table, p place) {
 		}
 		to := placeOf(c.rules, fk.References)
 		if why := apart(fk, p, to); why != "" {
-			c.fault(t, "foreign key "+fk.Name, p.perShard, "it refers to %s.%s, %s; writes are refused", fk.References.Schema, fk.References.Name, why)
+			c.perShard(t, p, "foreign key "+fk.Name, "it refers to "+fk.References.Schema+"."+fk.References.Name+", "+why)
 		}
 	}
 }

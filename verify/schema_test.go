@@ -71,7 +71,18 @@ var changes = []struct {
 }
 
 // findings returns what a comparison of two shards says, without notes.
-func (f *fleet) findings() (all []Finding) {
+func (f *fleet) findings() []Finding {
+	f.t.Helper()
+	return slices.DeleteFunc(f.all(), func(x Finding) bool { return x.Severity == Note })
+}
+
+// notes returns the notes of that comparison.
+func (f *fleet) notes() []Finding {
+	f.t.Helper()
+	return slices.DeleteFunc(f.all(), func(x Finding) bool { return x.Severity != Note })
+}
+
+func (f *fleet) all() []Finding {
 	f.t.Helper()
 	if f.home == nil {
 		f.home = f.openOne(0) // nothing changes its schema
@@ -82,7 +93,7 @@ func (f *fleet) findings() (all []Finding) {
 		f.t.Fatal(err)
 	}
 	sessions[1].Close()
-	return slices.DeleteFunc(found, func(x Finding) bool { return x.Severity == Note })
+	return found
 }
 
 func messages(all []Finding) string {
@@ -160,7 +171,7 @@ func TestFit(t *testing.T) {
 		CREATE TABLE regions (region text PRIMARY KEY)`,
 		`    keys: [customer_id]
     tables: {customers: {key: id}, odd: {key: a}, keyless: {key: b}, nowhere: {key: id}, products: {reference: true}, settings: {single: true},
-      accepted: {key: customer_id, per_shard_constraints: true}, regions: {key: region, list: {s0: [a], s1: [b]}}}
+      accepted: {key: customer_id, per_shard_constraints: true}, regions: {key: region, per_shard_constraints: true, list: {s0: [a], s1: [b]}}}
 `)
 	f.dbs[1].Exec("INSERT INTO orders (id) VALUES (41); INSERT INTO parts VALUES (1); INSERT INTO settings VALUES (1)")
 	want := `fault : table nowhere has a rule in the configuration and is not on s0
@@ -177,6 +188,15 @@ fault : public.odd, column a: it is to be the key, and cannot be one: `
 		`fault : sequence "public"."orders_id_seq" on s0 will give 1 next, but public.orders has id = 41 on shard s1`, `fault : sequence "public"."parts_id_seq" on s0 will give 1 next`,
 		"fault s1: single table public.settings has rows here"} {
 		if got := messages(all); !strings.Contains(got, more) {
+			t.Errorf("%s\nwant %s", got, more)
+		}
+	}
+	for _, more := range []string{
+		"note : public.accepted, primary key accepted_pkey: it does not have the key column customer_id, so that each shard checks its own rows only, as per_shard_constraints accepts\n",
+		"note : public.accepted, foreign key accepted_customer_id_fkey: it refers to public.settings, a single table, from a sharded table: the rows are elsewhere, as per_shard_constraints accepts\n",
+		"note : public.regions, per_shard_constraints: all of its constraints hold over all shards without it\n",
+	} {
+		if got := messages(f.notes()); !strings.Contains(got, more) {
 			t.Errorf("%s\nwant %s", got, more)
 		}
 	}
