@@ -42,7 +42,7 @@ func (s *session) rewritten(p *router.Plan, text, bind, tail []byte) []byte {
 	part := router.Part{Types: s.values.Types, Bind: bind, Text: text}
 	switch {
 	case s.values.Moment != "" && p != nil && p.Fills():
-		part.Text = p.Filled(text, s.values.Moment)
+		part.Text = p.Filled(s.values.Moment)
 	case s.values.Moment != "":
 		part.Text, _ = query.ReplaceMoment(nil, text, s.values.Moment)
 	}

@@ -1,6 +1,8 @@
 package query
 
 import (
+	"regexp"
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -74,6 +76,37 @@ func FillTexts(sql string) (all []string, ok bool) {
 		all = append(all, text)
 	}
 	return all, true
+}
+
+var ifNotExists = regexp.MustCompile(`(?i)\s+IF\s+NOT\s+EXISTS\s+$`)
+
+// AddsColumns is the text of an ALTER TABLE without the IF NOT EXISTS of the columns that it adds; false when that cannot be
+// taken out.
+func AddsColumns(sql string) (string, bool) {
+	tree, err := pg.Parse(sql)
+	if err != nil || len(tree.Stmts) != 1 {
+		return "", false
+	}
+	cmds := tree.Stmts[0].Stmt.GetAlterTableStmt().GetCmds()
+	out := sql
+	for _, n := range slices.Backward(cmds) {
+		c := n.GetAlterTableCmd()
+		if c.GetSubtype() != pg.AlterTableType_AT_AddColumn || !c.MissingOk {
+			continue
+		}
+		at := int(c.GetDef().GetColumnDef().GetLocation())
+		if at <= 0 || at > len(out) {
+			return "", false
+		}
+		word := ifNotExists.FindStringIndex(out[:at])
+		if word == nil {
+			return "", false // a comment is in between
+		}
+		out = out[:word[0]] + " " + out[at:]
+		c.MissingOk = false
+	}
+	read, err := pg.Parse(out)
+	return out, err == nil && len(read.Stmts) == 1 && sameTree(read.Stmts[0].Stmt, tree.Stmts[0].Stmt)
 }
 
 // fillValue is what a column is filled with, nil for none.

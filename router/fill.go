@@ -44,13 +44,16 @@ func (p *prover) fillsColumn(sh *query.Shape, c *query.Command) string {
 	if !ok || len(texts) != len(sh.Definition.Fills) {
 		return "what the rows would get is not understood" + instead
 	}
-	moments := 0
+	moments, lenient, there := 0, 0, 0
 	var behind strings.Builder
 	for i := range sh.Definition.Fills {
 		f := &sh.Definition.Fills[i]
 		_, found := query.ReplaceMoment(nil, []byte(texts[i]), "")
-		if found.Count > 0 && f.Lenient {
-			return "whether the column is there is not known, and the rows of each shard would get another time" + instead
+		if f.Lenient {
+			lenient++
+			if p.hasColumn(sh.Definition.Table, f.Column) {
+				there++
+			}
 		}
 		if moments += found.Count; found.Count > 0 && f.Added {
 			behind.WriteString(", ALTER COLUMN " + query.QuoteName(f.Column) + " SET DEFAULT " + texts[i])
@@ -62,16 +65,39 @@ func (p *prover) fillsColumn(sh *query.Shape, c *query.Command) string {
 	if _, found := query.ReplaceMoment(nil, []byte(sql), ""); found.Count != moments {
 		return "it has the time of the transaction in other places besides: send what the rows get alone"
 	}
-	p.moment, p.fills = true, &filling{c.Start, c.End, behind.String()}
-	p.exact = true // what is behind has literals of the text
+	p.fills = &filling{text: sql, behind: behind.String()}
+	switch {
+	case lenient == 0:
+	case there == 0:
+		if p.fills.text, ok = query.AddsColumns(sql); !ok {
+			return "where IF NOT EXISTS stands is not certain, and the rows of each shard would get another time" + instead
+		}
+	case there == len(sh.Definition.Fills):
+		text, _ := query.ReplaceMoment(nil, []byte(sql), notThere)
+		p.fills = &filling{text: string(text)}
+	default:
+		return "some of the columns are there, and the rows of each shard would get another time" + instead
+	}
+	p.moment = true
+	p.exact = true // it has literals of the text
 	return ""
 }
 
+// notThere stands for the time where all columns are there that would be added IF NOT EXISTS: a server reads it only
+// for a column that is not, which is an error then.
+const notThere = "the column is gone: try again"
+
+// hasColumn reports whether a table has a column, as far as is known: what is sent must not rely on it.
+func (p *prover) hasColumn(table query.Name, column string) bool {
+	r := p.relations.find(table.Schema, table.Name)
+	return r != nil && slices.ContainsFunc(r.columns, func(c relationColumn) bool { return c.name == column })
+}
+
 // filling is what becomes of an ALTER TABLE that gives the rows the time of the transaction: the command
-// with that in its place, and behind it what leaves the defaults as they are.
+// with that in its place, and behind it what leaves the defaults as they are. What is added IF NOT EXISTS, and is not there as far as is
+// known, is added without it: where it is there after all, that is an error, and its default is not changed.
 type filling struct {
-	start, end int
-	behind     string
+	text, behind string
 }
 
 // fillsOtherwise names a function whose values would be others than on one server; "" for none.
@@ -92,8 +118,8 @@ func (p *prover) fillsOtherwise(f *query.Fill) string {
 func (p *Plan) Fills() bool { return p.fills != nil }
 
 // Filled is the text that runs on all shards with one time for all.
-func (p *Plan) Filled(text []byte, moment string) []byte {
-	out, _ := query.ReplaceMoment(nil, text[p.fills.start:p.fills.end], moment)
+func (p *Plan) Filled(moment string) []byte {
+	out, _ := query.ReplaceMoment(nil, []byte(p.fills.text), moment)
 	return append(append(out, '\n'), p.fills.behind...) // a comment may be the last of it
 }
 

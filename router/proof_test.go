@@ -178,7 +178,7 @@ func describeRoute(rel relations, sql string) string {
 		out.WriteString(", at one time")
 	}
 	if r.fills != nil {
-		fmt.Fprintf(&out, "\n  -> %s", (&Plan{fills: r.fills}).Filled([]byte(sql), "2026-11-22"))
+		fmt.Fprintf(&out, "\n  -> %s", (&Plan{fills: r.fills}).Filled("2026-11-22"))
 	}
 	if r.split != nil && len(r.split.draws) > 0 {
 		fmt.Fprintf(&out, "\n  -> %s", drawnText(&Plan{split: r.split}, &n, sql))
