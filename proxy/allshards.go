@@ -92,6 +92,13 @@ func (s *session) runAll(kind byte, size int) error {
 		}
 	}
 	e, err := s.endSpread(own, e)
+	if err == nil && req.atOnce && e != nil && e.Code == "55P03" {
+		// The parts were there, and the commit would have waited.
+		if answer, e = s.inTurn(&req); e == nil {
+			s.noteAll(req.plan)
+		}
+		e, err = s.endSpread(own, e)
+	}
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 // them has to wait for anybody. Parts that wait while others hold locks could end in a circle
 // that one server would not have: of two INSERTs of the same rows, or of one and LOCK TABLE or
 // ALTER TABLE, which take the shards one after the other. So a part does not wait for long: all is
-// rolled back, and done once more on one shard after the other.
+// rolled back, and done once more on one shard after the other; also when the commit would have waited so.
 
 // atOnceWait is how long a part waits for a lock: less than the time behind which servers
 // look for deadlocks, so that nobody else is ended for it.
@@ -28,7 +28,6 @@ func (s *session) runHere(r *allRequest) (pool.Answer, *wire.Error) {
 	if !r.atOnce {
 		return s.onAll(r)
 	}
-	since := s.since.Load()
 	a, e := s.onAllAtOnce(r)
 	if e == nil || e.Code != "55P03" && e.Code != "40P01" {
 		return a, e
@@ -36,6 +35,12 @@ func (s *session) runHere(r *allRequest) (pool.Answer, *wire.Error) {
 	if err := s.finish(false); err != nil {
 		return pool.Answer{}, wire.AsError(err)
 	}
+	return s.inTurn(r)
+}
+
+// inTurn runs a request on one shard after the other whose parts have run at once, and were rolled back.
+func (s *session) inTurn(r *allRequest) (pool.Answer, *wire.Error) {
+	since := s.since.Load()
 	if s.lease != nil {
 		s.giveBack(pool.Clean)
 	}

@@ -94,6 +94,39 @@ func TestInsertAtOnceCancelled(t *testing.T) {
 	})
 }
 
+// TestInsertAtOnceCommitWaits has the commit of an INSERT whose parts ran at once wait, for longer than a part may.
+func TestInsertAtOnceCommitWaits(t *testing.T) {
+	t.Parallel()
+	eitherDriver(t, func(t *testing.T, runtime string) {
+		s, c := startSlowInserts(t, runtime)
+		for i, mode := range []string{"EXCLUSIVE", "ACCESS EXCLUSIVE"} {
+			must(t, s.look[0], "BEGIN")
+			must(t, s.look[0], "LOCK TABLE shardproxy.commits IN "+mode+" MODE")
+			done := later(c, fmt.Sprintf("INSERT INTO orders VALUES (%[1]d, %[2]d, 'x'), (%[1]d, %[3]d, 'y') RETURNING note", i, s.keys[0][0], s.keys[1][0]))
+			runsOn(t, done)
+			must(t, s.look[0], "COMMIT")
+			if err := <-done; err != nil || c.PgConn().TxStatus() != 'I' {
+				t.Errorf("%s: %v, status %c", mode, err, c.PgConn().TxStatus())
+			}
+		}
+		if got := one(t, c, "SELECT string_agg(id || note, ' ' ORDER BY id, note) FROM orders"); got != "0x 0y 1x 1y" {
+			t.Error(got)
+		}
+		must(t, c, "SET lock_timeout = '200ms'")
+		must(t, s.look[0], "BEGIN")
+		must(t, s.look[0], "LOCK TABLE shardproxy.commits IN EXCLUSIVE MODE")
+		fails(t, c, fmt.Sprintf("INSERT INTO orders VALUES (7, %d, 'x'), (7, %d, 'y')", s.keys[0][0], s.keys[1][0]), "55P03")
+		must(t, s.look[0], "COMMIT")
+		soon(t, time.Second, "no connection is kept", func() bool { return s.lent() == 0 })
+		if got := one(t, c, "SELECT count(*) FROM orders"); got != "4" {
+			t.Error(got, "rows")
+		}
+		if n := s.prepared(); n != 0 {
+			t.Errorf("%d parts are left prepared", n)
+		}
+	})
+}
+
 // TestInsertNotBegunAgain has an INSERT that would wait on one shard, and whose connection to the other is somebody else's when
 // it is to begin once more.
 func TestInsertNotBegunAgain(t *testing.T) {
