@@ -77,6 +77,7 @@ func (b *Book) listLocked(e *Entry) {
 	}
 	if now := b.generation.Load(); e.generation.Swap(now) != now {
 		e.clear() // it was not listed when the others were
+		e.counted = 0
 	}
 	b.entries[e.Fingerprint] = e
 	e.unlisted.Store(false)

@@ -190,3 +190,27 @@ func BenchmarkEnded(b *testing.B) {
 		e.Ended(Outcome{Rows: 1, Bytes: 100, Shard: 1})
 	}
 }
+
+// TestRelistUses: one that was reset while it was not listed has its uses counted from then on, and is no less used than others.
+func TestRelistUses(t *testing.T) {
+	b := New(2, 1, time.Time{})
+	e := b.Entry(1, "used")
+	for range 1000 {
+		e.Ended(Outcome{})
+	}
+	e.counted = 1000 // uses of long ago
+	b.Entry(2, "second").Ended(Outcome{})
+	b.Entry(3, "third")
+	if !e.unlisted.Load() {
+		t.Fatal("still listed")
+	}
+	b.Reset(time.Time{})
+	e.Took(time.Millisecond)
+	for range 100 {
+		e.Ended(Outcome{})
+	}
+	b.Entry(4, "once")
+	if e.unlisted.Load() {
+		t.Error("what is used most gave way")
+	}
+}
