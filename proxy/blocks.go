@@ -192,7 +192,7 @@ func (s *session) plan(text []byte) *router.Plan {
 // unlessBlocked returns the plan, or one that is refused when a command of its text is
 // blocked, a PREPARE of what is, or an EXECUTE of the session's statement whose text is.
 func (s *session) unlessBlocked(all map[uint64]*block, p *router.Plan, text []byte) *router.Plan {
-	if by := s.blockOf(all, text); by != nil {
+	if by := s.blockOf(all, text); by != nil && !endsOnly(p) {
 		return p.Blocked(by.why)
 	}
 	if p.Statement == nil {
@@ -248,11 +248,31 @@ func (srv *Server) expireBlocks(now time.Time) {
 	}
 }
 
+// endsOnly reports whether a text holds nothing but commands without which clients get stuck: their fingerprints
+// may be on the list, for they say nothing of what they are of.
+func endsOnly(p *router.Plan) bool {
+	if p.Statement == nil || p.Statement.Opaque || len(p.Statement.Commands) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(p.Statement.Commands, func(c query.Command) bool {
+		switch c.Kind {
+		case query.KindBegin, query.KindCommit, query.KindRollback, query.KindSavepoint, query.KindRelease, query.KindRollbackTo, query.KindPrepareTx,
+			query.KindDeallocate, query.KindDiscard, query.KindClose, query.KindUnlisten:
+			return false
+		}
+		return true
+	})
+}
+
 // blockOf returns what blocks a text, nil for nothing.
 func (s *session) blockOf(all map[uint64]*block, text []byte) *block {
 	o := s.textOptions()
 	if bytes.IndexByte(text, ';') < 0 {
 		return all[query.FingerprintOf(text, o).Hash]
+	}
+	// A text of several commands has a fingerprint of its own, by which SHOW QUERIES lists it.
+	if by := all[query.FingerprintOf(text, o).Hash]; by != nil {
+		return by
 	}
 	for _, span := range query.Split(text) {
 		if by := all[query.FingerprintOf(text[span.Start:span.End], o).Hash]; by != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardproxy/proxy"
+	"shardproxy/query"
 	"shardproxy/wire"
 )
 
@@ -270,5 +271,22 @@ func TestBlockable(t *testing.T) {
 	f, err := proxy.Blockable("00000000000000ff")
 	if err != nil || f.Fingerprint != 255 || f.Text != "" {
 		t.Error(f, err)
+	}
+}
+
+// TestBlockPrints blocks fingerprints that were taken from a list: those of texts of several commands hold, and
+// those of commands that end what was begun do not.
+func TestBlockPrints(t *testing.T) {
+	f := start(t, fixtureOptions{})
+	c := f.connect("")
+	for _, text := range []string{"SELECT 1; SELECT 2 + 2", "COMMIT", "ROLLBACK", "DEALLOCATE ALL", "BEGIN"} {
+		if err := f.db.Block(proxy.Block{Fingerprint: query.FingerprintOf([]byte(text), query.Options{}).Hash, By: "dba", Since: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for text, code := range map[string]string{"SELECT 3; SELECT 4 + 5": "42501", "SELECT 3; SELECT 4 - 5": "", "SELECT 3": "", "BEGIN": "", "COMMIT": "", "ROLLBACK": "", "DEALLOCATE ALL": ""} {
+		if _, err := c.Exec(ctx10(t), text, pgx.QueryExecModeSimpleProtocol); err != nil && codeOf(err) != code || err == nil && code != "" {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }

@@ -103,7 +103,7 @@ func (c *copyIn) frame() {
 		c.reader.Finish()
 		c.rows()
 	case wire.MsgCopyFail:
-		c.err = wire.Errorf("57014", "COPY from stdin failed: %s", cut(b[5:size]))
+		c.err = wire.Errorf("57014", "%s%s", copyFailed, cut(b[5:size]))
 		client.Discard(size)
 		c.ended = true
 	default:

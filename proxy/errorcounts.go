@@ -55,10 +55,16 @@ func (c *errorCounts) note(e *wire.Error, owned bool, at int64) {
 	}
 }
 
+// copyFailed is what an error begins with whose rest a client has given in CopyFail.
+const copyFailed = "COPY from stdin failed: "
+
 // unquoted leaves out what stands in quotes: names, and values. These may have quotes of their own, so it is all from the first one
 // to the last.
 func unquoted(text string) string {
 	const most = 500
+	if strings.HasPrefix(text, copyFailed) {
+		return copyFailed + "..." // what follows is the client's own text
+	}
 	if first := strings.IndexByte(text, '"'); first >= 0 {
 		last := strings.LastIndexByte(text, '"')
 		if last == first {

@@ -14,6 +14,7 @@ func TestUnquoted(t *testing.T) {
 		before + `"{"name": "secret"}"`:                         before + `"..."`,
 		`column "a" of table "b" is not`:                        `column "..." is not`,
 		before + `"a" secret ` + strings.Repeat("x", 600) + `"`: before + `"..."`,
+		"COPY from stdin failed: secret \"a\" and":              "COPY from stdin failed: ...",
 		strings.Repeat("é", 300):                                strings.Repeat("é", 250),
 	} {
 		if got := unquoted(text); got != want {
