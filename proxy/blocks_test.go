@@ -288,5 +288,11 @@ func TestBlockPrints(t *testing.T) {
 		if _, err := c.Exec(ctx10(t), text, pgx.QueryExecModeSimpleProtocol); err != nil && codeOf(err) != code || err == nil && code != "" {
 			t.Errorf("%s: %v", text, err)
 		}
+		if strings.Contains(text, ";") {
+			continue
+		}
+		if err := c.PgConn().ExecParams(ctx10(t), text, nil, nil, nil, nil).Read().Err; err != nil {
+			t.Errorf("%s, extended: %v", text, err)
+		}
 	}
 }

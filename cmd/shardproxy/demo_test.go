@@ -175,7 +175,7 @@ func TestDemo(t *testing.T) {
 	if out := shell(ps.printedAs("console")); strings.Count(out, "replica") != 2 || strings.Count(out, "primary") != 3 {
 		t.Errorf("the console printed\n%s", out)
 	}
-	if admin := ps.printedAs("admin"); admin != "http://"+ps.admin+"/" || ps.get("/") != 200 || ps.get("/readyz") != 200 {
+	if admin := ps.printedAs("admin"); admin != "http://"+ps.admin+"/ (app, app-secret)" || ps.get("/") != 401 || ps.getAs("app", "app-secret", "/") != 200 || ps.get("/readyz") != 200 {
 		t.Errorf("the dashboard at %s does not answer", admin)
 	}
 

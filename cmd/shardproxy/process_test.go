@@ -252,9 +252,18 @@ func (ps *process) console(sql string) [][]string {
 // get asks the admin address; 0 when it does not answer.
 func (ps *process) get(path string) int {
 	ps.t.Helper()
+	return ps.getAs("", "", path)
+}
+
+// getAs is get by a user, "" for nobody.
+func (ps *process) getAs(user, password, path string) int {
+	ps.t.Helper()
 	req, err := http.NewRequestWithContext(within(ps.t, 10*time.Second), http.MethodGet, "http://"+ps.admin+path, nil)
 	if err != nil {
 		ps.t.Fatal(err)
+	}
+	if user != "" {
+		req.SetBasicAuth(user, password)
 	}
 	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 	if err != nil {
