@@ -12,13 +12,13 @@ import (
 // what it is when a later version knows more.
 type keptRules struct {
 	Tables    map[string]keptTable    `json:"tables,omitempty"`
-	Keys      []string                `json:"keys,omitempty"`
+	Keys      []Identifier            `json:"keys,omitempty"`
 	Schemas   map[string]string       `json:"schemas,omitempty"`
 	Functions map[string]keptFunction `json:"functions,omitempty"`
 }
 
 type keptTable struct {
-	Key       []string            `json:"key,omitempty"`
+	Key       []Identifier        `json:"key,omitempty"`
 	Reference bool                `json:"reference,omitempty"`
 	Single    bool                `json:"single,omitempty"`
 	List      map[string][]string `json:"list,omitempty"`
@@ -42,7 +42,7 @@ type keptFunction struct {
 func (db *Database) Rules() string {
 	r := keptRules{Tables: map[string]keptTable{}, Schemas: map[string]string{}, Functions: map[string]keptFunction{}}
 	for _, t := range db.Tables {
-		k := keptTable{Key: texts(t.Key), Reference: t.Reference, Single: t.Single, Default: t.Default}
+		k := keptTable{Key: t.Key, Reference: t.Reference, Single: t.Single, Default: t.Default}
 		for _, e := range t.List {
 			if k.List == nil {
 				k.List = map[string][]string{}
@@ -54,7 +54,7 @@ func (db *Database) Rules() string {
 		}
 		r.Tables[writtenAlike(t.Name)] = k
 	}
-	r.Keys = texts(db.Keys)
+	r.Keys = db.Keys
 	for _, s := range db.Schemas {
 		prefix, pattern := strings.CutSuffix(s.Name, "*")
 		name := Identifier(fold(prefix)).String()
@@ -80,11 +80,11 @@ func (db *Database) WithRules(text string) (*Database, error) {
 		return nil, fmt.Errorf("the rules are not such as this version knows: %w", err)
 	}
 	is := *db
-	is.Tables, is.Keys, is.Schemas, is.Functions = nil, identifiers(r.Keys), nil, nil
+	is.Tables, is.Keys, is.Schemas, is.Functions = nil, r.Keys, nil, nil
 	is.index = ruleIndex{map[string]int{}, map[string]int{}, map[string]int{}}
 	for _, name := range slices.Sorted(maps.Keys(r.Tables)) {
 		k := r.Tables[name]
-		t := Table{Name: name, Key: identifiers(k.Key), Reference: k.Reference, Single: k.Single, Default: k.Default}
+		t := Table{Name: name, Key: k.Key, Reference: k.Reference, Single: k.Single, Default: k.Default}
 		for _, shard := range slices.Sorted(maps.Keys(k.List)) {
 			t.List = append(t.List, ListEntry{shard, k.List[shard]})
 		}
@@ -129,18 +129,4 @@ func writtenAlike(name string) string {
 		return Identifier(schema).String() + "." + last
 	}
 	return last
-}
-
-func texts(names []Identifier) (all []string) {
-	for _, n := range names {
-		all = append(all, string(n))
-	}
-	return all
-}
-
-func identifiers(names []string) (all []Identifier) {
-	for _, n := range names {
-		all = append(all, Identifier(n))
-	}
-	return all
 }

@@ -160,12 +160,8 @@ func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) e
 			cause := &ConflictError{From: epoch, Found: current.Epoch()}
 			return &Problem{Kind: ErrConflict, Cause: cause, Reason: cause.Error(), Hint: "plan again"}
 		}
-		under, err := readMoves(ctx, tx, " WHERE phase NOT IN ('done', 'aborted')")
-		if err != nil {
+		if err := noMoves(ctx, tx); err != nil {
 			return err
-		}
-		if len(under) > 0 {
-			return &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("%d moves are under way or to come", len(under)), Hint: "wait for their end, or abort them"}
 		}
 		known := current.Shards()
 		for i := range moves {
@@ -182,6 +178,15 @@ func PlanMoves(ctx context.Context, home *pgx.Conn, epoch int64, moves []Move) e
 		return asked("", "store the moves", err)
 	}
 	return nil
+}
+
+// noMoves returns a Problem while moves are under way or to come. Who has the lock of the epoch keeps others from planning any.
+func noMoves(ctx context.Context, tx pgx.Tx) error {
+	under, err := readMoves(ctx, tx, " WHERE phase NOT IN ('done', 'aborted')")
+	if err == nil && len(under) > 0 {
+		err = &Problem{Kind: ErrConflict, Reason: fmt.Sprintf("%d moves are under way or to come", len(under)), Hint: "wait for their end, or abort them"}
+	}
+	return err
 }
 
 // insertMove stores one move. Slots may be planned to go to any known shard, as one that is to join before is.

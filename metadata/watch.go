@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -144,9 +145,7 @@ func (w *Watcher) look(ctx context.Context, conn *pgx.Conn, full bool) error {
 	if err := w.believe(c, current, m); err != nil {
 		return err
 	}
-	if w.opts.Ruled != nil && (current == nil || m.Epoch() != current.Epoch()) {
-		w.outruled.Store(!w.opts.Ruled(c.Rules))
-	}
+	w.ruled(cmp.Or(c.Rules, w.opts.Rules))
 	w.publish(current, m)
 	w.confirm(began)
 	return nil
@@ -182,6 +181,14 @@ func (w *Watcher) believe(c *Cluster, current, m *shardmap.Map) error {
 		return ahead(c.Shard, fmt.Sprintf("another map of epoch %d was read before (%s)", m.Epoch(), current.Diff(m)))
 	}
 	return nil
+}
+
+// ruled notes the rules that the cluster has.
+func (w *Watcher) ruled(rules string) {
+	if rules == *w.rules.Swap(&rules) || w.opts.Ruled == nil {
+		return
+	}
+	w.opts.Ruled(rules)
 }
 
 // publish makes a newer map the current one.

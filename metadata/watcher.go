@@ -33,9 +33,10 @@ type WatcherOptions struct {
 	// epochs ascending, on the Watcher's goroutine. It must not block and not
 	// call Close.
 	Changed func(*shardmap.Map)
-	// Ruled, when set, is called with the rules that the cluster has (Cluster.Rules) before each new map is published, and so before Changed.
-	// It returns whether these are the proxy's own.
-	Ruled func(rules string) (same bool)
+	// Rules are the proxy's own, which Check has found to be the cluster's. Ruled, when set, is called with those that the cluster has when they are
+	// others than before, before the map that comes with them is published, and so before Changed.
+	Rules string
+	Ruled func(rules string)
 	// News, when set, is called when another proxy has told by News that definitions have
 	// changed, and when that may have been missed: when there is a new connection that
 	// listens. It is called on the Watcher's goroutine, and must not block.
@@ -80,7 +81,7 @@ type Watcher struct {
 
 	looks, connects, notifications, failures atomic.Uint64
 
-	outruled atomic.Bool // Ruled has said that the cluster has other rules
+	rules atomic.Pointer[string] // that the cluster had last
 
 	statusMu  sync.Mutex
 	opened    time.Time
@@ -109,6 +110,7 @@ func NewWatcher(o WatcherOptions) *Watcher {
 	w := &Watcher{opts: o}
 	w.metric = newWatchCollector(w)
 	w.current.Store(o.Initial)
+	w.rules.Store(&o.Rules)
 	return w
 }
 
@@ -155,6 +157,9 @@ func (w *Watcher) Close() error {
 
 // Current returns the newest map that is known, nil when none is.
 func (w *Watcher) Current() *shardmap.Map { return w.current.Load() }
+
+// RulesDiffer reports whether the cluster has other rules than the proxy.
+func (w *Watcher) RulesDiffer() bool { return *w.rules.Load() != w.opts.Rules }
 
 // Reconnect makes the Watcher leave its connection and ask for a new one, for
 // when the home shard got another primary: the old one may be alive and answer.

@@ -37,7 +37,7 @@ func (c *watchCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(c.confirmed, prometheus.GaugeValue, confirmed)
 	ch <- prometheus.MustNewConstMetric(c.failures, prometheus.CounterValue, float64(s.Failures))
 	differ := 0.0
-	if c.watcher.outruled.Load() {
+	if c.watcher.RulesDiffer() {
 		differ = 1
 	}
 	ch <- prometheus.MustNewConstMetric(c.outruled, prometheus.GaugeValue, differ)

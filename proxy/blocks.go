@@ -267,11 +267,8 @@ func endsOnly(p *router.Plan) bool {
 // blockOf returns what blocks a text, nil for nothing.
 func (s *session) blockOf(all map[uint64]*block, text []byte) *block {
 	o := s.textOptions()
-	if bytes.IndexByte(text, ';') < 0 {
-		return all[query.FingerprintOf(text, o).Hash]
-	}
-	// A text of several commands has a fingerprint of its own, by which SHOW QUERIES lists it.
-	if by := all[query.FingerprintOf(text, o).Hash]; by != nil {
+	// A text of several commands has a fingerprint of its own, too, by which SHOW QUERIES lists it.
+	if by := all[query.FingerprintOf(text, o).Hash]; by != nil || bytes.IndexByte(text, ';') < 0 {
 		return by
 	}
 	for _, span := range query.Split(text) {

@@ -47,22 +47,30 @@ func (p *Plan) defines() bool {
 	return slices.ContainsFunc(p.Statement.Commands, func(c query.Command) bool { return c.Effects&query.EffectCatalog != 0 })
 }
 
-// Single reports whether rules leave a table of a catalog on the home shard.
-func Single(rules *config.Database, c *catalog.Catalog, t *catalog.Table) bool {
-	return newBound(rules, c).placedAlone(t).kind == kindSingle
+// Replaced is a table that new rules place otherwise than old ones.
+type Replaced struct {
+	SlottedTable // by the new rules; without a key when they do not place it by hash
+	// Single is set when the new rules leave it on the home shard.
+	Single bool
 }
 
 // PlacedOtherwise returns the tables of a catalog whose rows two sets of rules do not place alike, in the order of their names.
-func PlacedOtherwise(a, b *config.Database, c *catalog.Catalog) (all []*catalog.Table) {
-	one, other := newBound(a, c), newBound(b, c)
+func PlacedOtherwise(old, new *config.Database, c *catalog.Catalog) (all []Replaced) {
+	was, will := newBound(old, c), newBound(new, c)
 	for _, t := range c.Tables() {
 		if !holdsPlacedRows(t) || t.Schema == config.ConsoleDatabase {
 			continue
 		}
-		if !samePlace(one.placedAlone(t), other.placedAlone(t)) {
-			all = append(all, t)
+		r := will.placedAlone(t)
+		if samePlace(was.placedAlone(t), r) {
+			continue
 		}
+		one, s := Replaced{SlottedTable: SlottedTable{Table: t}, Single: r.kind == kindSingle}, &Slotted{}
+		if will.slotted(s, t, map[string]string{}); len(s.Tables) > 0 {
+			one.SlottedTable = s.Tables[0]
+		}
+		all = append(all, one)
 	}
-	slices.SortFunc(all, byName)
+	slices.SortFunc(all, func(a, b Replaced) int { return byName(a.Table, b.Table) })
 	return all
 }

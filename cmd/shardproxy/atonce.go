@@ -103,7 +103,17 @@ func withoutSpare(conf *config.Database, spare []string) *config.Database {
 // open makes one more connection to a shard.
 func (l *shardLinks) open(ctx context.Context, i int) (*shardLink, error) {
 	name := l.conf.Shards[i].Name
-	conn, err := l.connect(i)(ctx)
+	conn, err := linkTo(ctx, name, l.connect(i))
+	if err != nil {
+		return nil, err
+	}
+	c := conn.Config()
+	return &shardLink{shard: name, address: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), conn: conn}, nil
+}
+
+// linkTo connects to a shard's primary, as linkSetup has it.
+func linkTo(ctx context.Context, name string, connect metadata.Connect) (*pgx.Conn, error) {
+	conn, err := connect(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("shard %s: %w", name, err)
 	}
@@ -111,8 +121,7 @@ func (l *shardLinks) open(ctx context.Context, i int) (*shardLink, error) {
 		endConn(conn)
 		return nil, fmt.Errorf("shard %s: %w", name, err)
 	}
-	c := conn.Config()
-	return &shardLink{shard: name, address: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), conn: conn}, nil
+	return conn, nil
 }
 
 // endConn closes a connection, and waits for its server a second at most.

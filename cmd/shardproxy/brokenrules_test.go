@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"io"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -21,11 +20,9 @@ func TestBrokenRules(t *testing.T) {
 		{"fine: {key: id}", ""},
 		{"later: {key: id}", ""},
 	} {
-		text := strings.NewReplacer(s.addr, freeAddr(t), adminOf(s.text()), freeAddr(t)).Replace(s.text())
-		path := filepath.Join(t.TempDir(), "shardproxy.yaml")
-		(&proxied{t: t, path: path}).write(strings.Replace(text, "    tables:\n", "    tables:\n      "+test.rule+"\n", 1))
+		other := s.beside("    tables:\n", "    tables:\n      "+test.rule+"\n")
 		s.direct(0, "DELETE FROM shardproxy.rules") // the cluster is one that knows of none
-		p, err := newProgram(path, io.Discard)
+		p, err := newProgram(other.path, io.Discard)
 		if err != nil {
 			t.Fatal(test.rule, err)
 		}

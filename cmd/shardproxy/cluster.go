@@ -34,8 +34,6 @@ type cluster struct {
 	had     []atomic.Bool // by shard: it was of the cluster since this process began, or is leaving
 	lost    atomic.Bool   // the map has had a shard that the configuration lacks
 	moves   atomic.Pointer[config.Moves]
-	// outruled is set while the cluster has other rules than the configuration.
-	outruled atomic.Bool
 	// confirmedAt is the epoch at which this proxy last made sure that it is waited for; since is that before which it was not, for a time.
 	confirmedAt, since atomic.Int64
 	slots              *gate.Gate // closed while the map holds any
@@ -218,7 +216,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	c.tasks.Go(func() { c.acks.run(ctx) })
 	w := metadata.NewWatcher(metadata.WatcherOptions{
 		Connect: func(ctx context.Context) (*pgx.Conn, error) { return c.db.shards[0].connect(ctx) },
-		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Ruled: c.ruled, Changed: c.adopt, News: c.db.catalog.Poke, Self: c.self,
+		Cluster: st.Cluster.ID, Initial: st.Map, Logger: c.log, Rules: c.db.conf.Rules(), Ruled: c.ruled, Changed: c.adopt, News: c.db.catalog.Poke, Self: c.self,
 		Database: c.db.conf.Name, Registerer: c.db.deps.registry,
 	})
 	if err := w.Open(ctx); err != nil {
@@ -230,7 +228,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 	c.mu.Unlock()
 	c.resolve(st.Cluster.ID)
 	c.detect(st.Cluster.ID)
-	c.tasks.Go(func() { c.move(ctx, st.Cluster.ID) })
+	c.tasks.Go(func() { c.move(ctx, st.Cluster.ID, w.RulesDiffer) })
 }
 
 // resolve finishes transactions that their coordinators have left.
@@ -376,15 +374,13 @@ func (c *cluster) names() []string {
 	return names
 }
 
-// ruled compares the rules that the cluster has with those of the configuration, and returns whether they are the same. While they are others the database serves what both place alike.
-func (c *cluster) ruled(stored string) (same bool) {
+// ruled takes note of the rules that the cluster has now. While they are others than those of the configuration the database serves what both place alike.
+func (c *cluster) ruled(stored string) {
 	own := c.db.conf.Rules()
-	if stored == "" || stored == own {
-		if c.outruled.Swap(false) {
-			c.log.Warn("the cluster has the rules of this proxy again")
-		}
+	if stored == own {
+		c.log.Warn("the cluster has the rules of this proxy again")
 		c.db.router.Overrule(nil)
-		return true
+		return
 	}
 	rules, err := c.db.conf.WithRules(stored)
 	if err != nil {
@@ -392,9 +388,7 @@ func (c *cluster) ruled(stored string) (same bool) {
 	}
 	c.log.Error("the cluster has other rules now than this proxy: definitions, and statements about tables that they place otherwise, are refused until it is started with them",
 		"differences", strings.Join(metadata.RulesDiffer(own, stored), "; "), "error", err)
-	c.outruled.Store(true)
 	c.db.router.Overrule(rules)
-	return false
 }
 
 // adopt makes a map the one in force. One with a shard that the configuration does

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,8 +45,7 @@ func startDeadlocks(t *testing.T, shards int, o pgtest.Options) *deadlockRig {
 			"CREATE TABLE checks (id bigint, n int, late int, PRIMARY KEY (id, n), UNIQUE (id, late) DEFERRABLE INITIALLY DEFERRED)")
 	}
 	c := r.connectLoaded()
-	r.other = &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}
-	r.other.write(strings.NewReplacer(r.addr, r.other.addr, adminOf(r.text()), freeAddr(t)).Replace(r.text()))
+	r.other = r.beside()
 	r.other.run()
 	(&shardedProgram{proxied: r.other}).connectLoaded()
 	var values []string

@@ -58,13 +58,17 @@ func rowElsewhere(ctx context.Context, conn *pgx.Conn, conf *config.Database, m 
 		if slot == "" {
 			continue // no proxy serves it; that is told elsewhere
 		}
-		var has bool
-		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM ONLY "+sqlName(t.Table)+" WHERE NOT coalesce("+own.HasSQL(slot)+", true))").Scan(&has)
-		if err != nil || has {
+		if has, err := hasRow(ctx, conn, t.Table, "NOT coalesce("+own.HasSQL(slot)+", true)"); err != nil || has {
 			return sqlName(t.Table), err
 		}
 	}
 	return "", nil
+}
+
+// hasRow reports whether a table itself, without those that inherit from it, has a row of which a condition holds.
+func hasRow(ctx context.Context, conn *pgx.Conn, t *catalog.Table, where string) (has bool, err error) {
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM ONLY "+sqlName(t)+" WHERE "+where+")").Scan(&has)
+	return has, err
 }
 
 // slotSQL returns the slot of a row of the table as an SQL expression, "" when the table has no key that could be one.

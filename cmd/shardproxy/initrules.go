@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,26 +26,22 @@ type ruleChange struct {
 	was  *config.Database // as the cluster has it
 	home *pgx.Conn
 	out  io.Writer
-	dry  bool
 }
 
-// errUnruled is what init --rules ends with when it may not change the rules.
-type errUnruled struct{ reason, hint string }
-
-func (e *errUnruled) Error() string { return e.reason + " (" + e.hint + ")" }
+// unruled says why init --rules may not change the rules, and what helps.
+func unruled(reason, hint string) error {
+	return &metadata.Problem{Kind: metadata.ErrMismatch, Reason: reason, Hint: hint}
+}
 
 // changeRules stores the configuration's rules where the cluster has others. Proxies may serve it meanwhile, unless there are tables that are placed otherwise then:
 // of these every row must lie where the new rules have it, and no proxy may serve the cluster.
 func changeRules(ctx context.Context, cfg *config.Config, conf *config.Database, out io.Writer, dry bool) error {
-	home, err := primaryOf(cfg, conf, 0)(ctx)
+	home, err := linkTo(ctx, conf.Shards[0].Name, primaryOf(cfg, conf, 0))
 	if err != nil {
-		return fmt.Errorf("shard %s: %w", conf.Shards[0].Name, err)
+		return err
 	}
 	defer endConn(home)
-	if _, err := home.Exec(ctx, linkSetup); err != nil {
-		return fmt.Errorf("shard %s: %w", conf.Shards[0].Name, err)
-	}
-	r := &ruleChange{cfg: cfg, conf: conf, home: home, out: out, dry: dry}
+	r := &ruleChange{cfg: cfg, conf: conf, home: home, out: out}
 	m, c, err := metadata.Load(ctx, home)
 	if errors.Is(err, metadata.ErrNotInitialised) || errors.Is(err, metadata.ErrVersion) {
 		return nil // init itself stores them
@@ -56,7 +53,7 @@ func changeRules(ctx context.Context, cfg *config.Config, conf *config.Database,
 		return nil
 	}
 	if r.was, err = conf.WithRules(c.Rules); err != nil {
-		return &errUnruled{err.Error(), "use the version of shardproxy that stored them, or a newer one"}
+		return unruled(err.Error(), "use the version of shardproxy that stored them, or a newer one")
 	}
 	for _, d := range metadata.RulesDiffer(conf.Rules(), c.Rules) {
 		fmt.Fprintln(out, d)
@@ -66,7 +63,7 @@ func changeRules(ctx context.Context, cfg *config.Config, conf *config.Database,
 		return err
 	}
 	if len(moves) > 0 {
-		return &errUnruled{fmt.Sprintf("%d moves of slots are under way or to come", len(moves)), "wait for their end, or abort them"}
+		return unruled(fmt.Sprintf("%d moves of slots are under way or to come", len(moves)), "wait for their end, or abort them")
 	}
 	if dry {
 		_, err := r.judge(ctx, m)
@@ -151,8 +148,8 @@ func (r *ruleChange) await(ctx context.Context, epoch int64) error {
 }
 
 func errWaited(late []string) error {
-	return &errUnruled{"transactions that began before have not ended in proxy " + strings.Join(late, ", "),
-		"end them; a proxy that is gone for good is taken away with \"shardproxy rebalance forget\""}
+	return unruled("transactions that began before have not ended in proxy "+strings.Join(late, ", "),
+		"end them; a proxy that is gone for good is taken away with \"shardproxy rebalance forget\"")
 }
 
 // judge reports whether there are tables that the new rules place otherwise. The error is one when rows of them lie elsewhere by the new ones.
@@ -167,25 +164,21 @@ func (r *ruleChange) judge(ctx context.Context, m *shardmap.Map) (elsewhere bool
 	}
 	var names []string
 	for _, t := range all {
-		names = append(names, sqlName(t))
+		names = append(names, sqlName(t.Table))
 	}
 	fmt.Fprintln(r.out, "placed otherwise: "+strings.Join(names, ", "))
-	slotted := map[string]router.SlottedTable{}
-	for _, t := range router.SlottedTables(r.conf, c).Tables {
-		slotted[sqlName(t.Table)] = t
-	}
 	for i, name := range m.Shards() {
-		at := shardIndex(r.conf, name)
+		at := slices.IndexFunc(r.conf.Shards, func(s config.Shard) bool { return s.Name == name })
 		if at < 0 {
-			return true, &errUnruled{"the configuration lacks shard " + name, "add it"}
+			return true, unruled("the configuration lacks shard "+name, "add it")
 		}
-		conn, err := primaryOf(r.cfg, r.conf, at)(ctx)
+		conn, err := linkTo(ctx, name, primaryOf(r.cfg, r.conf, at))
 		if err != nil {
-			return true, fmt.Errorf("shard %s: %w", name, err)
+			return true, err
 		}
 		defer endConn(conn)
-		for _, t := range all {
-			if err := r.judgeTable(ctx, conn, m, i, t, router.Single(r.conf, c, t), slotted[sqlName(t)]); err != nil {
+		for j := range all {
+			if err := judgeTable(ctx, conn, m, i, &all[j]); err != nil {
 				return true, fmt.Errorf("shard %s: %w", name, err)
 			}
 		}
@@ -193,52 +186,38 @@ func (r *ruleChange) judge(ctx context.Context, m *shardmap.Map) (elsewhere bool
 	return true, nil
 }
 
-func shardIndex(conf *config.Database, name string) int {
-	for i := range conf.Shards {
-		if conf.Shards[i].Name == name {
-			return i
-		}
-	}
-	return -1
-}
-
 // judgeTable returns an error when the shard has rows of a table that by the new rules are not its own. Of tables that are placed neither by hash nor on the home shard
 // it must have none.
-func (r *ruleChange) judgeTable(ctx context.Context, conn *pgx.Conn, m *shardmap.Map, shard int, t *catalog.Table, single bool, by router.SlottedTable) error {
-	if t.Kind == catalog.KindSequence {
-		return &errUnruled{"sequence " + sqlName(t) + " would be on another shard", "make it anew under the new rules"}
-	}
-	where := ""
+func judgeTable(ctx context.Context, conn *pgx.Conn, m *shardmap.Map, shard int, t *router.Replaced) error {
+	name, elsewhere := sqlName(t.Table), "true"
 	switch {
-	case by.Table != nil:
-		own, slot := rebalance.NewSet(m.SlotsOf(m.Shards()[shard]), m.Slots()), slotSQL(by, m.Slots())
+	case t.Table.Kind == catalog.KindSequence:
+		return unruled("sequence "+name+" would be on another shard", "make it anew under the new rules")
+	case t.Single && shard == 0:
+		return nil
+	case len(t.Key) > 0:
+		slot := slotSQL(t.SlottedTable, m.Slots())
 		if slot == "" {
-			return &errUnruled{"table " + sqlName(t) + " has no key by its new rule", "mend the rule"}
+			return unruled("table "+name+" has no key by its new rule", "mend the rule")
 		}
-		if len(own.Slots()) < m.Slots() {
-			where = " WHERE NOT coalesce(" + own.HasSQL(slot) + ", false)"
-		} else {
-			where = " WHERE false"
+		own := rebalance.NewSet(m.SlotsOf(m.Shards()[shard]), m.Slots())
+		if elsewhere = "NOT coalesce(" + own.HasSQL(slot) + ", false)"; len(own.Slots()) == m.Slots() {
+			elsewhere = "false"
 		}
-	case shard == 0 && single:
-		return nil
 	}
-	var there, has bool
-	err := conn.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", pgx.QueryExecModeExec, sqlName(t)).Scan(&there)
-	if err != nil {
+	var there bool
+	if err := conn.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", pgx.QueryExecModeExec, name).Scan(&there); err != nil {
 		return err
 	}
-	if !there && single {
+	switch {
+	case !there && t.Single:
 		return nil
+	case !there:
+		return unruled("table "+name+" is not there, and would be on all shards", "make it there as it is on the home shard, or make it anew under the new rules")
 	}
-	if !there {
-		return &errUnruled{"table " + sqlName(t) + " is not there, and would be on all shards", "make it there as it is on the home shard, or make it anew under the new rules"}
+	has, err := hasRow(ctx, conn, t.Table, elsewhere)
+	if err == nil && has {
+		err = unruled("table "+name+" has rows that would not be found there by the new rules", "take its rows out, change the rules, and bring them in again through a proxy")
 	}
-	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM ONLY "+sqlName(t)+where+")").Scan(&has); err != nil {
-		return err
-	}
-	if has {
-		return &errUnruled{"table " + sqlName(t) + " has rows that would not be found there by the new rules", "take its rows out, change the rules, and bring them in again through a proxy"}
-	}
-	return nil
+	return err
 }

@@ -3,23 +3,11 @@ package main
 import (
 	"context"
 	"io"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 )
-
-// ruledAs writes the configuration of another proxy, with other rules, and returns it without starting it.
-func (s *shardedProgram) ruledAs(old, new string) *proxied {
-	px := &proxied{t: s.t, addr: freeAddr(s.t), path: filepath.Join(s.t.TempDir(), "shardproxy.yaml")}
-	text := strings.NewReplacer(s.addr, px.addr, adminOf(s.text()), freeAddr(s.t)).Replace(s.text())
-	if !strings.Contains(text, old) {
-		s.t.Fatalf("no %q in the configuration", old)
-	}
-	px.write(strings.Replace(text, old, new, 1))
-	return px
-}
 
 // inits calls init with a proxy's configuration and compares its exit code and words of what it prints.
 func (px *proxied) inits(code int, args []string, words ...string) {
@@ -60,7 +48,7 @@ func TestClusterRules(t *testing.T) {
 			t.Errorf("%s: %v, want %q", sql, err, why)
 		}
 	}
-	next := s.ruledAs("    tables:\n", "    tables:\n      later: {key: id}\n")
+	next := s.beside("    tables:\n", "    tables:\n      later: {key: id}\n")
 	differs := `table later has the rule {"key":["id"]}, and none in the cluster`
 	next.refusesStart("the configuration places rows otherwise than the cluster does: " + differs)
 	next.inits(2, nil, differs, "init --rules")
@@ -107,14 +95,14 @@ func TestClusterRules(t *testing.T) {
 	}
 
 	// Tables that there are: nobody may serve them, and no row may be elsewhere then.
-	back := s.ruledAs("    tables:\n", "    tables:\n      order_items_old: {key: id}\n")
+	back := s.beside("    tables:\n", "    tables:\n      order_items_old: {key: id}\n")
 	back.inits(2, []string{"--rules"}, "placed otherwise: \"public\".\"later\"", "has rows that would not be found there by the new rules")
-	other := s.ruledAs("      orders:      {key: customer_id}\n", "      orders: {key: id}\n      later: {key: id}\n")
+	other := s.beside("      orders:      {key: customer_id}\n", "      orders: {key: id}\n      later: {key: id}\n")
 	other.inits(2, []string{"--rules"}, "placed otherwise: \"public\".\"orders\"", "the cluster is served by proxy")
 	must(t, d, "CREATE TABLE still (id int)") // definitions go on
 	next.p.close()
 	s.p.close()
-	reference := s.ruledAs("      products:    {reference: true}\n", "      products: {key: id}\n      later: {key: id}\n")
+	reference := s.beside("      products:    {reference: true}\n", "      products: {key: id}\n      later: {key: id}\n")
 	reference.inits(2, []string{"--rules"}, "placed otherwise: \"public\".\"products\"", "has rows that would not be found there by the new rules")
 	other.inits(0, []string{"--rules"}, "stored the rules")
 	next.refusesStart(`table orders has the rule {"key":["customer_id"]}, and {"key":["id"]} in the cluster`)

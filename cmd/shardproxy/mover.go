@@ -20,9 +20,9 @@ import (
 	"shardproxy/verify"
 )
 
-// move carries moves of slots out, or waits until another proxy does no more.
-func (c *cluster) move(ctx context.Context, id string) {
-	o := rebalance.MoverOptions{Logger: c.log, Limits: c.moverLimits, Yields: c.outruled.Load,
+// move carries moves of slots out, or waits until another proxy does no more; while it yields, others are to.
+func (c *cluster) move(ctx context.Context, id string, yields func() bool) {
+	o := rebalance.MoverOptions{Logger: c.log, Limits: c.moverLimits, Yields: yields,
 		Tables: moverTables(&c.db.conf), Everywhere: moverEverywhere(&c.db.conf), Stays: moverStays(&c.db.conf), Differences: c.differences}
 	for _, sh := range c.db.shards {
 		o.Shards = append(o.Shards, rebalance.MoverShard{Name: sh.conf.Name, Connect: sh.connect, Replication: sh.replication})

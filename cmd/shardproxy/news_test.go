@@ -15,9 +15,7 @@ func TestNews(t *testing.T) {
 	t.Parallel()
 	one := startShards(t, 2, "      later: {key: id}")
 	c := one.connectLoaded()
-	other := &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}
-	text := strings.NewReplacer(one.addr, other.addr, "refresh: 1s", "refresh: 1h", adminOf(one.text()), freeAddr(t)).Replace(one.text())
-	other.write(text)
+	other := one.beside("refresh: 1s", "refresh: 1h")
 	other.run()
 	d := (&shardedProgram{proxied: other}).connectLoaded()
 	known := other.p.state.Load().databases["app"].catalog
@@ -53,6 +51,20 @@ func TestNews(t *testing.T) {
 	if got := one.logged() + other.logged(); strings.Contains(got, "are not told") {
 		t.Error(got)
 	}
+}
+
+// beside writes the configuration of another proxy of the same databases, with changes, each an old and a new part, and does not start it.
+func (px *proxied) beside(changes ...string) *proxied {
+	px.t.Helper()
+	other := &proxied{t: px.t, addr: freeAddr(px.t), path: filepath.Join(px.t.TempDir(), "shardproxy.yaml")}
+	text := px.text()
+	for i := 0; i < len(changes); i += 2 {
+		if !strings.Contains(text, changes[i]) {
+			px.t.Fatalf("no %q in the configuration", changes[i])
+		}
+	}
+	other.write(strings.NewReplacer(append([]string{px.addr, other.addr, adminOf(text), freeAddr(px.t)}, changes...)...).Replace(text))
+	return other
 }
 
 // adminOf returns the address of the console in a configuration.
