@@ -26,15 +26,23 @@ func originOf(stored json.RawMessage) (origin Origin, err error) {
 
 // prepareReverse makes the replication slot on the target, from which its changes are streamed back. Where they begin is known with the flip.
 func (r *moving) prepareReverse(ctx context.Context) error {
-	if err := r.reverse.Clean(ctx); err != nil {
+	var origin Origin
+	err := r.watched(ctx, func() {}, func(ctx context.Context) error {
+		if err := r.reverse.Clean(ctx); err != nil {
+			return err
+		}
+		snapshot, err := r.reverse.Prepare(ctx)
+		if err != nil {
+			return fmt.Errorf("the stream back: %w", err)
+		}
+		defer snapshot.Close()
+		origin = snapshot.Origin
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	snapshot, err := r.reverse.Prepare(ctx)
-	if err != nil {
-		return fmt.Errorf("the stream back: %w", err)
-	}
-	defer snapshot.Close()
-	r.move.Reverse, err = json.Marshal(snapshot.Origin)
+	r.move.Reverse, err = json.Marshal(origin)
 	return err
 }
 

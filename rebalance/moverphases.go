@@ -238,7 +238,7 @@ func (r *moving) takeOver(ctx context.Context, source *pgx.Conn) error {
 		}
 	}
 	if r.reverse != nil && !r.empty() {
-		if err := r.watched(ctx, func() {}, r.prepareReverse); err != nil {
+		if err := r.prepareReverse(ctx); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,7 @@ import (
 // kept waits until all moves that are left wait to be completed or rolled back.
 func (s *txStage) kept(t *testing.T) {
 	t.Helper()
-	soon(t, time.Minute, "moves are kept", func() bool {
+	soon(t, 3*time.Minute, "moves are kept", func() bool {
 		return s.shards[0].Primary().Value("app", "SELECT count(*) > 0 AND count(*) = count(*) FILTER (WHERE phase = 'reversing') FROM shardproxy.moves WHERE phase NOT IN ('done', 'aborted') AND kind <> 'leave'") == "t"
 	})
 }
