@@ -59,6 +59,7 @@ type scattering struct {
 	wanted               context.Context // ends when it is not wanted any more
 	cancelWanted         context.CancelCauseFunc
 	inWindow             bool  // its parts begin in one window: see start
+	oneSnapshot          bool  // so do all statements on a shard
 	gathering            bool  // the rows of inputs are read
 	repeatable           bool  // they may run, and be run once more
 	started              []int // the shards of the streams
@@ -401,12 +402,13 @@ func (c *scattering) execute(p *router.Plan) error {
 	s.db.stats.statements.Add(1)
 	s.noteAsk(p, scopeSeveral)
 	s.tallyBegins(p, c.askedOn())
-	if c.inWindow = s.whole() && len(c.shards) > 1; c.inWindow {
+	if c.inWindow, c.oneSnapshot = s.whole() && len(c.shards) > 1, c.way.Steps > 1; c.inWindow || c.oneSnapshot {
 		level, e := s.level()
 		if e != nil {
 			return e
 		}
-		c.inWindow = level == readCommitted || level == "read uncommitted"
+		c.inWindow = c.inWindow && (level == readCommitted || level == "read uncommitted")
+		c.oneSnapshot = c.oneSnapshot && level == repeatableRead
 	}
 	if c.written != nil && (!c.written.own || c.written.waits) {
 		level, e := s.level()

@@ -35,6 +35,7 @@ func (c *scattering) explained() {
 		}
 		lines = c.plansOf(lines, shards, mergedText(m, limit, offset))
 	}
+	reads := c.way.Explain().Reads
 	for i := range c.way.Inputs {
 		in := &c.way.Inputs[i]
 		shards, err := c.shardsOf(in.Plan, in.Proof, owners)
@@ -42,7 +43,7 @@ func (c *scattering) explained() {
 			c.fail(wire.AsError(err), nil, -1)
 			return
 		}
-		lines = append(lines, spaced(fmt.Sprintf("Read %d: %s", i+1, in.Text)))
+		lines = append(lines, spaced(fmt.Sprintf("Read %d: %s%s", i+1, in.Text, reads[i].After())))
 		lines = c.plansOf(lines, shards, in.Text)
 	}
 	lines = append(lines, c.finishes()...)

@@ -22,17 +22,7 @@ func (c *scattering) finishing(inputs []gathered) (part router.Part, ok bool) {
 	}
 	part = router.Part{Text: text, Types: append([]uint32(nil), c.describedAs.params...)}
 	part.Types = append(part.Types, f.arrays...)
-	all := make([]int, f.params)
-	for i := range all {
-		all[i] = i + 1
-	}
-	size := len(c.asks.formats)
-	for _, p := range f.places {
-		size += p.arrays.ParamSize(p.column)
-	}
-	bind, ok := v.WithParams(size, all, len(f.arrays), f.formats(), func(dst []byte, i int) []byte {
-		return f.places[i].arrays.AppendParam(dst, f.places[i].column)
-	})
+	bind, ok := withArrays(v, f.params, f.places, len(c.asks.formats))
 	if !ok {
 		c.fail(wire.Errorf("08P01", "the parameters of Bind are not those of the statement"), nil, -1)
 		return part, false
@@ -284,12 +274,3 @@ func (f *finisher) mean(out []byte, input, column int) []byte {
 const float4OID = 700
 
 func (f *finisher) typ(input, column int) uint32 { return f.inputs[input].about.columns[column-1].typ }
-
-// formats are those of the arrays: binary.
-func (f *finisher) formats() []uint16 {
-	out := make([]uint16, len(f.places))
-	for i := range out {
-		out[i] = 1
-	}
-	return out
-}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -264,19 +263,34 @@ func (c *scattering) prepareInputs(about []description) ([]gathered, bool) {
 	return inputs, !asText || c.steadyText()
 }
 
-// read reads the inputs, those of each shard in one statement: its rows are of one moment.
+// read reads the inputs, step by step.
 func (c *scattering) read(inputs []gathered) bool {
-	numbered := len(inputs) > 1
-	sources := c.start(func(shard *scatterShard) []byte {
-		text, formats := c.inputsOn(inputs, shard.index, numbered)
-		if text == "" {
-			return nil
+	steps := c.steps()
+	for step := range steps {
+		r := reducer{c: c, inputs: inputs, step: step, steps: steps, values: map[arrayPlace]*exec.Arrays{}}
+		if !c.readStep(&r) {
+			return false
 		}
-		part, ok := c.part(text)
+	}
+	if c.haveMoved(inputs) {
+		c.fail(errMoved, nil, -1)
+		return false
+	}
+	c.held = c.budget.Used()
+	c.s.db.stats.gathered.Add(c.held)
+	c.s.db.stats.gatherHeld.Add(c.held)
+	return true
+}
+
+// readStep reads the inputs of one step, those of each shard in one statement: its rows are of one moment.
+func (c *scattering) readStep(r *reducer) bool {
+	inputs, numbered := r.inputs, len(r.inputs) > 1
+	sources := c.start(func(shard *scatterShard) []byte {
+		part, ok := r.on(shard.index)
 		if !ok {
 			return nil
 		}
-		part.Bind = append(part.Bind, formats...)
+		part.Bind = append(part.Bind, c.inputFormats(inputs)...)
 		return partFrames(&part, true, describePortal())
 	}, executeClose())
 	if c.err != nil {
@@ -319,13 +333,7 @@ func (c *scattering) read(inputs []gathered) bool {
 		c.endStreams(err)
 		return false
 	}
-	if c.endStreams(nil); c.err == nil && c.haveMoved(inputs) {
-		c.fail(errMoved, nil, -1)
-		return false
-	}
-	c.held = c.budget.Used()
-	c.s.db.stats.gathered.Add(c.held)
-	c.s.db.stats.gatherHeld.Add(c.held)
+	c.endStreams(nil)
 	return c.err == nil
 }
 
@@ -365,48 +373,6 @@ func shortened(text string) string {
 		return text[:300] + "..."
 	}
 	return text
-}
-
-// inputsOn is the statement for one shard, "" for none, and its result formats. With several
-// inputs each row has the number of its own, and that one's columns; the others are NULL.
-func (c *scattering) inputsOn(inputs []gathered, shard int, numbered bool) (text string, formats []byte) {
-	if !numbered {
-		if !slices.Contains(inputs[0].shards, shard) {
-			return "", nil
-		}
-		return inputs[0].input.Text, c.inputFormats(inputs)
-	}
-	var b strings.Builder
-	any := false
-	// The first branch gives no row: it says what types the columns have, also those of tables that
-	// this shard does not have.
-	b.WriteString("SELECT -1")
-	for i := range inputs {
-		for _, col := range inputs[i].about.columns {
-			b.WriteString(", NULL::" + c.types[col.typ].name)
-		}
-	}
-	b.WriteString(" WHERE false")
-	for i := range inputs {
-		if !slices.Contains(inputs[i].shards, shard) {
-			continue
-		}
-		any = true
-		fmt.Fprintf(&b, " UNION ALL SELECT %d", i)
-		for j := range inputs {
-			switch {
-			case j == i && len(inputs[j].about.columns) > 0:
-				b.WriteString(", q.*")
-			case j != i:
-				b.WriteString(strings.Repeat(", NULL", len(inputs[j].about.columns)))
-			}
-		}
-		fmt.Fprintf(&b, " FROM (%s\n) q", inputs[i].input.Text)
-	}
-	if !any {
-		return "", nil
-	}
-	return b.String(), c.inputFormats(inputs)
 }
 
 // inputFormats are the result formats of what the shards give.

@@ -22,6 +22,8 @@ type Scatter struct {
 	Merge  *Merge
 	Inputs []Input
 	Final  []Piece
+	// Steps is in how many steps the inputs are read when all are of one snapshot; 0 stands for one.
+	Steps int
 	// Views are the views whose queries were written out, as SQL names: who runs it must own them.
 	Views []string
 	// Grouped is set when an input has aggregates of parts that Final puts together.
@@ -86,6 +88,9 @@ type Input struct {
 	Claim *Merge
 	// Columns are what the rows' columns are called; nil: as the server calls them.
 	Columns []InputColumn
+	// Step is the step in which it is read, from 0, and Reductions say which of its rows matter.
+	Step       int
+	Reductions []Reduction
 }
 
 // InputColumn is one column of what is gathered.
@@ -329,6 +334,8 @@ type gatherer struct {
 	edits []edit
 	out   *Scatter
 	plain bool // see plainCollations
+	// reducing is about the inputs that are there.
+	reducing reducing
 	// mentions are the names of all columns that the text names.
 	mentions map[string]bool
 	// mayClaim is set for a text whose rows the client gets, or that writes.

@@ -31,6 +31,8 @@ type RouteRead struct {
 	Text string `json:"text"`
 	// Where is "keyed", "fan-out" (every shard), "home" or "any".
 	Where string `json:"where"`
+	// Reduced says of which rows it is enough, where what is read before it turns out to have few: "customer" in "id" of read 1.
+	Reduced []string `json:"reduced,omitempty"`
 }
 
 // scatterExplained is scatter for the EXPLAIN of a write, which is sql.
@@ -89,7 +91,7 @@ func (s *Scatter) Explain() *RouteScatter {
 		return r
 	}
 	for i := range s.Inputs {
-		r.Reads = append(r.Reads, RouteRead{Text: s.Inputs[i].Text, Where: s.Inputs[i].Plan.Where.String()})
+		r.Reads = append(r.Reads, RouteRead{Text: s.Inputs[i].Text, Where: s.Inputs[i].Plan.Where.String(), Reduced: s.reduced(i)})
 	}
 	var b strings.Builder
 	for _, p := range s.Final {
@@ -112,6 +114,26 @@ func (s *Scatter) Explain() *RouteScatter {
 	}
 	r.Finish = strings.TrimSpace(b.String())
 	return r
+}
+
+// reduced says by what an input is reduced.
+func (s *Scatter) reduced(input int) (out []string) {
+	for _, by := range s.Inputs[input].Reductions {
+		column := fmt.Sprintf("column %d", by.ByColumn+1)
+		if of := s.Inputs[by.By].Columns; of != nil {
+			column = quoteName(of[by.ByColumn].Name)
+		}
+		out = append(out, fmt.Sprintf("%s in %s of read %d", by.Column, column, by.By+1))
+	}
+	return out
+}
+
+// After is what is said behind a read's text: by what it is reduced, "" when it is not.
+func (r *RouteRead) After() string {
+	if len(r.Reduced) == 0 {
+		return ""
+	}
+	return "; when these are few, only rows with " + strings.Join(r.Reduced, " and ")
 }
 
 // String is the number, or the parameter that gives it.
@@ -138,7 +160,7 @@ func (r *RouteScatter) lines() []string {
 	}
 	out := []string{head}
 	for i, read := range r.Reads {
-		out = append(out, oneLine(fmt.Sprintf("  read %d, %s: %s", i+1, read.Where, read.Text)))
+		out = append(out, oneLine(fmt.Sprintf("  read %d, %s: %s%s", i+1, read.Where, read.Text, read.After())))
 	}
 	if r.Finish != "" {
 		out = append(out, oneLine("  finish: "+r.Finish))

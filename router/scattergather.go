@@ -43,12 +43,14 @@ func (g *gatherer) takenApart(a *alone, b *block) (*Scatter, *Refusal) {
 		return g.scatter(sql)
 	}
 	g.plain, g.runs = g.plainCollations(b), running(b)
+	g.reducing = reducing{tables: map[*node]int{}, units: map[*block]int{}, narrow: map[int]bool{}}
 	if refusal := g.parts(b); refusal != nil {
 		return nil, refusal
 	}
 	if refusal := g.final(); refusal != nil {
 		return nil, refusal
 	}
+	g.reduce()
 	g.out.Views = g.inlined
 	for i := range g.out.Inputs {
 		g.out.Home = g.out.Home || g.out.Inputs[i].Plan.Where == Home
@@ -173,6 +175,7 @@ func (g *gatherer) scope(b *block) *Refusal {
 
 // parts gathers the tables of a query, and what the queries inside it need.
 func (g *gatherer) parts(b *block) *Refusal {
+	g.reducing.blocks = append(g.reducing.blocks, b)
 	for _, n := range b.nodes {
 		if n.leaf == nil || n.join != nil || b.scope.Target != nil && n.leaf.ref == b.scope.Target {
 			continue
@@ -254,6 +257,7 @@ func (g *gatherer) unit(b *block) bool {
 	n := len(g.out.Inputs)
 	if a.divides() {
 		g.out.Inputs = append(g.out.Inputs, Input{Text: sql, Proof: sql, Plan: a.plan})
+		g.reducing.units[b], g.reducing.narrow[n] = n, s.Where != nil || s.Having != nil
 		g.edits = append(g.edits, edit{place, []Piece{{Kind: PieceRows, Input: n}}})
 		return true
 	}
@@ -395,7 +399,8 @@ func (g *gatherer) table(b *block, n *node) *Refusal {
 		in.Text += "ONLY "
 	}
 	in.Text += g.sql[l.ref.NameSpan.Start:l.ref.NameSpan.End] + " AS " + quoteName(alias) + columnList(l.ref.Columns)
-	if filter := g.filter(b, n); filter != "" {
+	filter := g.filter(b, n)
+	if filter != "" {
 		in.Text += " WHERE " + filter
 	}
 	in.Proof = in.Text
@@ -410,6 +415,7 @@ func (g *gatherer) table(b *block, n *node) *Refusal {
 	in.Plan = a.plan
 	k := len(g.out.Inputs)
 	g.out.Inputs = append(g.out.Inputs, in)
+	g.reducing.tables[n], g.reducing.narrow[k] = k, filter != ""
 	place := query.Place{Start: int(l.ref.Span.Start), End: int(l.ref.Span.End)}
 	open := "("
 	if before := strings.TrimRight(g.sql[:place.Start], " \t\r\n"); endsWithTable(before) {
