@@ -166,6 +166,9 @@ func (s *session) fanOut(r *allRequest, bind, tail []byte) *wire.Error {
 	if err != nil {
 		return wire.AsError(err)
 	}
+	if len(shards) == 0 {
+		shards = owners.All()[:1] // a key that is NULL: no row has it, and a server says what there is to say
+	}
 	if len(shards) > 1 || r.plan.Moves() {
 		if e := s.rewriteFor(r, bind, tail, shards, owners); e != nil {
 			return e

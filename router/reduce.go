@@ -42,7 +42,7 @@ func (g *gatherer) reduce() {
 	var pairs []keyPair
 	for _, b := range g.reducing.blocks {
 		for _, n := range b.nodes {
-			if from, ok := g.readFor(n); ok && n.leaf.with == nil {
+			if from, ok := g.readFor(n); ok && n.leaf.with == nil && (n.leaf.rel != nil || len(n.leaf.ref.Columns) == 0) { // a query's own names
 				pairs = append(pairs, g.pairsOf(b, n, from)...)
 			}
 		}

@@ -88,6 +88,9 @@ func (b *both) one(t *testing.T, st *statement, m mode, writes, commits bool) *a
 	if writes {
 		b.onBoth(t, "BEGIN")
 		defer func() {
+			if b.proxy.IsClosed() {
+				t.Fatal("the session ended by ", st.line)
+			}
 			b.onBoth(t, end)
 			if end == "COMMIT" && !b.alike(st.line) {
 				st.wrong = "other rows are stored after " + st.line
