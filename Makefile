@@ -84,6 +84,8 @@ nightly: need build lint ## the long way: all tests five times with the race det
 		SHARDPROXY_TEST_SEQUENCES=170 SHARDPROXY_TEST_SHARDS=$$shards SHARDPROXY_TEST_SEED=$$RANDOM \
 			go test -count 1 -timeout 1h -run TestDiff/random ./cmd/shardproxy || exit 1; done
 	scripts/regress-shards.sh
+	@# Ten million rows in order through a proxy that needs no more than 128 MiB.
+	SHARDPROXY_TEST_ROWS=5000000 go test -count 1 -timeout 1h -run 'TestScatterMemory$$' ./cmd/shardproxy
 	@# The corpus of statements over one shard, where nothing is refused, and over four; three million keys of each type.
 	for shards in 1 4; do \
 		SHARDPROXY_TEST_SHARDS=$$shards go test -count 1 -timeout 1h -run 'TestDiff$$/corpus' ./cmd/shardproxy || exit 1; done

@@ -131,10 +131,6 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 			return wire.Errorf("08P01", "invalid message format")
 		}
 	}
-	if warn {
-		c.warning = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).AppendNotice(nil)
-		c.notices = slices.Clone(c.warning)
-	}
 	c.promised = r.told
 	if r.limit > 0 && r.opens == nil && !declares(r.plan) && r.plan.Single.Kind != query.KindDML && r.plan.Single.Kind != query.KindDDL {
 		return errLimited()
@@ -159,6 +155,10 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	c.mayLack(r.plan)
 	if err := c.plan(owners); err != nil {
 		return wire.AsError(err)
+	}
+	if warn {
+		c.warning = (&wire.Error{Severity: "WARNING", Code: "01000", Message: "this statement reads rows of several shards"}).WithDetail("Way: %s.", c.way.Because()).AppendNotice(nil)
+		c.notices = slices.Clone(c.warning)
 	}
 	if c.way.Copy != nil && !c.asks.simple {
 		return wire.Errorf("0A000", "COPY of rows on several shards must be sent as a simple query")
@@ -296,6 +296,9 @@ func (s *session) runScatter(r *allRequest, own bool, end func(*wire.Error) (*wi
 	s.held = false
 	s.dropRequest()
 	s.db.countScatter(c.way.Way())
+	if n := s.tallying.slow; n != nil {
+		n.way = c.way.Because()
+	}
 	if c.written != nil {
 		c.written.own = own
 	}

@@ -44,6 +44,7 @@ func (d *Database) SlowStatements() (all, unlogged int64) {
 type slowNotes struct {
 	rows int64
 	code string // the last SQLSTATE
+	way  string // how a query was answered from several shards, and why; "" for none
 	// on are the shards of the last statement, if it ran on several; nil for all.
 	on           []int
 	waited, held time.Duration
@@ -106,7 +107,7 @@ func (s *session) tellSlow(took time.Duration) {
 	}
 	s.server.opt.Logger.Info("slow statement", "database", s.db.Name, "user", s.userName, "client", s.addr, "session", s.id,
 		"took_ms", milliseconds(took), "waited_ms", milliseconds(n.waited), "held_ms", milliseconds(n.held), "ran_ms", milliseconds(took-n.waited-n.held),
-		"shards", s.shardNames(n), "statements", t.ended, "rows", n.rows, "sqlstate", n.code, "unlogged", unlogged, "fingerprint", fingerprint, "query", text)
+		"shards", s.shardNames(n), "way", n.way, "statements", t.ended, "rows", n.rows, "sqlstate", n.code, "unlogged", unlogged, "fingerprint", fingerprint, "query", text)
 }
 
 // milliseconds returns a time in milliseconds, with microseconds behind the point.

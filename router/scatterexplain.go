@@ -73,6 +73,14 @@ func (s *Scatter) Way() string {
 	return "gather"
 }
 
+// Because says in a few words how the query is answered, and why not in a cheaper way.
+func (s *Scatter) Because() string {
+	if s.Why == "" {
+		return s.Way() + " (the shards' rows are parts of the answer)"
+	}
+	return s.Way() + " (" + s.Why + ")"
+}
+
 // Explain returns what people are told of it.
 func (s *Scatter) Explain() *RouteScatter {
 	r := &RouteScatter{Way: s.Way(), Why: s.Why}

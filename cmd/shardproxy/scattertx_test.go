@@ -55,6 +55,13 @@ func TestCrossShardSetting(t *testing.T) {
 	must(t, c, "SELECT count(*) FROM customers WHERE id = 1")
 	must(t, c, "UPDATE customers SET name = 'y'") // a write is no query
 	must(t, c, "SET shardproxy.cross_shard = 'warn'")
+	w := speak(t, s.dsn())
+	w.say(simple("SET shardproxy.cross_shard = warn"))
+	for sql, way := range map[string]string{"SELECT id FROM customers": "merge (the shards' rows are parts of the answer)", "SELECT count(*) FROM customers": "groups (it puts rows of all shards into groups)"} {
+		if said := strings.Join(w.say(simple(sql)), "\n"); !strings.Contains(said, "Way: "+way+".") {
+			t.Errorf("%s:\n%s", sql, said)
+		}
+	}
 	before := (&source{p: s.p}).Databases()[0].Scatters["groups"]
 	must(t, c, "SELECT count(*) FROM customers")
 	if n := (&source{p: s.p}).Databases()[0].Scatters["groups"]; n != before+1 {
