@@ -63,6 +63,9 @@ type scattering struct {
 	gathering            bool  // the rows of inputs are read
 	repeatable           bool  // they may run, and be run once more
 	started              []int // the shards of the streams
+	// squared are the pieces of variances, tooFine is set when their values are: see watchScales.
+	squared []router.Piece
+	tooFine bool
 	// opening is set for a query that is read in pieces.
 	opening *openQuery
 	partial

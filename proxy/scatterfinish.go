@@ -138,6 +138,8 @@ func (f *finisher) text() []byte {
 			out = f.sum(out, p.Input, p.Column)
 		case router.PieceMean:
 			out = f.mean(out, p.Input, p.Column)
+		case router.PieceVariance:
+			out = append(out, variance(p.Text, p.Column)...)
 		}
 	}
 	return out

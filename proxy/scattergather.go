@@ -29,8 +29,9 @@ func (c *scattering) gather() {
 	if !ok {
 		return
 	}
-	if c.lessExact(about) {
-		c.otherwise(router.ScatterOptions{NoMerge: c.options.NoMerge, NoGroups: true})
+	ungrouped := router.ScatterOptions{NoMerge: c.options.NoMerge, NoGroups: true}
+	if c.notTogether(about) {
+		c.otherwise(ungrouped)
 		return
 	}
 	inputs, ok := c.prepareInputs(about)
@@ -42,10 +43,16 @@ func (c *scattering) gather() {
 	if c.claiming() {
 		read = c.readClaimed
 	}
+	c.watchScales(inputs)
 	if len(inputs) > 0 && !read(inputs) {
 		if c.stale {
 			c.afresh(c.gather)
 		}
+		return
+	}
+	if c.tooFine {
+		c.release(inputs)
+		c.otherwise(ungrouped)
 		return
 	}
 	if c.written != nil {
@@ -193,16 +200,6 @@ func says(frames []byte, text string) bool {
 	return len(f) == 1 && string(f[0]) == text
 }
 
-// lessExact reports whether parts of an aggregate would be less exact than the whole.
-func (c *scattering) lessExact(about []description) bool {
-	for _, p := range c.way.Final {
-		if p.Kind == router.PieceMean && about[p.Input].columns[p.Column-1].typ == float4OID {
-			return true
-		}
-	}
-	return false
-}
-
 // haveMoved reports whether an input that was read on the shard of its key alone may have been read there too late: the key has another owner by now.
 // Writes go to a new owner when all proxies know it, so that what was read before this one did is all there is.
 func (c *scattering) haveMoved(inputs []gathered) bool {
@@ -340,6 +337,7 @@ func (c *scattering) readStep(r *reducer) bool {
 // take takes one row.
 func (c *scattering) take(inputs []gathered, numbered bool, row []byte) error {
 	if !numbered {
+		c.lookAtScales(0, 0, row)
 		return inputs[0].arrays.Add(row, 0)
 	}
 	if len(row) < 10 || binary.BigEndian.Uint32(row[2:]) != 4 {
@@ -349,6 +347,7 @@ func (c *scattering) take(inputs []gathered, numbered bool, row []byte) error {
 	if i >= len(inputs) {
 		return wire.Errorf("08P01", "a row of no input")
 	}
+	c.lookAtScales(i, inputs[i].first, row)
 	return inputs[i].arrays.Add(row, inputs[i].first)
 }
 

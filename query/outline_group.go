@@ -12,6 +12,8 @@ type Grouping struct {
 	// Parts are the places where a key or an aggregate stands, in their order in the text.
 	Parts      []GroupPart
 	Aggregates []AggregateCall
+	// Distinct are the different arguments of aggregates with DISTINCT.
+	Distinct []DistinctArgument
 }
 
 // GroupPart is one place.
@@ -29,9 +31,20 @@ type AggregateCall struct {
 	Call, Args, Filter, Where Place
 	Name                      Name
 	Star                      bool
-	// Plain is set when it has neither DISTINCT, ORDER BY, VARIADIC, WITHIN GROUP nor arguments
-	// by name.
-	Plain bool
+	// Plain is set when it has neither ORDER BY, VARIADIC, WITHIN GROUP nor arguments by name. Untyped is set when
+	// an argument is a literal or a parameter, whose type may be the aggregate's to say.
+	Plain, Untyped bool
+	// Distinct is set for DISTINCT, which is not in Args. Argument is the number of what it is about
+	// in Grouping.Distinct, from 0; -1 when that is no value that could be had as a column.
+	Distinct bool
+	Argument int
+}
+
+// DistinctArgument is the only argument of an aggregate with DISTINCT. Column is set when it is a column.
+type DistinctArgument struct {
+	Place
+	Column bool
+	node   *pg.Node
 }
 
 // GroupByTargets makes the targets of a SELECT DISTINCT its keys.
@@ -89,9 +102,12 @@ func (a *apart) whole(n *pg.Node, at Place) bool {
 	return a.node(n)
 }
 
+// untyped reports whether an expression may have no type of its own.
+func untyped(n *pg.Node) bool { return n.GetAConst() != nil || n.GetParamRef() != nil }
+
 // key returns the key that an expression is, -1 for none.
 func (a *apart) key(n *pg.Node) int {
-	if n.GetAConst() != nil || n.GetParamRef() != nil {
+	if untyped(n) {
 		return -1
 	}
 	for i, k := range a.o.keys {
@@ -168,7 +184,7 @@ func (a *apart) message(m protoreflect.Message) bool {
 // call takes an aggregate.
 func (a *apart) call(x *pg.FuncCall) bool {
 	t := a.o.text
-	e := t.callExtent(x)
+	e := t.callHead(x)
 	if !e.ok() {
 		return false
 	}
@@ -178,11 +194,19 @@ func (a *apart) call(x *pg.FuncCall) bool {
 	}
 	c := AggregateCall{
 		Name: qualified(x.Funcname, callArgs(x)), Star: x.AggStar,
-		Plain: !x.AggDistinct && len(x.AggOrder) == 0 && !x.AggWithinGroup && !x.FuncVariadic,
-		Args:  t.place(region{open + 1, e.last}),
+		Plain:    len(x.AggOrder) == 0 && !x.AggWithinGroup && !x.FuncVariadic,
+		Distinct: x.AggDistinct, Argument: -1,
+	}
+	args := region{open + 1, e.last}
+	if t.is(args.lo, "distinct", "all") {
+		args.lo++
+	}
+	c.Args = t.place(args)
+	if x.AggDistinct && len(x.Args) == 1 {
+		c.Argument = a.distinct(x.Args[0], c.Args)
 	}
 	for _, arg := range x.Args {
-		c.Plain = c.Plain && arg.GetNamedArgExpr() == nil
+		c.Plain, c.Untyped = c.Plain && arg.GetNamedArgExpr() == nil, c.Untyped || untyped(arg)
 	}
 	last := e.last
 	if x.AggFilter != nil {
@@ -203,4 +227,21 @@ func (a *apart) call(x *pg.FuncCall) bool {
 	a.g.Parts = append(a.g.Parts, GroupPart{Place: c.Call, Key: -1, Aggregate: len(a.g.Aggregates)})
 	a.g.Aggregates = append(a.g.Aggregates, c)
 	return true
+}
+
+// distinct returns the number of an aggregate's DISTINCT argument, -1 when it is none whose values could be had as a
+// column: what has no type of its own gets another there, and rows without a type cannot be sent.
+func (a *apart) distinct(n *pg.Node, at Place) int {
+	x := n.GetColumnRef()
+	if untyped(n) || n.GetRowExpr() != nil || x != nil && (starred([]*pg.Node{n}) || columnOf(x) == nil) {
+		return -1
+	}
+	for i, d := range a.g.Distinct {
+		y := d.node.GetColumnRef()
+		if x != nil && y != nil && a.same(columnOf(x), columnOf(y)) || equalTrees(n, d.node) {
+			return i
+		}
+	}
+	a.g.Distinct = append(a.g.Distinct, DistinctArgument{Place: at, Column: x != nil, node: n})
+	return len(a.g.Distinct) - 1
 }

@@ -248,12 +248,20 @@ func (t *shapeText) collateExtent(c *pg.CollateClause) extent {
 // callExtent reads name(...), also the special forms that are a name with
 // parentheses; what may follow those is not read.
 func (t *shapeText) callExtent(c *pg.FuncCall) extent {
+	if c.AggFilter != nil || c.Over != nil || c.AggWithinGroup {
+		return noExtent
+	}
+	return t.callHead(c)
+}
+
+// callHead is a call without what may stand behind its parentheses.
+func (t *shapeText) callHead(c *pg.FuncCall) extent {
 	i := t.at(c.Location)
 	last := t.name(i)
 	if t.collationFor(i) {
 		last++
 	}
-	if last < 0 || c.AggFilter != nil || c.Over != nil || c.AggWithinGroup {
+	if last < 0 {
 		return noExtent
 	}
 	if t.is(i, "at", "overlaps", "is") {

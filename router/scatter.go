@@ -107,13 +107,14 @@ type PieceKind uint8
 
 // The kinds of pieces.
 const (
-	PieceText    PieceKind = iota // Text
-	PieceRows                     // SELECT of all columns of Input, by their names
-	PieceRecords                  // the rows of Input in FROM, as values of the table's type, which Text names
-	PieceParts                    // rows of Input in FROM, as "shardproxy" (c1, c2, ...)
-	PieceVisible                  // the columns of Input but for the last Column of them, in a target list
-	PieceSum                      // sum of column Column of Input, as the type that it has there
-	PieceMean                     // sum of column Column by that of the next one
+	PieceText     PieceKind = iota // Text
+	PieceRows                      // SELECT of all columns of Input, by their names
+	PieceRecords                   // the rows of Input in FROM, as values of the table's type, which Text names
+	PieceParts                     // rows of Input in FROM, as "shardproxy" (c1, c2, ...)
+	PieceVisible                   // the columns of Input but for the last Column of them, in a target list
+	PieceSum                       // sum of column Column of Input, as the type that it has there
+	PieceMean                      // sum of column Column by that of the next one
+	PieceVariance                  // the aggregate that Text names, of values whose sum is column Column, that of their squares the next, their number the one behind
 )
 
 // Piece is a part of the text that finishes a query.
@@ -128,7 +129,7 @@ type Piece struct {
 // ScatterOptions leave ways out that turned out not to do.
 type ScatterOptions struct {
 	// NoMerge: the proxy does not order values as PostgreSQL does. NoGroups: parts of aggregates
-	// would be less exact than the whole.
+	// would be less exact than the whole, or cannot be sent.
 	NoMerge, NoGroups bool
 	// Unlike: the shards may order text otherwise than each other. What they say comes first, or is the least, is
 	// not relied on.

@@ -118,6 +118,8 @@ func (s *Scatter) Explain() *RouteScatter {
 			b.WriteString("sum(" + part(p.Column) + ")")
 		case PieceMean:
 			b.WriteString("sum(" + part(p.Column) + ") / sum(" + part(p.Column+1) + ")")
+		case PieceVariance:
+			fmt.Fprintf(&b, "%s(sum %s, squares %s, count %s)", p.Text, part(p.Column), part(p.Column+1), part(p.Column+2))
 		}
 	}
 	r.Finish = strings.TrimSpace(b.String())

@@ -11,6 +11,10 @@ import (
 // A query with groups, or aggregates, over rows that its shards could give one by one: each
 // shard makes the groups of its own rows, with aggregates that can be put together, and a
 // server puts them together.
+//
+// Aggregates with DISTINCT need every value once. The shards group by their arguments as well, so that each value comes
+// once from each shard, and the server that puts the groups together takes the different ones of these. There are never
+// more such groups than rows, however many arguments there are: gathering would send all of the rows.
 
 // groups makes the query for the shards, and the text that puts together what they give.
 // b and o are those of sql.
@@ -61,42 +65,130 @@ type grouping struct {
 	parts *query.Grouping
 	// list are the columns that a shard gives, proof the same without aggregates.
 	list, proof []string
-	at          []int // of each aggregate's first column, from 1
+	keys        int   // how many of the list the shards group by: those of the text, and DISTINCT arguments
+	distinct    []int // of each DISTINCT argument its column, from 1; 0 when it is not needed
+	at          []int // of each aggregate's first column, from 1; 0 for none
 }
 
 // columns finds out what each shard gives; false for an aggregate that cannot be put together.
 func (w *grouping) columns() bool {
 	for _, k := range w.o.GroupKeys {
-		key := "(" + k.In(w.sql) + ")"
-		w.list, w.proof = append(w.list, key), append(w.proof, key)
+		w.key(k.In(w.sql))
 	}
+	w.distinct = make([]int, len(w.parts.Distinct))
 	for i := range w.parts.Aggregates {
 		a := &w.parts.Aggregates[i]
 		if !a.Plain || a.Name.Schema != "" && a.Name.Schema != "pg_catalog" || !w.g.rel.builtin(a.Name.Name) {
 			return false
 		}
-		w.at = append(w.at, len(w.list)+1)
-		filter := a.Filter.In(w.sql)
-		call := func(name string) string { return "pg_catalog." + name + "(" + a.Args.In(w.sql) + ") " + filter }
-		if w.g.o.Unlike && (a.Name.Name == "min" || a.Name.Name == "max") {
-			return false // of text perhaps
-		}
-		switch a.Name.Name {
-		case "count", "sum", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor":
-			w.list = append(w.list, call(a.Name.Name))
-		case "avg":
-			w.list = append(w.list, call("sum"), call("count"))
-		default:
+		if needsValues(a) && !w.values(a) {
 			return false
+		}
+	}
+	w.keys = len(w.list)
+	for i := range w.parts.Aggregates {
+		a := &w.parts.Aggregates[i]
+		before := len(w.list)
+		if !w.aggregate(a) {
+			return false
+		}
+		if w.at = append(w.at, 0); len(w.list) > before {
+			w.at[i] = before + 1
 		}
 		if !a.Star {
 			w.proof = append(w.proof, a.Args.In(w.sql))
 		}
-		if filter != "" {
+		if a.Filter.There() {
 			w.proof = append(w.proof, "("+a.Where.In(w.sql)+")")
 		}
 	}
 	return len(w.list) > 0
+}
+
+// key adds an expression that the shards group by.
+func (w *grouping) key(expr string) {
+	expr = "(" + expr + ")"
+	w.list, w.proof = append(w.list, expr), append(w.proof, expr)
+}
+
+// needsValues reports whether DISTINCT makes a difference to an aggregate.
+func needsValues(a *query.AggregateCall) bool {
+	if !a.Distinct {
+		return false
+	}
+	switch a.Name.Name {
+	case "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or":
+		return false
+	}
+	return true
+}
+
+// values adds the argument of an aggregate with DISTINCT to what the shards group by. PostgreSQL does not compute the argument
+// for rows that a FILTER leaves out, and so it may be an error there: only a column never is.
+func (w *grouping) values(a *query.AggregateCall) bool {
+	switch a.Name.Name {
+	case "count", "sum", "avg", "bit_xor", "var_pop", "var_samp", "variance", "stddev_pop", "stddev_samp", "stddev":
+	default:
+		return false
+	}
+	if a.Argument < 0 || a.Filter.There() && !w.parts.Distinct[a.Argument].Column {
+		return false
+	}
+	if w.distinct[a.Argument] > 0 {
+		return true
+	}
+	arg := w.parts.Distinct[a.Argument].In(w.sql)
+	if !w.g.steady(arg) { // each aggregate computes it for itself
+		return false
+	}
+	w.key(arg)
+	w.distinct[a.Argument] = len(w.list)
+	return true
+}
+
+// aggregate adds the parts of an aggregate; false when it has none.
+func (w *grouping) aggregate(a *query.AggregateCall) bool {
+	args, filter := a.Args.In(w.sql), a.Filter.In(w.sql)
+	add := func(name, args string) {
+		w.list = append(w.list, "pg_catalog."+name+"("+args+") "+filter)
+	}
+	if needsValues(a) {
+		if filter != "" {
+			w.list = append(w.list, "pg_catalog.bool_or(("+a.Where.In(w.sql)+"))")
+		}
+		return true
+	}
+	switch name := a.Name.Name; name {
+	case "min", "max":
+		if w.g.o.Unlike {
+			return false // of text perhaps
+		}
+		add(name, args)
+	case "count", "sum", "bool_and", "bool_or", "every", "bit_and", "bit_or", "bit_xor":
+		add(name, args)
+	case "avg":
+		if a.Untyped {
+			return false // sum may take it for another type
+		}
+		add("sum", args)
+		add("count", args)
+	case "var_pop", "var_samp", "variance", "stddev_pop", "stddev_samp", "stddev":
+		switch {
+		case a.Star || a.Untyped:
+			return false
+		case !w.g.steady(args): // what is computed twice must be the same
+			return false
+		case w.o.Distinct && w.o.Order.There(): // PostgreSQL does not see that both are the same
+			return false
+		}
+		x := "(" + args + ")::pg_catalog.numeric"
+		add("sum", args)
+		add("sum", x+" * "+x)
+		add("count", args)
+	default:
+		return false
+	}
+	return true
 }
 
 // input is the query for the shards; false when it is not proven that they have its rows.
@@ -117,7 +209,7 @@ func (w *grouping) input() (in Input, ok bool) {
 	}
 	in.Plan = core.plan
 	in.Text = with + "SELECT " + strings.Join(w.list, ", ") + behind
-	for i := range w.o.GroupKeys {
+	for i := range w.keys {
 		if i == 0 {
 			in.Text += " GROUP BY 1"
 			continue
@@ -176,20 +268,36 @@ func (w *grouping) edited(clause query.Place) (out []Piece) {
 		case p.Key >= 0:
 			out = append(out, Piece{Text: part(p.Key + 1)})
 		default:
-			out = append(out, w.together(p.Aggregate))
+			out = append(out, w.together(p.Aggregate)...)
 		}
 	}
 	return append(out, Piece{Text: w.sql[at:clause.End]})
 }
 
 // together puts the parts of an aggregate together.
-func (w *grouping) together(i int) Piece {
-	switch name := w.parts.Aggregates[i].Name.Name; name {
-	case "count", "sum":
-		return Piece{Kind: PieceSum, Column: w.at[i]}
+func (w *grouping) together(i int) []Piece {
+	a := &w.parts.Aggregates[i]
+	if needsValues(a) {
+		text := "pg_catalog." + a.Name.Name + "(DISTINCT " + part(w.distinct[a.Argument]) + ")"
+		if a.Filter.There() {
+			text += " FILTER (WHERE " + part(w.at[i]) + ")"
+		}
+		return []Piece{{Text: text}}
+	}
+	switch name := a.Name.Name; name {
+	case "count":
+		sum := Piece{Kind: PieceSum, Column: w.at[i]}
+		if w.keys > len(w.o.GroupKeys) { // of no rows the shards give no groups
+			return []Piece{{Text: "coalesce("}, sum, {Text: ", 0)"}}
+		}
+		return []Piece{sum}
+	case "sum":
+		return []Piece{{Kind: PieceSum, Column: w.at[i]}}
 	case "avg":
-		return Piece{Kind: PieceMean, Column: w.at[i]}
+		return []Piece{{Kind: PieceMean, Column: w.at[i]}}
+	case "var_pop", "var_samp", "variance", "stddev_pop", "stddev_samp", "stddev":
+		return []Piece{{Kind: PieceVariance, Column: w.at[i], Text: name}}
 	default:
-		return Piece{Text: "pg_catalog." + name + "(" + part(w.at[i]) + ")"}
+		return []Piece{{Text: "pg_catalog." + name + "(" + part(w.at[i]) + ")"}}
 	}
 }

@@ -20,6 +20,7 @@ var fanTables = []struct {
 	columns string
 }{
 	{"facts", 16, "k:C id:n i2:n i4:n i8:n m:q t:t tc:t vc:t d:d"},
+	{"sums", 10, "k:C id:n i2:n i4:n i8:n m:q t:t vc:t d:d"},
 	{"links", 8, "k:C other:C"},
 	{"names", 4, "id:C name:t"},
 	{"shapes", 2, "k:C"},

@@ -34,7 +34,7 @@ var strayKeys = map[string]struct {
 	"moments": {[]shardmap.KeyType{shardmap.Timestamp}, []string{"at"}}, "codes": {[]shardmap.KeyType{shardmap.Text}, []string{"code"}},
 	"loose": {[]shardmap.KeyType{shardmap.Int8}, []string{"customer_id"}}, "logs": {[]shardmap.KeyType{shardmap.Int8}, []string{"customer_id"}},
 	"tickets": {[]shardmap.KeyType{shardmap.Int8}, []string{"customer_id"}}, "emails": {[]shardmap.KeyType{shardmap.Int8}, []string{"customer_id"}},
-	"facts": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}}, "shapes": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}},
+	"facts": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}}, "shapes": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}}, "sums": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}},
 	"nothing": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}}, "huge": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}},
 	`"Odd Table"`: {[]shardmap.KeyType{shardmap.Int8}, []string{`"Key"`}}, "side.visits": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}},
 	"links": {[]shardmap.KeyType{shardmap.Int8}, []string{"k"}},

@@ -11,6 +11,7 @@ import (
 var valuesSchema string
 
 const valuesPlaces = `      facts:        {key: k}
+      sums:         {key: k}
       shapes:       {key: k}
       nothing:      {key: k}
       huge:         {key: k}
@@ -21,7 +22,7 @@ const valuesPlaces = `      facts:        {key: k}
 `
 
 var valuesTables = []comparedTable{
-	{"facts", 'k'}, {"shapes", 'k'}, {"nothing", 'k'}, {"huge", 'k'}, {`"Odd Table"`, 'k'}, {"side.visits", 'k'}, {"links", 'k'}, {"names", 'r'},
+	{"facts", 'k'}, {"sums", 'k'}, {"shapes", 'k'}, {"nothing", 'k'}, {"huge", 'k'}, {`"Odd Table"`, 'k'}, {"side.visits", 'k'}, {"links", 'k'}, {"names", 'r'},
 }
 
 // Values for the columns of facts, one for each row in turn.
@@ -44,6 +45,14 @@ func valuesRows(put func(kind byte, format string, args ...any)) {
 			null(i, 5, fmt.Sprint(i%2 == 0)), turn(oddTexts, i), turn(oddTexts, i*5%24), null(i, 4, fmt.Sprintf("'v%d'", i%6)), turn([]string{"x", "y ", "  z", ""}, i),
 			null(i, 9, fmt.Sprintf("date '2024-02-27' + %d", i%5)), null(i, 7, fmt.Sprintf("timestamp '2024-01-01 00:00' + interval '%d hours'", i*5%48)),
 			fmt.Sprintf("'2024-03-31 0%d:30:00+0%d'", i%4, i%3), turn(oddSpans, i), null(i, 6, fmt.Sprintf("'%08d-0000-4000-8000-00000000000%d'", i*13%7, i%10)), turn(oddBytes, i))
+	}
+	for i := range 90 { // all of its text has the database's collation, so that its groups are made on the shards
+		put('k', "sums VALUES (%d, %d, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, '%s', %s, %s, %s, %s)", i*i%29+1, i,
+			null(i, 7, fmt.Sprint(i%5-2)), null(i, 6, fmt.Sprint(i*37%11)), null(i, 9, fmt.Sprint(int64(i%40)*1_000_000_007%9_999_999_999)),
+			turn(oddNumbers, i*7), null(i, 8, fmt.Sprintf("%d.%03d", i%13-6, i%4*77)), null(i, 10, fmt.Sprintf("%d.25", i%6)), null(i, 11, fmt.Sprintf("%d.5", i*3%17-8)),
+			null(i, 5, fmt.Sprint(i%2 == 0)), turn(oddTexts, i*5), null(i, 4, fmt.Sprintf("'v%d'", i%6)), turn([]string{"x", "y ", "  z", ""}, i),
+			null(i, 9, fmt.Sprintf("date '2024-02-27' + %d", i%5)), null(i, 7, fmt.Sprintf("timestamp '2024-01-01 00:00' + interval '%d hours'", i*5%48)),
+			fmt.Sprintf("'2024-03-31 0%d:30:00+0%d'", i%4, i%3), turn(oddSpans, i))
 	}
 	for i := range 16 {
 		put('k', "shapes VALUES (%d, %s, %s, %s, %s, B'%04b', B'%b', %s, %s, %s, '%02d:30', '%d.50', %d)", i+1,

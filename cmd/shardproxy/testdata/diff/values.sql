@@ -2,6 +2,9 @@ CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
 CREATE TABLE facts (
     k bigint, id int, i2 smallint, i4 int, i8 bigint, n numeric, m numeric(12,3), f4 real, f8 double precision, b boolean, t text, tc text COLLATE "C",
     vc varchar(20), c char(5), d date, ts timestamp, tz timestamptz, iv interval, u uuid, by bytea, PRIMARY KEY (k, id));
+CREATE TABLE sums (
+    k bigint, id int, i2 smallint, i4 int, i8 bigint, n numeric, m numeric(12,3), f4 real, f8 double precision, b boolean, t text,
+    vc varchar(20), c char(5), d date, ts timestamp, tz timestamptz, iv interval, PRIMARY KEY (k, id));
 CREATE TABLE shapes (
     k bigint PRIMARY KEY, a int[], ta text[], j json, jb jsonb, bt bit(4), vb varbit, ip inet, mo mood, r int4range, tm time, cu money, oi oid);
 CREATE TABLE nothing (k bigint, v text, n numeric);
