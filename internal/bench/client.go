@@ -42,8 +42,9 @@ type client struct {
 	readSize int
 	buf      []byte // nil while nothing is expected
 	r, w     int
-	received int    // bytes, in all
-	tag      string // of the last CommandComplete
+	received int       // bytes, in all
+	tag      string    // of the last CommandComplete
+	firstRow time.Time // when it came, if it was not set before
 }
 
 // dial connects and logs in; it returns when the client may ask.
@@ -147,6 +148,9 @@ func (c *client) frames(see func(kind byte, body []byte) error) error {
 		}
 		kind, size := c.buf[c.r], int(binary.BigEndian.Uint32(c.buf[c.r+1:]))+1
 		if kind == wire.MsgDataRow || kind == wire.MsgCopyData {
+			if c.firstRow.IsZero() {
+				c.firstRow = time.Now()
+			}
 			if err := c.skip(size); err != nil {
 				return err
 			}
