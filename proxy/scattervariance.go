@@ -43,7 +43,7 @@ func variance(name string, column int) string {
 		return "(" + v + ")"
 	}
 	return `(SELECT CASE WHEN v > 0 AND v < 'Infinity' THEN r - CASE WHEN r > 0 AND (r - unit * 0.5) * (r - unit * 0.5) > v THEN unit ELSE 0 END ELSE v END
-FROM (SELECT v, pg_catalog.round(pg_catalog.sqrt(v), pg_catalog.scale(v)) AS r, ('1e-' || pg_catalog.scale(v))::pg_catalog.numeric AS unit
+FROM (SELECT v, pg_catalog.round(pg_catalog.sqrt(v), pg_catalog.scale(v)) AS r, pg_catalog.textcat('1e-', pg_catalog.scale(v)::pg_catalog.text)::pg_catalog.numeric AS unit
 FROM (SELECT ` + v + ` AS v OFFSET 0) AS a OFFSET 0) AS b)`
 }
 

@@ -40,10 +40,11 @@ type AggregateCall struct {
 	Argument int
 }
 
-// DistinctArgument is the only argument of an aggregate with DISTINCT. Column is set when it is a column.
+// DistinctArgument is the only argument of an aggregate with DISTINCT. Column is set when it is one, or looks like one: a
+// table's name means its rows.
 type DistinctArgument struct {
 	Place
-	Column bool
+	Column *Column
 	node   *pg.Node
 }
 
@@ -242,6 +243,10 @@ func (a *apart) distinct(n *pg.Node, at Place) int {
 			return i
 		}
 	}
-	a.g.Distinct = append(a.g.Distinct, DistinctArgument{Place: at, Column: x != nil, node: n})
+	d := DistinctArgument{Place: at, node: n}
+	if x != nil {
+		d.Column = columnOf(x)
+	}
+	a.g.Distinct = append(a.g.Distinct, d)
 	return len(a.g.Distinct) - 1
 }

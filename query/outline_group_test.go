@@ -32,7 +32,7 @@ func TestDistinctArguments(t *testing.T) {
 		var arguments, numbers []string
 		for _, d := range g.Distinct {
 			text := d.In(sql)
-			if d.Column {
+			if d.Column != nil {
 				text += " column"
 			}
 			arguments = append(arguments, text)

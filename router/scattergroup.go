@@ -35,7 +35,7 @@ func (g *gatherer) groups(sql string, b *block, o *query.Outline) (in Input, fin
 	if !ok {
 		return in, nil, false
 	}
-	w := &grouping{g: g, sql: sql, o: o, parts: parts}
+	w := &grouping{g: g, b: b, sql: sql, o: o, parts: parts}
 	if !w.columns() {
 		return in, nil, false
 	}
@@ -60,6 +60,7 @@ func (g *gatherer) calls(o *query.Outline, sql string) bool {
 // grouping is a grouped query that is being taken apart.
 type grouping struct {
 	g     *gatherer
+	b     *block
 	sql   string
 	o     *query.Outline
 	parts *query.Grouping
@@ -131,8 +132,17 @@ func (w *grouping) values(a *query.AggregateCall) bool {
 	default:
 		return false
 	}
-	if a.Argument < 0 || a.Filter.There() && !w.parts.Distinct[a.Argument].Column {
+	if a.Argument < 0 {
 		return false
+	}
+	c := w.parts.Distinct[a.Argument].Column
+	if c == nil && a.Filter.There() {
+		return false
+	}
+	if c != nil {
+		if _, ok := w.b.find(c); !ok { // whole rows perhaps, which would travel as text
+			return false
+		}
 	}
 	if w.distinct[a.Argument] > 0 {
 		return true

@@ -28,6 +28,8 @@ func TestExplainScatter(t *testing.T) {
 			"Read 1: SELECT (note), pg_catalog.sum(id) , pg_catalog.sum((id)::pg_catalog.numeric * (id)::pg_catalog.numeric) , pg_catalog.count(id) FROM orders GROUP BY 1",
 			`stddev(sum "shardproxy".c2, squares "shardproxy".c3, count "shardproxy".c4)`}},
 		{"SELECT count(DISTINCT 12 / id) FILTER (WHERE id <> 0) FROM orders", []string{"what is read on the shards is finished"}},
+		{"SELECT count(DISTINCT o), sum(id) FROM orders o", []string{"what is read on the shards is finished"}},
+		{"SELECT count(DISTINCT x), count(DISTINCT q.y) FROM (SELECT id AS x, note AS y FROM orders) q", []string{"groups are put together"}},
 		{"SELECT count(DISTINCT (id, note)) FROM orders", []string{"what is read on the shards is finished"}},
 		{"SELECT c.id FROM customers c JOIN orders o ON o.id = c.id WHERE o.note = 'x'", []string{"what is read on the shards is finished", "Read 1: SELECT \"c\".\"id\" FROM customers AS \"c\"",
 			"Read 2: SELECT \"o\".\"id\", \"o\".\"note\" FROM orders AS \"o\" WHERE (o.note = 'x')", "Finish on s0: SELECT c.id FROM (SELECT * FROM {1}) AS \"c\" JOIN (SELECT * FROM {2}) AS \"o\""}},
