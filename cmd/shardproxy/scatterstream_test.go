@@ -61,7 +61,10 @@ func startScatterProcess(t *testing.T, rows int, more string) *scatterProcess {
 	})
 	s.keys = keysOn(t, pc, 2)
 	for i, direct := range s.direct {
-		must(t, direct, "INSERT INTO narrow SELECT $1, 2 * i + $2, CASE WHEN i % 3 = 0 THEN upper(md5(i::text)) ELSE md5(i::text) END FROM generate_series(0, $3::int - 1) i", s.keys[i], i, rows)
+		for from := 0; from < rows; from += 500_000 {
+			must(t, direct, "INSERT INTO narrow SELECT $1, 2 * i + $2, CASE WHEN i % 3 = 0 THEN upper(md5(i::text)) ELSE md5(i::text) END FROM generate_series($3::int, $4::int - 1) i",
+				s.keys[i], i, from, min(from+500_000, rows))
+		}
 		must(t, direct, "ANALYZE")
 	}
 	return s
