@@ -17,10 +17,15 @@ func (r *routePortal) description(dst []byte) []byte {
 	if r.options.Format == "json" {
 		oid = json
 	}
+	b := planColumn(oid)
+	return wire.AppendFrame(dst, wire.MsgRowDescription, binary.BigEndian.AppendUint16(b[:len(b)-2], uint16(r.format)))
+}
+
+// planColumn is the body of the RowDescription of an EXPLAIN, in text format.
+func planColumn(oid uint32) []byte {
 	b := append([]byte{0, 1}, "QUERY PLAN\x00\x00\x00\x00\x00\x00\x00"...)
 	b = binary.BigEndian.AppendUint32(b, oid)
-	b = append(b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
-	return wire.AppendFrame(dst, wire.MsgRowDescription, binary.BigEndian.AppendUint16(b, uint16(r.format)))
+	return append(b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0)
 }
 
 // rows appends the next rows, limit of them at most unless it is 0, and what ends them.

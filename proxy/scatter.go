@@ -32,6 +32,7 @@ type scattering struct {
 	written  *writing      // for a text that writes
 	merging  []int         // the shards of a merge
 	explain  string        // what stands before text: EXPLAIN and its options
+	format   planFormat    // of its answer; "" for text
 	values   router.Values // of its own
 	asks     clientAsks
 	promised *string // the result that the client was told before
@@ -103,7 +104,9 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	}
 	c := &scattering{s: s, context: s.planContext(), text: string(s.values.Text), failed: -1, options: s.db.scatterOptions(), repeatable: !r.plan.MayWrite}
 	if o := r.plan.Explain(); o != nil {
-		c.explain, c.text = c.text[:o.Start], c.text[o.Start:]
+		if c.explain, c.text = c.text[:o.Start], c.text[o.Start:]; o.Format != "text" {
+			c.format = planFormat(o.Format)
+		}
 	}
 	c.source = c.text
 	c.values = router.Values{Text: []byte(c.text), Types: slices.Clone(s.values.Types), Described: s.values.Described, OtherEncoding: !s.serverEncoding(), Standard: !s.nonStandard}

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"shardproxy/pool"
-	"shardproxy/query"
 	"shardproxy/wire"
 )
 
@@ -18,7 +17,7 @@ func (c *scattering) explained() {
 		return
 	}
 	owners := c.s.db.Owners()
-	lines := []string{"Fan-out: " + c.wayText()}
+	var plans []shardPlan
 	if m := c.way.Merge; m != nil {
 		if m.Claims && strings.Contains(strings.ToLower(c.explain), "analy") {
 			c.fail(wire.Errorf("0A000", "EXPLAIN ANALYZE cannot run a statement that locks rows of several shards up to a LIMIT: each shard would lock as many"), nil, -1)
@@ -33,9 +32,8 @@ func (c *scattering) explained() {
 			c.fail(wire.AsError(err), nil, -1)
 			return
 		}
-		lines = c.plansOf(lines, shards, mergedText(m, limit, offset))
+		plans = c.plansOf(plans, 0, shards, mergedText(m, limit, offset))
 	}
-	reads := c.way.Explain().Reads
 	for i := range c.way.Inputs {
 		in := &c.way.Inputs[i]
 		shards, err := c.shardsOf(in.Plan, in.Proof, owners)
@@ -43,20 +41,42 @@ func (c *scattering) explained() {
 			c.fail(wire.AsError(err), nil, -1)
 			return
 		}
-		lines = append(lines, spaced(fmt.Sprintf("Read %d: %s%s", i+1, in.Text, reads[i].After())))
-		lines = c.plansOf(lines, shards, in.Text)
+		plans = c.plansOf(plans, i+1, shards, in.Text)
 	}
-	lines = append(lines, c.finishes()...)
 	if c.err != nil {
 		return
 	}
-	var o routePortal
-	o.options = &query.ExplainOptions{Format: "text"}
-	out := c.head(c.s.client.Output(), o.description(nil)[5:])
+	lines := c.planLines(plans)
+	if c.format != "" {
+		if lines = c.planDocument(plans); c.err != nil {
+			return
+		}
+	}
+	out := c.head(c.s.client.Output(), columnsFor(planColumn(c.format.oid()), 1, c.asks.formats))
 	for _, line := range lines {
 		out = appendTextRow(out, line)
 	}
 	c.s.client.SetOutput(out)
+}
+
+// planLines are the rows of the answer in text format.
+func (c *scattering) planLines(plans []shardPlan) []string {
+	lines := []string{"Fan-out: " + c.wayText()}
+	reads, last := c.way.Explain().Reads, 0
+	for _, p := range plans {
+		if p.read != last {
+			lines = append(lines, spaced(fmt.Sprintf("Read %d: %s%s", p.read, reads[p.read-1].Text, reads[p.read-1].After())))
+			last = p.read
+		}
+		lines = append(lines, "  Shard "+p.shard+":")
+		for _, l := range p.lines {
+			lines = append(lines, "    "+l)
+		}
+	}
+	for _, step := range c.finishes() {
+		lines = append(lines, spaced(step.what+" "+step.where+": "+step.text))
+	}
+	return lines
 }
 
 // describeSource is describeClient for the whole of the client's text, of which an INSERT's query is a part.
@@ -67,8 +87,11 @@ func (c *scattering) describeSource() bool {
 	return c.describeClient()
 }
 
+// finalStep is something that is done with what was read, where, and the text for it.
+type finalStep struct{ what, where, text string }
+
 // finishes says what is done with what was read.
-func (c *scattering) finishes() (lines []string) {
+func (c *scattering) finishes() (steps []finalStep) {
 	x := c.way.Explain()
 	var all []string
 	for _, i := range c.s.allShards() {
@@ -76,22 +99,22 @@ func (c *scattering) finishes() (lines []string) {
 	}
 	switch w := c.way.Write; {
 	case w != nil && w.Home:
-		return []string{spaced("Write on " + all[0] + ": " + x.Finish)}
+		return []finalStep{{"Write", "on " + all[0], x.Finish}}
 	case w != nil:
-		return []string{spaced("Write on " + strings.Join(all, ", ") + ": " + x.Finish)}
+		return []finalStep{{"Write", "on " + strings.Join(all, ", "), x.Finish}}
 	case x.Finish != "":
-		lines = append(lines, spaced("Finish on "+c.s.db.Shards[c.shards[0].index].Name+": "+x.Finish))
+		steps = append(steps, finalStep{"Finish", "on " + c.s.db.Shards[c.shards[0].index].Name, x.Finish})
 	}
 	switch i := c.way.Into; {
 	case i == nil:
 	case i.Home:
-		lines = append(lines, spaced("Insert on "+all[0]+": "+x.Insert))
+		steps = append(steps, finalStep{"Insert", "on " + all[0], x.Insert})
 	case i.Everywhere:
-		lines = append(lines, spaced("Insert all rows on each of "+strings.Join(all, ", ")+": "+x.Insert))
+		steps = append(steps, finalStep{"Insert", "all rows on each of " + strings.Join(all, ", "), x.Insert})
 	default:
-		lines = append(lines, spaced("Insert each row on the shard of its key: "+x.Insert))
+		steps = append(steps, finalStep{"Insert", "each row on the shard of its key", x.Insert})
 	}
-	return lines
+	return steps
 }
 
 // wayText says how the query is answered.
@@ -116,14 +139,21 @@ func (c *scattering) wayText() string {
 // spaced is a text on one line.
 func spaced(text string) string { return strings.Join(strings.Fields(text), " ") }
 
+// shardPlan is what a shard says of a text: of a merge, or of the read with a number.
+type shardPlan struct {
+	read  int
+	shard string
+	lines []string
+}
+
 // plansOf appends what the shards say of a text.
-func (c *scattering) plansOf(lines []string, shards []int, text string) []string {
+func (c *scattering) plansOf(plans []shardPlan, read int, shards []int, text string) []shardPlan {
 	if len(shards) == 0 {
 		shards = []int{c.shards[0].index}
 	}
 	part, ok := c.part(c.explain + text)
 	if !ok {
-		return lines
+		return plans
 	}
 	part.Bind = append(part.Bind, 0, 0)
 	frames := partFrames(&part, true, wire.AppendEmpty(wire.AppendFrame(nil, wire.MsgExecute, make([]byte, 5)), wire.MsgSync))
@@ -135,15 +165,16 @@ func (c *scattering) plansOf(lines []string, shards []int, text string) []string
 		if err != nil {
 			shard.answer, shard.err = a, err
 			c.fail(wire.AsError(err), c.told(shard), i)
-			return lines
+			return plans
 		}
-		lines = append(lines, "  Shard "+c.s.db.Shards[shard.index].Name+":")
+		p := shardPlan{read: read, shard: c.s.db.Shards[shard.index].Name}
 		_, rows, _ := cutRows(a.Frames)
 		for _, row := range rows {
 			if f := rowFields(row[5:]); len(f) == 1 {
-				lines = append(lines, "    "+string(f[0]))
+				p.lines = append(p.lines, string(f[0]))
 			}
 		}
+		plans = append(plans, p)
 	}
-	return lines
+	return plans
 }

@@ -230,7 +230,7 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 		return
 	case sh.Kind == query.ShapeExplain && sh.Inner.Kind == query.ShapeQuery:
 		o, ok := query.ReadExplain(m.sql)
-		if !ok || o.Format != "text" {
+		if !ok || !slices.Contains([]string{"text", "json", "yaml", "xml"}, o.Format) {
 			return
 		}
 		if sql = sql[o.Start:]; sh.Inner.Scope.Target != nil {
