@@ -264,7 +264,7 @@ func (r *Router) scatter(p *Plan, m *miss, shapes []*query.Shape, found *routed)
 	_, refusal := g.scatter(sql)
 	if refusal == nil && held && refused {
 		refusal = &Refusal{Reason: reasonCommand, Why: "a cursor WITH HOLD over rows of several shards would outlive the transaction that holds them",
-			Hint: "Declare it WITHOUT HOLD, in a transaction."}
+			Hint: "Declare it WITHOUT HOLD and fetch before COMMIT, or keep its rows: CREATE TABLE ... AS, and a cursor over that table."}
 	}
 	switch {
 	case refusal == nil && refused:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // TestOpenQueries looks after queries that are read in pieces: what they hold, and what becomes of it.
@@ -143,10 +145,30 @@ func openLost(t *testing.T, s *scattered) {
 	_ = c.conn.Conn.Close() // it may have ended
 }
 
+// holdsTable does what the hint of a refused cursor WITH HOLD says: a table that is not declared is on one shard, whose cursors may be held.
+func holdsTable(t *testing.T, c *pgx.Conn) {
+	t.Helper()
+	var e *pgconn.PgError
+	if _, err := c.Exec(t.Context(), "DECLARE c CURSOR WITH HOLD FOR SELECT id FROM few"); !errors.As(err, &e) || !strings.Contains(e.Hint, "CREATE TABLE ... AS") {
+		t.Errorf("%v: %+v", err, e)
+	}
+	must(t, c, "CREATE TABLE fewkept AS SELECT id FROM few")
+	must(t, c, "BEGIN")
+	must(t, c, "DECLARE kept SCROLL CURSOR WITH HOLD FOR SELECT id FROM fewkept ORDER BY id")
+	must(t, c, "COMMIT")
+	if got := one(t, c, "FETCH ABSOLUTE 8 FROM kept"); got != "7" {
+		t.Error("held:", got)
+	}
+	must(t, c, "CLOSE kept")
+	must(t, c, "DROP TABLE fewkept")
+	fails(t, c, "FETCH kept", "34000")
+}
+
 // openHold has what cannot be made right.
 func openHold(t *testing.T, s *scattered) {
 	c := s.connect()
 	fails(t, c, "DECLARE c CURSOR WITH HOLD FOR SELECT id FROM few", "0A000")
+	holdsTable(t, c)
 	must(t, c, "BEGIN")
 	fails(t, c, "DECLARE c CURSOR WITH HOLD FOR SELECT id FROM few", "0A000")
 	must(t, c, "ROLLBACK")
