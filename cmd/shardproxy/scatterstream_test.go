@@ -164,7 +164,7 @@ func TestScatterMemory(t *testing.T) {
 				t.Errorf("%q %q, want 54000", r.err, r.tag)
 			}
 		}},
-		{"grouped", "SELECT id / 10, count(*) FROM narrow GROUP BY 1 HAVING count(*) <> 10", func(t *testing.T, s *scatterProcess, r *rowReader) {
+		{"grouped", fmt.Sprintf("SELECT id / %d, count(*) FROM narrow GROUP BY 1 HAVING count(*) <> %[1]d", 2*rows/100_000), func(t *testing.T, s *scatterProcess, r *rowReader) {
 			if _, ok := r.next(); ok || r.err != "" || r.tag != "SELECT 0" {
 				t.Errorf("%q %q", r.err, r.tag)
 			}
