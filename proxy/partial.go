@@ -155,7 +155,11 @@ var errNoPrimary = errors.New("there is no primary")
 // cannot be reached and may be left out.
 func (s *session) enlistScatter(c *scattering, own bool, shards []int) *wire.Error {
 	if !c.may {
-		return s.enlistAt(own, c.level(), shards)
+		e := s.enlistAt(own, c.level(), shards)
+		if own && c.notAtOneMoment(e) {
+			e = s.enlistAt(own, c.level(), shards)
+		}
+		return e
 	}
 	for _, i := range c.indexes() {
 		if sh := s.db.Shards[i]; sh.Gate.Overdue() && !s.isPart(i) {
@@ -164,6 +168,9 @@ func (s *session) enlistScatter(c *scattering, own bool, shards []int) *wire.Err
 	}
 	for tries := 0; ; tries++ {
 		e := s.enlistAt(own, c.level(), c.indexes())
+		if own && c.notAtOneMoment(e) {
+			continue
+		}
 		at := s.unreached(e)
 		if at < 0 || tries == 4*scatterTries || s.isPart(at) || s.tx == 'E' {
 			return e

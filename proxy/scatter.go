@@ -61,6 +61,7 @@ type scattering struct {
 	cancelWanted         context.CancelCauseFunc
 	inWindow             bool  // its parts begin in one window: see start
 	oneSnapshot          bool  // so do all statements on a shard
+	atOnce               bool  // inputs are read in one step
 	gathering            bool  // the rows of inputs are read
 	repeatable           bool  // they may run, and be run once more
 	started              []int // the shards of the streams

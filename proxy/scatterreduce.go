@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"shardproxy/exec"
+	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
@@ -20,6 +21,23 @@ const (
 	reduceValues = 10_000
 	reduceBytes  = 256 << 10
 )
+
+// inSteps reports whether a transaction of the query's own is to have one snapshot.
+func (c *scattering) inSteps() bool {
+	return c.written == nil && c.into == nil && c.way.Steps > 1 && !c.atOnce
+}
+
+// notAtOneMoment has all inputs be read at once when a transaction of the query's own could not begin on all shards at one
+// moment, for a primary has changed.
+func (c *scattering) notAtOneMoment(e *wire.Error) bool {
+	if e == nil || e.Code != "40001" || !c.inSteps() {
+		return false
+	}
+	if c.atOnce = true; c.s.lease != nil {
+		c.s.giveBack(pool.Clean) // what was begun there has been taken back
+	}
+	return true
+}
 
 // steps is in how many steps the inputs are read.
 func (c *scattering) steps() int {

@@ -30,7 +30,7 @@ type writing struct {
 
 // level is the isolation level of the query's own transaction.
 func (c *scattering) level() string {
-	if c.written != nil && !c.written.waits && !c.claiming() || c.written == nil && c.into == nil && c.way.Steps > 1 {
+	if c.written != nil && !c.written.waits && !c.claiming() || c.inSteps() {
 		return repeatableRead
 	}
 	return readCommitted
