@@ -152,31 +152,41 @@ func (s *session) enlistFor(r *allRequest, own bool) *wire.Error {
 	if r.atOnce {
 		then = atOnceWait
 	}
-	return s.enlistWith(own, "", then, r.enlisted())
+	return s.enlistWith(enlisting{own: own, then: then}, r.enlisted())
 }
 
 // enlistAt is enlistAll at an isolation level, "" for that of the session.
 func (s *session) enlistAt(own bool, level string, shards []int) *wire.Error {
-	return s.enlistWith(own, level, "", shards)
+	return s.enlistWith(enlisting{own: own, level: level}, shards)
 }
 
-// enlistWith is enlistAt; a transaction of one's own begins with what then sets.
-func (s *session) enlistWith(own bool, level, then string, shards []int) *wire.Error {
+// enlisting says how a transaction comes to shards. One's own begins at an isolation level, "" for that of the session, with
+// what then sets; its parts may be read on replicas.
+type enlisting struct {
+	own         bool
+	level, then string
+	parts       *replicaParts
+}
+
+// enlistWith is enlistAt with all that may be said.
+func (s *session) enlistWith(o enlisting, shards []int) *wire.Error {
+	own, level := o.own, o.level
 	if own && s.serializable && len(shards) > 1 {
 		return errSerializable()
 	}
 	if own {
 		s.begun, s.tx = &begunTx{text: "BEGIN", primary: true}, 'T'
+		s.begun.reads(o.parts)
 		if s.begun.isolation = s.isolation; level != "" {
 			s.begun.text, s.begun.isolation = "BEGIN ISOLATION LEVEL "+strings.ToUpper(level), level
 		}
-		s.begun.text += then
+		s.begun.text += o.then
 	}
 	if s.begun != nil && len(shards) > 1 {
 		s.begun.mark = twopc.NewMark()
 	}
 	if s.lease == nil {
-		if err := s.acquire(need{shard: shards[0], primary: true}); err != nil {
+		if err := s.acquire(need{shard: shards[0], primary: o.parts == nil}); err != nil {
 			return s.endOwnTx(own, wire.AsError(err))
 		}
 	}

@@ -23,6 +23,15 @@ type begunTx struct {
 	serializable bool
 	// isolation is its level, "" while that is not known.
 	isolation string
+	// parts are set for one of a query over several shards that may be read on replicas.
+	parts *replicaParts
+}
+
+// reads has the transaction read on replicas, as far as there are fit ones; nil leaves it as it is.
+func (b *begunTx) reads(parts *replicaParts) {
+	if b.parts = parts; parts != nil {
+		b.readOnly, b.primary, b.replica = true, false, parts.vouched
+	}
 }
 
 // answersHere answers a request that only begins or ends such a transaction.
@@ -250,6 +259,9 @@ func (s *session) enlist() {
 	s.spread.mark = s.begun.mark
 	s.txMark.Store(uint32(s.begun.mark))
 	switch {
+	case s.begun.parts != nil:
+		s.spread.parts = s.begun.parts
+		s.spread.parts.note(s.index, s.lease.Node, s.replica)
 	case s.replica:
 		s.spread.only = "it runs on a replica"
 	case s.begun.serializable:

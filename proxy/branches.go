@@ -23,6 +23,8 @@ import (
 type spreadTx struct {
 	begin    string // what began it
 	branches []branch
+	// parts are the nodes that it is read on, if these may be replicas.
+	parts *replicaParts
 	// mark says to whom its parts belong, 0 while there is but one; behind is set when
 	// the lock of it may go with a savepoint, again when the lease takes it once more.
 	mark          twopc.Mark
@@ -218,7 +220,8 @@ func (s *session) beginOn(shard int) *wire.Error {
 	m := s.spread
 	from := s.parkLease()
 	s.begun = &begunTx{text: m.begin, mark: m.mark, then: m.localsSQL() + s.savepointsSQL(), primary: true}
-	if err := s.acquire(need{shard: shard, primary: true}); err != nil {
+	s.begun.reads(m.parts)
+	if err := s.acquire(need{shard: shard, primary: m.parts == nil}); err != nil {
 		s.begun = nil
 		s.unpark(from)
 		s.fresh = false
@@ -278,6 +281,9 @@ func (s *session) unpark(b branch) {
 		s.owed, s.enlisting = b.owed, true
 	}
 	s.leased.Store(b.lease)
+	if p := s.spread.parts; p != nil {
+		_, s.replica = p.on[b.index]
+	}
 	s.task.adopt(b.lease.Socket())
 	s.setPhase(phaseActive)
 	s.fresh, s.located = true, true

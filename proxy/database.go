@@ -97,7 +97,13 @@ type Shard struct {
 	Pools *pool.Pools
 	Nodes Nodes
 	Gate  *gate.Gate
+	// placed is the mark of what replicas must have replayed, 0 for nothing: see Placed.
+	placed atomic.Uint64
 }
+
+// Placed notes that rows may have come to the shard, and left it, that belong to the slot map which is about to be used: no
+// replica is read that has not replayed them, for it would miss rows, or have some that are another shard's by now.
+func (sh *Shard) Placed() { sh.placed.Store(max(sh.Nodes.Mark(), 1)) }
 
 // Database is one logical database as sessions use it.
 type Database struct {

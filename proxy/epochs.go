@@ -208,7 +208,7 @@ func (s *session) late() bool {
 // as they were then.
 func (s *session) ownedOtherwise(p *router.Plan, v *router.Values, shard int) bool {
 	m := s.spread
-	if m == nil || m.owners == nil || m.owners.Epoch() == s.db.Owners().Epoch() || m.isolation == readCommitted {
+	if m == nil || m.owners == nil || m.owners.Epoch() == s.db.Owners().Epoch() || m.isolation == readCommitted && !s.replica {
 		return false
 	}
 	before, err := p.Shard(m.owners, v)
@@ -234,6 +234,9 @@ func (s *session) strayed() bool {
 // sinceMoved looks at a request anew of which a key has moved since the transaction began: one that is READ COMMITTED sees
 // each shard as it is.
 func (s *session) sinceMoved(n *need) {
+	if s.replica {
+		return // which may not have replayed yet what has come to its shard
+	}
 	level, e := s.level()
 	switch {
 	case e != nil:

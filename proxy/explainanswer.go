@@ -83,6 +83,7 @@ func (s *session) routeOf(p *router.Plan, text, rest, bind []byte) ([]string, *w
 	if of.Scatters() {
 		in.Scatter, _ = s.db.Planner.Scatter(string(inner), s.planContext(), s.db.scatterOptions()) // what keeps it from that is told when it is run
 	}
+	in.Replicas = s.tx == 'I' && s.mayReadReplicas(of)
 	r := of.Route(in)
 	if o.Format == "text" {
 		return r.Lines(), nil

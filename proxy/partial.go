@@ -155,22 +155,15 @@ var errNoPrimary = errors.New("there is no primary")
 // cannot be reached and may be left out.
 func (s *session) enlistScatter(c *scattering, own bool, shards []int) *wire.Error {
 	if !c.may {
-		e := s.enlistAt(own, c.level(), shards)
-		if own && c.notAtOneMoment(e) {
-			e = s.enlistAt(own, c.level(), shards)
-		}
-		return e
+		return s.reaches(c, own, shards)
 	}
 	for _, i := range c.indexes() {
-		if sh := s.db.Shards[i]; sh.Gate.Overdue() && !s.isPart(i) {
+		if sh := s.db.Shards[i]; sh.Gate.Overdue() && !s.isPart(i) && !c.hasReplica(i) {
 			c.leaveOut(i, wire.Errorf("57P03", "no primary for longer than the hold timeout").WithDetail("Shard %s has no primary.", sh.Name))
 		}
 	}
 	for tries := 0; ; tries++ {
-		e := s.enlistAt(own, c.level(), c.indexes())
-		if own && c.notAtOneMoment(e) {
-			continue
-		}
+		e := s.reaches(c, own, c.indexes())
 		at := s.unreached(e)
 		if at < 0 || tries == 4*scatterTries || s.isPart(at) || s.tx == 'E' {
 			return e

@@ -48,11 +48,11 @@ func loginRefused(de *pool.DialError) *wire.Error {
 // pick chooses the node; without a primary it waits at the gate.
 func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err error) {
 	if s.wantsSplit(n, pol) {
-		consistent := pol.Consistent && s.mark != 0 && !n.replica
-		if node, ok := s.shard.Nodes.PickRead(s.mark, consistent, s.exclude); ok {
+		mark := s.markAt(s.index, n.replica)
+		if node, ok := s.shard.Nodes.PickRead(mark, mark != 0, s.exclude); ok {
 			return node, true, nil
 		}
-		if consistent {
+		if mark != 0 {
 			s.shard.Nodes.Want()
 		}
 	}
@@ -64,7 +64,8 @@ func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err
 		}
 		if n.read && s.mode != ModeSession {
 			// Reads go on without a primary, on whatever replica is within bounds.
-			if node, ok := s.shard.Nodes.PickRead(s.mark, pol.Consistent && s.mark != 0, 0); ok && s.tries < 8 {
+			mark := s.markAt(s.index, false)
+			if node, ok := s.shard.Nodes.PickRead(mark, mark != 0, 0); ok && s.tries < 8 {
 				return node, true, nil
 			}
 		}
@@ -72,6 +73,18 @@ func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err
 			return 0, false, err
 		}
 	}
+}
+
+// markAt is the mark that a replica of a shard must have replayed for the session, 0 for none: its own last commit, unless the
+// client vouches for replicas, and what had moved there when the slot map was learnt.
+func (s *session) markAt(shard int, vouched bool) (mark uint64) {
+	if s.db.Policy().Consistent && !vouched {
+		mark = s.mark
+		if shard != s.index {
+			mark = s.places[shard].mark
+		}
+	}
+	return max(mark, s.db.Shards[shard].placed.Load())
 }
 
 // wantsSplit reports whether the request may run on a replica at all.

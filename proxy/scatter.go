@@ -70,6 +70,8 @@ type scattering struct {
 	tooFine bool
 	// opening is set for a query that is read in pieces.
 	opening *openQuery
+	// parts are set when it may be read on replicas.
+	parts *replicaParts
 	partial
 }
 
@@ -160,6 +162,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	}
 	r.scatter = c
 	c.mayLack(r.plan)
+	c.seeksReplicas(r.plan)
 	if err := c.plan(owners); err != nil {
 		return wire.AsError(err)
 	}
@@ -309,8 +312,9 @@ func (s *session) runScatter(r *allRequest, own bool, end func(*wire.Error) (*wi
 	if c.written != nil {
 		c.written.own = own
 	}
+	c.countRead()
 	err := c.execute(r.plan)
-	for tries := 0; own && (c.again(err) || err == nil && c.hindered() || err == nil && c.written != nil && c.conflicts()) && tries < scatterTries; tries++ {
+	for tries := 0; own && (c.again(err) || err == nil && (c.hindered() || c.unfit()) || err == nil && c.written != nil && c.conflicts()) && tries < scatterTries; tries++ {
 		if e := c.anew(); e != nil {
 			if e.IsFatal() {
 				return e
@@ -322,7 +326,7 @@ func (s *session) runScatter(r *allRequest, own bool, end func(*wire.Error) (*wi
 	if err != nil {
 		return err
 	}
-	if c.dropped && c.err == nil {
+	if (c.dropped || c.onReplicas()) && c.err == nil {
 		end = func(*wire.Error) (*wire.Error, error) { return nil, s.finish(false) } // it has only read
 	}
 	e, err := end(c.err)
@@ -363,6 +367,9 @@ func (c *scattering) anew() *wire.Error {
 		c.leaveAll()
 	}
 	s.spread, s.begun, s.tx = nil, nil, 'I'
+	for _, i := range lost {
+		c.readElsewhere(i)
+	}
 	c.leavesLost(lost)
 	shards := make([]int, len(c.shards))
 	for i, shard := range c.shards {

@@ -91,8 +91,7 @@ func (c *scattering) describeAll() (about []description, ok bool) {
 	if c.written != nil {
 		travelsByName(c.types)
 	}
-	c.cached = false
-	c.s.db.known.put(key, &scatterKnown{client: c.describedAs, inputs: about, types: c.types})
+	c.knows(key, &scatterKnown{client: c.describedAs, inputs: about, types: c.types})
 	return about, true
 }
 

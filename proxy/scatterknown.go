@@ -72,6 +72,15 @@ func (c *scattering) knownKey() knownKey {
 	return knownKey{c.way, string(types)}
 }
 
+// knows notes what the first shard has said. That of a replica does not stay: it may be older than the catalog that the way
+// was found by.
+func (c *scattering) knows(key knownKey, is *scatterKnown) {
+	c.cached = false
+	if !c.onReplicas() {
+		c.s.db.known.put(key, is)
+	}
+}
+
 // sameTypes reports whether columns have the types that are known.
 func sameTypes(have, known []rowColumn) bool {
 	if len(have) != len(known) {

@@ -109,8 +109,7 @@ func (c *scattering) describeMerged(part router.Part) (d description) {
 	if c.err != nil {
 		return d
 	}
-	c.cached = false
-	c.s.db.known.put(key, &scatterKnown{inputs: all})
+	c.knows(key, &scatterKnown{inputs: all})
 	return all[0]
 }
 

@@ -44,6 +44,9 @@ func (s *session) seeks(n need) {
 	}
 	if b := s.begun; b != nil {
 		n.read, n.readOnly, n.replica, n.primary = false, b.readOnly, b.replica, n.primary || b.primary
+		if b.parts != nil {
+			s.exclude = b.parts.excluded[s.index]
+		}
 	}
 	s.waiting.need, s.waiting.deadline = n, time.Time{}
 }

@@ -109,6 +109,8 @@ type RouteInput struct {
 	Owners *Owners
 	// Scatter is how the text is answered when it needs several shards; nil when it is not known.
 	Scatter *Scatter
+	// Replicas is set when the session has such a query read on replicas.
+	Replicas bool
 	// Values holds the text that the plan is of, its literals and, if there are any,
 	// the parameters.
 	Values *Values
@@ -154,7 +156,9 @@ func (p *Plan) Route(in RouteInput) *Route {
 	}
 	if in.Scatter != nil && r.Where == FanOut.String() {
 		r.Scatter = in.Scatter.Explain()
-		r.Node, r.Why = "primary", "rows of several shards are read"
+		if !in.Replicas || p.Intent != Read {
+			r.Node, r.Why = "primary", "rows of several shards are read"
+		}
 	}
 	return r
 }

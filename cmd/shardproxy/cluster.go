@@ -391,6 +391,17 @@ func (c *cluster) ruled(stored string) {
 	c.db.router.Overrule(rules)
 }
 
+// placed has replicas replay what has moved by a new map before they are read. By the first map of a cluster nothing has.
+func (c *cluster) placed(o *router.Owners) {
+	before := c.current.Load()
+	if o == nil || before == nil && o.Epoch() <= 1 || before != nil && before.Epoch() == o.Epoch() {
+		return
+	}
+	for _, sh := range c.db.shards {
+		sh.proxy.Placed()
+	}
+}
+
 // adopt makes a map the one in force. One with a shard that the configuration does
 // not have cannot be: what is known stays.
 func (c *cluster) adopt(m *shardmap.Map) {
@@ -406,6 +417,7 @@ func (c *cluster) adopt(m *shardmap.Map) {
 	for _, i := range o.All() {
 		c.had[i].Store(true)
 	}
+	c.placed(o)
 	c.current.Store(o)
 	if o.Holding() {
 		c.slots.Close("slots are moving")
