@@ -49,6 +49,8 @@ type scattering struct {
 	held                 int64 // of what is gathered, in bytes
 	rows                 int64
 	sentHead             bool
+	flushed              bool        // the client may have got something
+	headAt               int         // where the answer begins in what waits for the client, until then
 	gone                 error       // why the client cannot be reached
 	err                  *wire.Error // what the client is told, nil while all is well
 	raw                  []byte      // the same as a server said it, nil when none did
@@ -345,7 +347,18 @@ const scatterTries = 8
 // again reports whether a query outside of transactions may run again after an error that would end
 // the session: a connection was lost, and the client has been told nothing.
 func (c *scattering) again(err error) bool {
-	return err != nil && !c.sentHead && c.gone == nil && c.lost && !c.unwanted.Load()
+	return err != nil && c.gone == nil && c.lost && !c.unwanted.Load() && c.untold()
+}
+
+// untold reports whether the client has got nothing of the answer. What still waits here for it is taken back, if the query leaves
+// nothing behind.
+func (c *scattering) untold() bool {
+	if c.sentHead && c.plain && c.own && !c.flushed {
+		client := c.s.client
+		client.SetOutput(client.Output()[:c.headAt])
+		c.sentHead = false
+	}
+	return !c.sentHead
 }
 
 // anew gives up what the query has of the shards and begins again. It may wait for a shard that has
@@ -565,7 +578,7 @@ func (c *scattering) head(out, columns []byte) []byte {
 	if c.sentHead || c.into != nil && c.into.reads {
 		return out
 	}
-	c.sentHead = true
+	c.sentHead, c.headAt = true, len(out)
 	declares := c.opening != nil && c.opening.declared
 	if c.asks.simple {
 		if columns != nil && !declares {

@@ -73,18 +73,18 @@ func (c *scattering) readElsewhere(shard int) {
 // unfit reports whether the query has failed for what a replica is, and may be run again: outside of transactions, as
 // long as the client has been told nothing.
 func (c *scattering) unfit() bool {
-	if !c.onReplicas() || c.err == nil || c.sentHead || c.gone != nil || c.unwanted.Load() {
+	if !c.onReplicas() || c.err == nil || c.gone != nil || c.unwanted.Load() {
 		return false
 	}
 	if c.failed < 0 {
-		if c.err.Code != "55000" { // definitions that one replica knows and another not yet
+		if c.err.Code != "55000" || !c.untold() { // definitions that one replica knows and another not yet
 			return false
 		}
 		c.parts = nil
 		return true
 	}
 	shard := c.shards[c.failed]
-	if _, ok := c.parts.on[shard.index]; !ok || !isReplicaFault(c.err) {
+	if _, ok := c.parts.on[shard.index]; !ok || !isReplicaFault(c.err) || !c.untold() {
 		return false
 	}
 	c.s.db.Shards[shard.index].Nodes.Suspect(shard.lease.Node, c.err)

@@ -148,6 +148,7 @@ const clientBatch = 32 << 10
 var errUnwanted = errors.New("the client wants no more")
 
 func (c *scattering) flush() error {
+	c.flushed = true
 	if err := c.s.client.Flush(); err != nil {
 		c.gone = err
 		return errUnwanted

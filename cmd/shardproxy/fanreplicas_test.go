@@ -49,7 +49,7 @@ var fanReads = map[string]string{
 	"merge": "SELECT id FROM customers", "ordered": "SELECT id FROM customers ORDER BY id", "rank": "SELECT name FROM customers ORDER BY name",
 }
 
-// sees returns how many customers a session sees, in whichever way.
+// sees returns how many customers a session sees, -1 when that depends on the way.
 func (r *fanRig) sees(c *pgx.Conn, before string) int {
 	r.t.Helper()
 	n := map[string]int{}
@@ -61,7 +61,7 @@ func (r *fanRig) sees(c *pgx.Conn, before string) int {
 	}
 	for way := range n {
 		if n[way] != n["groups"] {
-			r.t.Fatal("the ways see different numbers of rows:", n)
+			return -1
 		}
 	}
 	return n["groups"]
