@@ -109,6 +109,7 @@ func (s *session) scatter(r *allRequest, bind, tail []byte) *wire.Error {
 	}
 	c := &scattering{s: s, context: s.planContext(), text: string(s.values.Text), failed: -1, options: s.db.scatterOptions(), repeatable: !r.plan.MayWrite}
 	if o := r.plan.Explain(); o != nil {
+		c.options.Explains = true
 		if c.explain, c.text = c.text[:o.Start], c.text[o.Start:]; o.Format != "text" {
 			c.format = planFormat(o.Format)
 		}

@@ -121,7 +121,7 @@ func (c *scattering) finishes() (steps []finalStep) {
 func (c *scattering) wayText() string {
 	x := c.way.Explain()
 	text := map[string]string{
-		"merge": "the shards' rows are merged", "rank": "the shards' rows are put in order by a server",
+		"each": "each shard writes the rows that it has", "merge": "the shards' rows are merged", "rank": "the shards' rows are put in order by a server",
 		"groups": "the shards' groups are put together by a server", "gather": "what is read on the shards is finished by a server",
 	}[x.Way]
 	if c.way.Write != nil {

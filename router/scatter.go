@@ -18,8 +18,10 @@ import (
 // Scatter says how one text, a query, is answered from several shards. Its texts have the
 // parameters of the client's. It is immutable and may be shared.
 type Scatter struct {
-	// Merge is set when each shard's answer is a part; Inputs and Final are set otherwise.
+	// Merge is set when each shard's answer is a part; Inputs and Final are set otherwise. With Each it is a write that every shard runs
+	// on the rows that it has, which is explained only.
 	Merge  *Merge
+	Each   bool
 	Inputs []Input
 	Final  []Piece
 	// Steps is in how many steps the inputs are read when all are of one snapshot; 0 stands for one.
@@ -131,6 +133,8 @@ type ScatterOptions struct {
 	// NoMerge: the proxy does not order values as PostgreSQL does. NoGroups: parts of aggregates
 	// would be less exact than the whole, or cannot be sent.
 	NoMerge, NoGroups bool
+	// Explains: the text is not run but explained.
+	Explains bool
 	// Unlike: the shards may order text otherwise than each other. What they say comes first, or is the least, is
 	// not relied on.
 	Unlike bool

@@ -10,7 +10,7 @@ import (
 
 // RouteScatter is how a query over several shards is answered.
 type RouteScatter struct {
-	// Way is "merge" (the shards' rows are the answer), "rank" (the same, but a server puts them in
+	// Way is "each" (a write that every shard runs on its rows), "merge" (the shards' rows are the answer), "rank" (the same, but a server puts them in
 	// order), "groups" (a server puts the shards' groups together) or "gather" (what is read on the
 	// shards is finished by a server).
 	Way string `json:"way"`
@@ -50,8 +50,10 @@ func (r *Router) scatterExplained(p *Plan, m *miss, sh *query.Shape, sql string,
 	case query.ScopeUpdate, query.ScopeDelete:
 		r.scatterWrite(&alone, m, sql, &of)
 	}
-	switch {
-	case of.where != FanOut || !alone.scatters:
+	switch each := of.writesEach(shapes[0].Scope); {
+	case !each && (of.where != FanOut || !alone.scatters):
+	case sh.Analyze && each:
+		found.refusal = &Refusal{Reason: reasonCommand, Why: "EXPLAIN ANALYZE would run a write on several shards", Hint: "EXPLAIN it without ANALYZE."}
 	case sh.Analyze:
 		found.refusal = &Refusal{Reason: reasonCommand, Why: "EXPLAIN ANALYZE would run a write that needs rows of several shards, of which no server runs the whole",
 			Hint: "EXPLAIN it without ANALYZE, or its query with it."}
@@ -60,9 +62,26 @@ func (r *Router) scatterExplained(p *Plan, m *miss, sh *query.Shape, sql string,
 	}
 }
 
+// writesEach reports whether it is found of a write that every shard runs on the rows that it has.
+func (r *routed) writesEach(s *query.Scope) bool {
+	return s.Kind != query.ScopeSelect && r.refusal == nil && r.move == nil && r.fansOut && (r.where == FanOut || r.where == Keyed)
+}
+
+// writesEach reports whether a text is such a write, whose plan it has then.
+func (g *gatherer) writesEach(a *alone) bool {
+	of := route(g.rel, a.st, []*query.Shape{a.shape}, g.sql, a.literals)
+	if !of.writesEach(a.shape.Scope) {
+		return false
+	}
+	a.plan = &Plan{Statement: a.st, Where: of.where, groups: of.groups, fansOut: true, Exact: true}
+	return true
+}
+
 // Way returns how the query is answered, in a word: see RouteScatter.Way.
 func (s *Scatter) Way() string {
 	switch {
+	case s.Each:
+		return "each"
 	case s.Merge != nil:
 		return "merge"
 	case slices.ContainsFunc(s.Final, func(p Piece) bool { return p.Kind == PieceParts && p.Column > 0 }):
@@ -75,6 +94,9 @@ func (s *Scatter) Way() string {
 
 // Because says in a few words how the query is answered, and why not in a cheaper way.
 func (s *Scatter) Because() string {
+	if s.Each {
+		return s.Way() + " (every shard writes the rows that it has)"
+	}
 	if s.Why == "" {
 		return s.Way() + " (the shards' rows are parts of the answer)"
 	}

@@ -23,6 +23,9 @@ func (g *gatherer) scatter(sql string) (*Scatter, *Refusal) {
 	if !ok {
 		return nil, &Refusal{Reason: reasonUnknown, Why: "the text is not understood"}
 	}
+	if g.o.Explains && g.writesEach(&whole) {
+		return &Scatter{Merge: &Merge{Before: sql, Proof: sql, Plan: whole.plan}, Each: true}, nil
+	}
 	if whole.shape.Scope.Kind == query.ScopeInsert {
 		return g.inserted(sql)
 	}

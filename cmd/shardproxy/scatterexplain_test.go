@@ -95,6 +95,9 @@ func TestExplainGatheredWrites(t *testing.T) {
 				"INSERT INTO alone SELECT id, name FROM customers WHERE name = 'y' ORDER BY id": {"Fan-out: the shards' rows are merged, in order of 1 keys\n", "Filter: (name = 'y'::text)", "\nInsert on s0: INSERT INTO alone (\"id\", \"note\") SELECT"},
 				"INSERT INTO products SELECT id + 100, name FROM customers":                     {"Fan-out: the shards' rows are merged\n", "\nInsert all rows on each of s0, s1: INSERT INTO products (\"id\", \"name\") SELECT"},
 				"UPDATE orders SET note = 'y' WHERE id IN (SELECT id FROM customers)":           {"Fan-out: what is read on the shards is gathered, and they write with it\nRead 1: SELECT", "  Shard s1:\n    Seq Scan on customers", "\nWrite on s0, s1: UPDATE orders SET note = 'y' WHERE id IN (SELECT"},
+				"UPDATE orders SET note = 'y'":                                                  {"Fan-out: each shard writes the rows that it has\n  Shard s0:\n    Update on orders\n", "  Shard s1:\n    Update on orders\n"},
+				"DELETE FROM orders WHERE id < 3 RETURNING id":                                  {"Fan-out: each shard writes the rows that it has\n  Shard s0:\n    Delete on orders\n", "Filter: (id < 3)"},
+				"INSERT INTO orders (customer_id, id) SELECT customer_id, id + 100 FROM orders": {"Fan-out: each shard writes the rows that it has\n  Shard s0:\n    Insert on orders\n"},
 				"DELETE FROM alone USING orders WHERE alone.id = orders.id RETURNING alone.id":  {"Read 1: SELECT", "\nWrite on s0: DELETE FROM alone USING ("},
 			} {
 				got := asked(t, c, "EXPLAIN (COSTS OFF) "+sql)
