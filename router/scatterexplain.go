@@ -62,9 +62,9 @@ func (r *Router) scatterExplained(p *Plan, m *miss, sh *query.Shape, sql string,
 	}
 }
 
-// writesEach reports whether it is found of a write that every shard runs on the rows that it has.
-func (r *routed) writesEach(s *query.Scope) bool {
-	return s.Kind != query.ScopeSelect && r.refusal == nil && r.move == nil && r.fansOut && (r.where == FanOut || r.where == Keyed)
+// writesEach reports whether it was found of a write that every shard runs on the rows that it has.
+func (found *routed) writesEach(s *query.Scope) bool {
+	return s.Kind != query.ScopeSelect && found.refusal == nil && found.move == nil && found.fansOut && (found.where == FanOut || found.where == Keyed)
 }
 
 // writesEach reports whether a text is such a write, whose plan it has then.
