@@ -4,9 +4,7 @@ SHELL := /bin/bash
 
 # Two packages at a time, each with its own servers, is what two cores carry.
 PARALLEL ?= 2
-# Three tests at a time in each: they wait for servers and clocks for a quarter of their time.
-TESTS ?= 3
-TIMEOUT ?= 40m
+TIMEOUT ?= 60m
 FUZZTIME ?= 10s
 
 build: ## compile everything; programs land in bin/
@@ -26,7 +24,7 @@ need: ## install what the tests use and this machine lacks (PostgreSQL, drivers,
 test: need build lint allocs helm race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
 
 race: ## run all tests with the race detector, those of sessions under both drivers
-	go test -race -p $(PARALLEL) -parallel $(TESTS) -timeout $(TIMEOUT) ./...
+	go test -race -p $(PARALLEL) -timeout $(TIMEOUT) ./...
 	SHARDPROXY_TEST_DRIVER=goroutine go test -race -timeout $(TIMEOUT) ./proxy
 
 helm: build ## render the Helm chart and check what comes of it, in a module of its own
