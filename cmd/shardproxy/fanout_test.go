@@ -179,6 +179,10 @@ func fanOutRoutes(t *testing.T, s *shardedProgram, c *pgx.Conn) {
 			t.Errorf("%s: %q %v, want %q", sql, results[0].Rows, err, want)
 		}
 	}
-	fails(t, c, "EXPLAIN UPDATE wide SET note = 'x'", "0A000")
+	must(t, c, "EXPLAIN UPDATE wide SET note = 'explained'")
+	fails(t, c, "EXPLAIN ANALYZE UPDATE wide SET note = 'explained'", "0A000")
+	if got := s.noted("explained"); got != "false false" {
+		t.Error("EXPLAIN has written:", got)
+	}
 	fails(t, c, "PREPARE p AS UPDATE wide SET note = 'x'", "0A000")
 }
