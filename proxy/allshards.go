@@ -170,6 +170,7 @@ type enlisting struct {
 
 // enlistWith is enlistAt with all that may be said.
 func (s *session) enlistWith(o enlisting, shards []int) *wire.Error {
+	defer func() { s.fresh = false }() // what is refused here was what the lease was taken for; the next request is looked at
 	own, level := o.own, o.level
 	if own && s.serializable && len(shards) > 1 {
 		return errSerializable()
@@ -203,7 +204,6 @@ func (s *session) enlistWith(o enlisting, shards []int) *wire.Error {
 			return s.endOwnTx(own, e)
 		}
 	}
-	s.fresh = false
 	return nil
 }
 

@@ -108,6 +108,9 @@ func (s *session) runThere(shard int, frames []byte) (pool.Answer, error) {
 		return pool.Answer{}, err
 	}
 	if e := s.awaitReplies(); e != nil {
+		if s.lease != nil {
+			s.giveBack(pool.Clean) // nothing has run there
+		}
 		return pool.Answer{}, e
 	}
 	s.setPhase(phaseActive)

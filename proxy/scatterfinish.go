@@ -14,21 +14,15 @@ import (
 // finishing is the text that finishes the query over what was gathered; not ok when it cannot be,
 // which is noted.
 func (c *scattering) finishing(inputs []gathered) (part router.Part, ok bool) {
-	v := &c.values
 	f := finisher{c: c, inputs: inputs, types: c.types, params: len(c.describedAs.params)}
 	text := f.text()
 	if c.err != nil {
 		return part, false
 	}
-	part = router.Part{Text: text, Types: append([]uint32(nil), c.describedAs.params...)}
-	part.Types = append(part.Types, f.arrays...)
-	bind, ok := withArrays(v, f.params, f.places, len(c.asks.formats))
-	if !ok {
-		c.fail(wire.Errorf("08P01", "the parameters of Bind are not those of the statement"), nil, -1)
-		return part, false
+	if part, ok = c.withArrays(text, f.arrays, f.places, len(c.asks.formats)); ok {
+		part.Bind = append(part.Bind, c.asks.formats...)
 	}
-	part.Bind = append(bind, c.asks.formats...)
-	return part, true
+	return part, ok
 }
 
 // finish runs the text that finishes the query.

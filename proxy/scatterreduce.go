@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"shardproxy/exec"
-	"shardproxy/pool"
 	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
@@ -33,9 +32,7 @@ func (c *scattering) notAtOneMoment(e *wire.Error) bool {
 	if e == nil || e.Code != "40001" || !c.inSteps() {
 		return false
 	}
-	if c.atOnce = true; c.s.lease != nil {
-		c.s.giveBack(pool.Clean) // what was begun there has been taken back
-	}
+	c.atOnce = true
 	return true
 }
 
@@ -147,22 +144,18 @@ func (r *reducer) part(text string) (part router.Part, ok bool) {
 	if len(r.places) == 0 {
 		return r.c.part(text)
 	}
-	v := &r.c.values
-	part.Text = []byte(text)
-	if v.Moment != "" {
-		part.Text, _ = query.ReplaceMoment(nil, part.Text, v.Moment)
+	all := []byte(text)
+	if m := r.c.values.Moment; m != "" {
+		all, _ = query.ReplaceMoment(nil, all, m)
 	}
-	part.Types = append(append(part.Types, r.c.describedAs.params...), r.types...)
-	part.Bind, ok = withArrays(v, len(r.c.describedAs.params), r.places, 2)
-	if !ok {
-		r.c.fail(wire.Errorf("08P01", "the parameters of Bind are not those of the statement"), nil, -1)
-	}
-	return part, ok
+	return r.c.withArrays(all, r.types, r.places, 2)
 }
 
-// withArrays is Bind, up to the result formats, with the client's parameters and arrays behind them. It has room for more bytes behind.
-func withArrays(v *router.Values, params int, places []arrayPlace, more int) ([]byte, bool) {
-	all, formats, size := make([]int, params), make([]uint16, len(places)), more
+// withArrays is a text, with its Bind up to the result formats, that has the client's parameters and arrays behind them. There is room for
+// more bytes behind. Not ok is noted.
+func (c *scattering) withArrays(text []byte, types []uint32, places []arrayPlace, more int) (part router.Part, ok bool) {
+	params := c.describedAs.params
+	all, formats, size := make([]int, len(params)), make([]uint16, len(places)), more
 	for i := range all {
 		all[i] = i + 1
 	}
@@ -170,7 +163,12 @@ func withArrays(v *router.Values, params int, places []arrayPlace, more int) ([]
 		formats[i] = 1 // binary
 		size += p.arrays.ParamSize(p.column)
 	}
-	return v.WithParams(size, all, len(places), formats, func(dst []byte, i int) []byte {
+	part = router.Part{Text: text, Types: slices.Concat(params, types)}
+	part.Bind, ok = c.values.WithParams(size, all, len(places), formats, func(dst []byte, i int) []byte {
 		return places[i].arrays.AppendParam(dst, places[i].column)
 	})
+	if !ok {
+		c.fail(wire.Errorf("08P01", "the parameters of Bind are not those of the statement"), nil, -1)
+	}
+	return part, ok
 }

@@ -92,25 +92,30 @@ func (c *scattering) unfit() bool {
 	return true
 }
 
-// reaches makes shards a part of the query's transaction, on replicas if it may be. A connection to a replica may have been
-// lost in the pool: another is tried then.
+// reaches makes shards a part of the query's transaction, on replicas if it may be. One of its own is begun once more where that may go better.
 func (s *session) reaches(c *scattering, own bool, shards []int) *wire.Error {
 	for {
 		e := s.enlistWith(enlisting{own: own, level: c.level(), parts: c.parts}, shards)
-		if own && c.notAtOneMoment(e) {
-			continue
-		}
-		if e == nil || c.parts == nil || !own || !errors.Is(e, errLost) || e.IsFatal() || s.tx == 'E' {
+		if !own || !c.notAtOneMoment(e) && !c.lostReplica(e) {
 			return e
 		}
-		if _, ok := c.parts.on[s.unreached(e)]; !ok {
-			return e
-		}
-		c.readElsewhere(s.unreached(e))
 		if s.lease != nil {
 			s.giveBack(pool.Clean) // what was begun there has been taken back
 		}
 	}
+}
+
+// lostReplica has another replica be tried: a connection to one may have been lost in the pool.
+func (c *scattering) lostReplica(e *wire.Error) bool {
+	if e == nil || c.parts == nil || !errors.Is(e, errLost) || e.IsFatal() || c.s.tx == 'E' {
+		return false
+	}
+	shard := c.s.unreached(e)
+	if _, ok := c.parts.on[shard]; !ok {
+		return false
+	}
+	c.readElsewhere(shard)
+	return true
 }
 
 // countRead counts the query among the reads, as those on one shard are.

@@ -442,6 +442,7 @@ func (s *session) refuseHere(kind byte, size int, e *wire.Error) error {
 		return e
 	}
 	s.forgetPlans()
+	s.fresh = false // the lease may have been taken for this request; the next one is looked at
 	if kind == wire.MsgQuery || kind == wire.MsgFunctionCall {
 		s.sendRefusal(size, e)
 		return nil

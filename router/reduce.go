@@ -129,11 +129,10 @@ func (g *gatherer) stepsOf(pairs []keyPair) {
 			}
 		}
 	}
-	fansOut := func(i int) bool {
+	spread(func(i int) bool {
 		p := g.out.Inputs[i].Plan
-		return p.Where == FanOut || p.Where == Keyed && p.fansOut
-	}
-	spread(func(i int) bool { return !fansOut(i) && (g.reducing.narrow[i] || g.out.Inputs[i].Plan.Where == Keyed) })
+		return !p.FansOut() && (g.reducing.narrow[i] || p.Where == Keyed)
+	})
 	spread(func(i int) bool { return g.reducing.narrow[i] })
 	spread(func(int) bool { return true })
 }

@@ -18,7 +18,7 @@ func TestScatterStrict(t *testing.T) {
 		for _, test := range []struct {
 			name string
 			run  func(*testing.T, *scattered)
-		}{{"late cancel", scatterLateCancel}, {"others", scatterCancelsOthers}, {"formats", scatterFormatsMany}, {"lost reads", scatterLostReads}} {
+		}{{"late cancel", scatterLateCancel}, {"others", scatterCancelsOthers}, {"formats", scatterFormatsMany}, {"lost reads", scatterLostReads}, {"refused first", scatterRefusedFirst}} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, s) })
 		}
 	})
@@ -62,17 +62,42 @@ func scatterFormatsMany(t *testing.T, s *scattered) {
 
 // scatterLostReads loses a server connection of reads whose rows nobody has had: they run again, as the read with a key does.
 func scatterLostReads(t *testing.T, s *scattered) {
-	for _, sql := range []string{fmt.Sprintf("SELECT id FROM few WHERE k = %d AND nap(id, 0.05)", s.keys[1]), "SELECT id FROM few WHERE nap(id, 0.05) ORDER BY id", "SELECT count(*) FROM few WHERE nap(id, 0.05)"} {
+	for _, sql := range []string{fmt.Sprintf("SELECT id FROM few WHERE k = %d AND nap(id, 0.05) ORDER BY id", s.keys[1]), "SELECT id FROM few WHERE nap(id, 0.05) ORDER BY id", "SELECT count(*) FROM few WHERE nap(id, 0.05)"} {
 		c := s.connect()
 		done := make(chan error, 1)
 		go func() {
 			_, err := c.Exec(within(t, 20*time.Second), sql, pgx.QueryExecModeSimpleProtocol)
 			done <- err
 		}()
-		eventually(t, "the second shard works", func() bool { return s.waitOn(1, "wait_event = 'PgSleep'") == 1 })
+		eventually(t, "the second shard works", func() bool {
+			if len(done) > 0 {
+				t.Fatalf("%s: ended with %v", sql, <-done)
+			}
+			return s.waitOn(1, "wait_event = 'PgSleep'") == 1
+		})
 		must(t, s.direct[1], "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
 		if err := <-done; err != nil {
 			t.Errorf("%s: %v", sql, err)
+		}
+	}
+}
+
+// scatterRefusedFirst has the first statement of a transaction refused once it has a connection. What comes behind is looked at as if
+// nothing had been refused: it is not sent to that connection as it is.
+func scatterRefusedFirst(t *testing.T, s *scattered) {
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+		c := s.connect()
+		must(t, c, "BEGIN ISOLATION LEVEL SERIALIZABLE")
+		if _, err := c.Exec(within(t, 10*time.Second), "SELECT count(*) FROM few", mode); sqlState(err) != "0A000" {
+			t.Fatal(err)
+		}
+		results, err := c.PgConn().Exec(within(t, 10*time.Second), "ROLLBACK; SELECT count(*) FROM few").ReadAll()
+		if err == nil && string(results[1].Rows[0][0]) != "20" {
+			t.Errorf("behind a refusal there are %s rows of 20", results[1].Rows[0][0])
+		}
+		must(t, c, "ROLLBACK")
+		if got := ints(t, c, "SELECT count(*) FROM few"); got[0] != 20 {
+			t.Errorf("behind a refusal and ROLLBACK there are %d rows of 20", got[0])
 		}
 	}
 }

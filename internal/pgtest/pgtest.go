@@ -29,8 +29,8 @@ type Options = pgcluster.Options
 // timeout bounds every single operation on a server.
 const timeout = 60 * time.Second
 
-// logLines is how much of each server's log is printed for a failed test.
-const logLines = 80
+// logLines is how much of each server's log is printed for a failed test. What the test itself says must be found above it.
+const logLines = 25
 
 // Cluster is a primary and its replicas, for the length of one test.
 type Cluster struct {
