@@ -9,7 +9,7 @@ func TestTwoShards(t *testing.T) {
 	f.each(t, map[string]func(*testing.T, *fleet){
 		"context ends": testContextEnds, "durable": testDurable, "local role": testLocalRole, "late coordinator": testLateCoordinator,
 		"forged": testForged, "strangers": testStrangers, "wrong servers": testWrongServers, "sweep": testSweep, "life": testLife,
-		"close while a shard hangs": testCloseWhileAShardHangs,
+		"close while a shard hangs": testCloseWhileAShardHangs, "cut while listing": testCutWhileListing,
 	})
 }
 

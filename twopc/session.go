@@ -141,7 +141,10 @@ func (s *session) list(ctx context.Context, cluster string, shard int) (all []*p
 		all = append(all, &one)
 		return nil
 	})
-	return all, err
+	if err != nil {
+		return nil, err // also of what had come: who lost the connection can finish nothing on it
+	}
+	return all, nil
 }
 
 // lookUp returns the row of a transaction.
