@@ -27,12 +27,13 @@ var answerSeeds = []string{
 func FuzzRun(f *testing.F) {
 	for _, s := range answerSeeds {
 		for _, keep := range []uint16{0, 8, 1000} {
-			f.Add([]byte(s), keep, keep == 8)
+			f.Add([]byte(s), keep, keep == 8, false)
+			f.Add([]byte(s), keep, keep == 8, true)
 		}
 	}
 	server, address := newScripted(f)
 	p, u := scriptedPool(f, address, patience)
-	f.Fuzz(func(t *testing.T, said []byte, keep uint16, detached bool) {
+	f.Fuzz(func(t *testing.T, said []byte, keep uint16, detached, waits bool) {
 		server.say([]byte(loginSaid), said)
 		s, err := borrow(u, patience)
 		if err != nil {
@@ -42,7 +43,7 @@ func FuzzRun(f *testing.F) {
 			t.Fatal("not detached")
 		}
 		before := heapAllocs()
-		a, err := s.Run(context.Background(), wire.AppendQuery(nil, "SELECT"), RunOptions{Keep: int(keep)})
+		a, err := RunsOf[waits](context.Background(), s, wire.AppendQuery(nil, "SELECT"), RunOptions{Keep: int(keep)})
 		cost := heapAllocs() - before
 		fate := Dead
 		var we *wire.Error
@@ -108,7 +109,8 @@ func mustBeAnswer(t *testing.T, said []byte, a Answer, err error, keep int) {
 // for them can still give up, or have the query cancelled.
 func TestEndlessAnswer(t *testing.T) {
 	row := bytes.Repeat([]byte("D\x00\x00\x00\x0b\x00\x01\x00\x00\x00\x011"), 5000)
-	for _, detached := range []bool{false, true} {
+	for way := range 4 {
+		detached, run := way%2 == 1, RunsOf[way/2 == 1]
 		_, u := endless(t, []byte(loginSaid), func(int) []byte { return row })
 		s, err := borrow(u, patience)
 		if err != nil {
@@ -121,7 +123,7 @@ func TestEndlessAnswer(t *testing.T) {
 		asked := 0
 		done := make(chan error, 1)
 		go func() {
-			_, err := s.Run(ctx, wire.AppendQuery(nil, "SELECT"), RunOptions{Keep: 100, Cancelled: func() bool {
+			_, err := run(ctx, s, wire.AppendQuery(nil, "SELECT"), RunOptions{Keep: 100, Cancelled: func() bool {
 				asked++
 				stop()
 				return true

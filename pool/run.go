@@ -78,7 +78,7 @@ func (s *Server) Run(ctx context.Context, frames []byte, o RunOptions) (Answer, 
 	if _, err := w.Write(frames); err != nil {
 		return Answer{}, fmt.Errorf("send: %w", err)
 	}
-	reader := &runner{server: s, from: r, o: o, ctx: ctx, asked: time.Now()}
+	reader := &runner{wanted: wanted{server: s, ctx: ctx, isCancelled: o.Cancelled, asked: time.Now()}, from: r, o: o}
 	a, err := reader.read()
 	var we *wire.Error
 	if err != nil && err != ErrAnswerTooLarge && (!errors.As(err, &we) || we.IsFatal()) {
@@ -99,35 +99,35 @@ func (s *Server) Exec(ctx context.Context, sql string) error {
 	return err
 }
 
-// runner reads one answer.
+// runner reads one answer as it waits.
 type runner struct {
-	server    *Server
-	from      io.Reader
-	o         RunOptions
-	ctx       context.Context
-	cancelled bool
-	taken     chan struct{} // closed when no cancel request is under way; nil before the first
-	asked     time.Time     // when it was last found out whether the answer is wanted
+	wanted
+	from io.Reader
+	o    RunOptions
 }
 
-// pollInterval is how often who waits for an answer is asked whether it is still wanted.
-const pollInterval = 100 * time.Millisecond
+// wanted knows whether an answer is still waited for.
+type wanted struct {
+	server      *Server
+	ctx         context.Context
+	isCancelled func() bool // may be nil
+	told        func()      // is called when a cancel request has ended; may be nil
+	cancelled   bool
+	taken       chan struct{} // closed when no cancel request is under way; nil before the first
+	asked       time.Time     // when it was last found out
+}
+
+// PollInterval is how often who waits for an answer is asked whether it is still wanted.
+const PollInterval = 100 * time.Millisecond
 
 // Read reads on until there is something, and looks now and then whether the answer is
 // still wanted, also when there always is something.
 func (r *runner) Read(p []byte) (int, error) {
 	for {
-		if now := time.Now(); now.Sub(r.asked) >= pollInterval {
-			r.asked = now
-			if r.ctx.Err() != nil {
-				return 0, r.ctx.Err()
-			}
-			if r.server.Abandoned() {
-				return 0, errAbandoned
-			}
-			r.cancel()
+		if err := r.look(); err != nil {
+			return 0, err
 		}
-		if err := r.server.Socket().SetReadDeadline(time.Now().Add(pollInterval)); err != nil {
+		if err := r.server.Socket().SetReadDeadline(time.Now().Add(PollInterval)); err != nil {
 			return 0, err
 		}
 		n, err := r.from.Read(p)
@@ -137,23 +137,51 @@ func (r *runner) Read(p []byte) (int, error) {
 	}
 }
 
+// look finds out, now and then, whether the answer is still wanted. An error ends the wait.
+func (w *wanted) look() error {
+	now := time.Now()
+	if now.Sub(w.asked) < PollInterval {
+		return nil
+	}
+	w.asked = now
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if w.server.Abandoned() {
+		return errAbandoned
+	}
+	w.cancel()
+	return nil
+}
+
 // cancel has the server's work cancelled if the answer is not wanted any more, again and
 // again: a request that comes before the statement has begun is lost.
-func (r *runner) cancel() {
-	r.cancelled = r.cancelled || r.o.Cancelled != nil && r.o.Cancelled()
-	if !r.cancelled {
+func (w *wanted) cancel() {
+	w.cancelled = w.cancelled || w.isCancelled != nil && w.isCancelled()
+	if !w.cancelled || w.cancelling() {
 		return
 	}
-	if r.taken != nil {
-		select {
-		case <-r.taken:
-		default:
-			return
-		}
-	}
 	taken := make(chan struct{})
-	r.taken = taken
-	r.server.Cancel(func() { close(taken) })
+	w.taken = taken
+	w.server.Cancel(func() {
+		close(taken)
+		if w.told != nil {
+			w.told()
+		}
+	})
+}
+
+// cancelling reports whether a cancel request is under way, which would hit what runs next.
+func (w *wanted) cancelling() bool {
+	if w.taken == nil {
+		return false
+	}
+	select {
+	case <-w.taken:
+		return false
+	default:
+		return true
+	}
 }
 
 // messageMax bounds the messages of an answer that are read whole, in bytes; rows are
@@ -184,59 +212,79 @@ func (r *runner) message(room int) (kind byte, body []byte, dropped bool, err er
 	return kind, body, false, err
 }
 
-func (r *runner) read() (a Answer, failed error) {
+func (r *runner) read() (Answer, error) {
+	c := collector{keep: r.o.Keep}
 	for {
-		kind, body, dropped, err := r.message(max(r.o.Keep-len(a.Frames)-5, 0))
+		kind, body, dropped, err := r.message(c.room())
 		if err != nil {
-			return a, err
+			return c.answer, err
 		}
 		if dropped {
-			if r.o.Keep > 0 && failed == nil {
-				failed = ErrAnswerTooLarge
-			}
-			continue
-		}
-		switch kind {
-		case wire.MsgErrorResponse:
-			e := wire.ReadError(body)
-			if failed == nil || e.IsFatal() {
-				failed, a.Error = e, body
-			}
-			if e.IsFatal() {
-				return a, failed
-			}
-			continue
-		case wire.MsgReadyForQuery:
-			if len(body) != 1 || bytes.IndexByte([]byte("ITE"), body[0]) < 0 {
-				return a, wire.Fatal("08P01", "lost synchronization with the server").WithDetail("ReadyForQuery of unknown status")
-			}
-			a.Status = body[0]
-			return a, failed
-		case wire.MsgParameterStatus:
-			if len(a.Reported)+len(body)+5 <= reportedMax {
-				a.Reported = wire.AppendFrame(a.Reported, kind, body)
-			}
-			continue
-		case wire.MsgNotificationResponse:
-			continue
-		case wire.MsgNoticeResponse:
-			if failed == nil && len(a.Frames)+len(body)+5 <= r.o.Keep {
-				a.Frames = wire.AppendFrame(a.Frames, kind, body)
-			}
-			continue
-		case wire.MsgCommandComplete:
-			a.Tag = tagText(body)
-		case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
-			return a, errors.New("the server asks for copy data")
-		}
-		if r.o.Keep > 0 && failed == nil {
-			if len(a.Frames)+len(body)+5 > r.o.Keep {
-				failed = ErrAnswerTooLarge
-				continue
-			}
-			a.Frames = wire.AppendFrame(a.Frames, kind, body)
+			c.drop()
+		} else if done, err := c.take(kind, body); done {
+			return c.answer, err
 		}
 	}
+}
+
+// collector makes an answer of messages.
+type collector struct {
+	keep   int // bounds the answer's Frames in bytes
+	answer Answer
+	failed error
+}
+
+// room is how long a row's message may be that is kept, in bytes behind its length.
+func (c *collector) room() int { return max(c.keep-len(c.answer.Frames)-5, 0) }
+
+// drop notes a row that was not kept.
+func (c *collector) drop() {
+	if c.keep > 0 && c.failed == nil {
+		c.failed = ErrAnswerTooLarge
+	}
+}
+
+// take takes a message, whose body it copies. At the answer's end done is set; the error is Run's.
+func (c *collector) take(kind byte, body []byte) (done bool, err error) {
+	a := &c.answer
+	switch kind {
+	case wire.MsgErrorResponse:
+		e := wire.ReadError(body)
+		if c.failed == nil || e.IsFatal() {
+			c.failed, a.Error = e, bytes.Clone(body)
+		}
+		return e.IsFatal(), c.failed
+	case wire.MsgReadyForQuery:
+		if len(body) != 1 || bytes.IndexByte([]byte("ITE"), body[0]) < 0 {
+			return true, wire.Fatal("08P01", "lost synchronization with the server").WithDetail("ReadyForQuery of unknown status")
+		}
+		a.Status = body[0]
+		return true, c.failed
+	case wire.MsgParameterStatus:
+		if len(a.Reported)+len(body)+5 <= reportedMax {
+			a.Reported = wire.AppendFrame(a.Reported, kind, body)
+		}
+		return false, nil
+	case wire.MsgNotificationResponse:
+		return false, nil
+	case wire.MsgNoticeResponse:
+		if c.failed == nil && len(a.Frames)+len(body)+5 <= c.keep {
+			a.Frames = wire.AppendFrame(a.Frames, kind, body)
+		}
+		return false, nil
+	case wire.MsgCommandComplete:
+		a.Tag = tagText(body)
+	case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
+		return true, errors.New("the server asks for copy data")
+	}
+	if c.keep > 0 && c.failed == nil {
+		if len(a.Frames)+len(body)+5 > c.keep {
+			c.failed = ErrAnswerTooLarge
+			return false, nil
+		}
+		a.Frames = wire.AppendFrame(a.Frames, kind, body)
+	}
+	return false, nil
 }
 
 func tagText(body []byte) string { return string(bytes.TrimRight(body, "\x00")) }

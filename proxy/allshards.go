@@ -383,10 +383,23 @@ func (s *session) allFailed(l *pool.Server, a pool.Answer, err error) *wire.Erro
 		e = wire.Errorf("54000", "the answer of what runs on all shards is larger than %d bytes", answerMax)
 	}
 	if a.Error == nil && s.tx == 'T' {
-		_ = s.lease.Exec(s.server.ctx, "EXECUTE "+noStatement) // it fails, and the transaction with it
+		_ = s.failLease()
 	}
 	return e
 }
+
+// failLease makes the transaction fail on the lease, where the client's next statement runs. The error
+// says that the connection is lost, which that one finds out else.
+func (s *session) failLease() error {
+	_, err := s.runOn(s.lease, wire.AppendQuery(nil, failing), 0)
+	if isLost(err) {
+		return err
+	}
+	return nil
+}
+
+// failing fails, and the transaction with it.
+const failing = "EXECUTE " + noStatement
 
 // noteAll notes what the statement did.
 func (s *session) noteAll(p *router.Plan) {

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"context"
 	"sync"
+	"time"
 
 	"shardproxy/pool"
 	"shardproxy/wire"
@@ -122,7 +124,6 @@ func (s *session) lockTimeout() string {
 // runEachOn runs a request of ours on each of some connections, at once. It blocks the session, not
 // its loop. The answers and errors are theirs, in order; keep bounds each answer.
 func (s *session) runEachOn(on []*pool.Server, frames [][]byte, keep int) ([]pool.Answer, []error) {
-	answers, errs := make([]pool.Answer, len(on)), make([]error, len(on))
 	var mu sync.Mutex
 	cancelled := false
 	unwanted := func() bool {
@@ -131,22 +132,67 @@ func (s *session) runEachOn(on []*pool.Server, frames [][]byte, keep int) ([]poo
 		cancelled = cancelled || s.cancelWanted()
 		return cancelled
 	}
-	for _, l := range on {
-		s.task.release(l.Socket())
-	}
-	s.task.aside(func() {
-		var group sync.WaitGroup
-		for i, l := range on {
-			group.Go(func() {
-				answers[i], errs[i] = l.Run(s.server.ctx, frames[i], pool.RunOptions{Keep: keep, Cancelled: unwanted})
-			})
-		}
-		group.Wait()
-	})
+	answers, errs := s.runTogether(s.server.ctx, on, frames, pool.RunOptions{Keep: keep, Cancelled: unwanted})
 	for i := range errs {
 		errs[i] = s.ofVictim(&answers[i], errs[i])
 	}
 	return answers, errs
+}
+
+// runTogether runs a request on each of some connections, at once; nil frames are none. It blocks the session, not its loop.
+func (s *session) runTogether(ctx context.Context, on []*pool.Server, frames [][]byte, o pool.RunOptions) ([]pool.Answer, []error) {
+	answers, errs := make([]pool.Answer, len(on)), make([]error, len(on))
+	if s.task.awaits() {
+		s.runOnLoop(ctx, on, frames, o, func(i int, r *pool.Running) { answers[i], errs[i] = r.Answer() })
+		return answers, errs
+	}
+	s.task.aside(func() {
+		var group sync.WaitGroup
+		for i, l := range on {
+			if frames[i] != nil {
+				group.Go(func() { answers[i], errs[i] = l.Run(ctx, frames[i], o) })
+			}
+		}
+		group.Wait()
+	})
+	return answers, errs
+}
+
+// runOnLoop is runTogether without a goroutine: the session's loop tells what has come.
+func (s *session) runOnLoop(ctx context.Context, on []*pool.Server, frames [][]byte, o pool.RunOptions, ended func(i int, r *pool.Running)) {
+	runs := make([]*pool.Running, len(on))
+	for i, l := range on {
+		if frames[i] != nil {
+			s.task.adopt(l.Socket())
+			runs[i] = l.Begin(ctx, frames[i], o, s.task.wake)
+		}
+	}
+	look := time.AfterFunc(pool.PollInterval, s.task.wake)
+	defer look.Stop()
+	waits := make([]interest, 0, len(on))
+	for {
+		waits = waits[:0]
+		for i, r := range runs {
+			switch {
+			case r == nil:
+			case r.Go():
+				ended(i, r)
+				runs[i] = nil
+			default:
+				waits = append(waits, interest{socket: on[i].Socket(), read: true, write: r.Pending()})
+			}
+		}
+		if len(waits) == 0 {
+			break
+		}
+		s.task.awaitAny(waits)
+		look.Reset(pool.PollInterval)
+	}
+	for i, l := range on {
+		if frames[i] != nil {
+			s.task.release(l.Socket())
+		}
+	}
 }
 
 // runAlike runs the same on each of some connections, at once, and returns their errors.

@@ -362,8 +362,7 @@ func (b *batch) sync(size int) error {
 		s.tx, s.failed = 'E', true
 		if s.lease != nil {
 			// The client's next statement is to fail there, as one did elsewhere.
-			s.task.release(s.lease.Socket())
-			s.task.aside(func() { _ = s.lease.Exec(s.server.ctx, "EXECUTE "+noStatement) })
+			_ = s.failLease()
 		}
 	}
 	s.forgetPlans()

@@ -87,15 +87,15 @@ type TwoPhase interface {
 	// error is a *wire.Error: 08007 when what came of it is not known, any other when
 	// nothing was committed: the caller rolls back what is still open. left are the shards
 	// of parts that are committed by the decision and could not be told so.
-	Commit(ctx context.Context, parts []CommitPart) (left []string, err error)
+	Commit(ctx context.Context, parts CommitParts) (left []string, err error)
 }
 
-// CommitPart is one shard's part of a transaction.
-type CommitPart struct {
-	Shard string
-	Conn  interface {
-		Exec(ctx context.Context, sql string) error
-	}
+// CommitParts are the parts of a transaction.
+type CommitParts struct {
+	// Shards are theirs.
+	Shards []string
+	// Run runs statements on them, all at once: see twopc.Options.
+	Run func(ctx context.Context, sql []string) []error
 }
 
 // newSpread is a transaction that begins now.
@@ -328,12 +328,9 @@ func (s *session) spreads() bool { return s.spread != nil && len(s.spread.branch
 
 // runOn runs a request of ours on a parked connection, or on the lease when nothing is
 // owed to it. It blocks the session, not its loop.
-func (s *session) runOn(l *pool.Server, frames []byte, keep int) (a pool.Answer, err error) {
-	s.task.release(l.Socket())
-	s.task.aside(func() {
-		a, err = l.Run(s.server.ctx, frames, pool.RunOptions{Keep: keep, Cancelled: s.cancelWanted})
-	})
-	return a, s.ofVictim(&a, err)
+func (s *session) runOn(l *pool.Server, frames []byte, keep int) (pool.Answer, error) {
+	answers, errs := s.runTogether(s.server.ctx, []*pool.Server{l}, [][]byte{frames}, pool.RunOptions{Keep: keep, Cancelled: s.cancelWanted})
+	return answers[0], s.ofVictim(&answers[0], errs[0])
 }
 
 // runOnAll is runOn for several parked connections at once. The errors are theirs, in order.

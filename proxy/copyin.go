@@ -155,7 +155,7 @@ func (c *copyIn) run(text string) error {
 	}
 	text, c.err = c.shardText(text)
 	if c.err != nil {
-		c.fail()
+		_ = s.failLease()
 		return nil
 	}
 	for _, shard := range c.connections() {
@@ -244,9 +244,6 @@ func (c *copyIn) invalid(text string) {
 	c.shards = []*copyShard{shard}
 	c.err = c.told(shard)
 }
-
-// fail makes the transaction fail that is open on the lease.
-func (c *copyIn) fail() { _ = c.s.lease.Exec(c.s.server.ctx, "EXECUTE "+noStatement) }
 
 // told is what the client is told of a shard's error.
 func (c *copyIn) told(shard *copyShard) *wire.Error {

@@ -305,7 +305,7 @@ func (c *copyIn) end() {
 	}
 	c.judge(fails != "")
 	if c.err != nil && !c.err.IsFatal() && c.s.lease != nil && c.shards[c.at(c.s.index)].err == nil {
-		c.fail() // for the client's next statement fails as this one did
+		_ = c.s.lease.Exec(c.s.server.ctx, failing) // for the client's next statement fails as this one did
 	}
 }
 

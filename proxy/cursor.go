@@ -242,7 +242,7 @@ func (s *session) closeCommand(c *query.Command) (cursorAnswer, error) {
 
 // failHere has the transaction fail on the lease, where the client's next statement runs.
 func (s *session) failHere() error {
-	if _, err := s.runOn(s.lease, wire.AppendQuery(nil, "EXECUTE "+noStatement), 0); isLost(err) {
+	if err := s.failLease(); err != nil {
 		return s.allFailed(s.lease, pool.Answer{}, err)
 	}
 	return nil

@@ -258,7 +258,7 @@ func (s *session) endVictim(lease *pool.Server) {
 			<-v.taken // or it might hit what runs next
 		}
 		for _, l := range parts {
-			_ = l.Exec(s.server.ctx, "EXECUTE "+noStatement) // it fails, and the transaction with it
+			_ = l.Exec(s.server.ctx, failing)
 		}
 	})
 	if v.told.Load() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 
 	"shardproxy/pool"
 	"shardproxy/query"
@@ -116,12 +115,11 @@ func (s *session) onBranches(kind byte, size int, sql string) (done bool, err er
 	return false, nil
 }
 
-// commitPart commits one part in one phase. A block that has failed says no error, but
+// committed is the error of a part that was to commit in one phase. A block that has failed says no error, but
 // that it has rolled back.
-func commitPart(ctx context.Context, l *pool.Server) error {
-	a, err := l.Run(ctx, wire.AppendQuery(nil, "COMMIT"), pool.RunOptions{})
+func committed(a pool.Answer, err error) error {
 	if err == nil && a.Tag != "COMMIT" {
-		err = wire.Errorf("40000", "the transaction had failed on one of its shards and was rolled back")
+		return wire.Errorf("40000", "the transaction had failed on one of its shards and was rolled back")
 	}
 	return err
 }
@@ -218,7 +216,7 @@ func (s *session) finish(commits bool) error {
 	if commits {
 		failed = s.commitAll(all, results)
 	} else {
-		s.task.aside(func() { rollBack(s, all, results) })
+		s.rollBackOn(all, results)
 	}
 	return s.settleBranches(all, results, commits && failed == nil, failed)
 }
@@ -226,58 +224,88 @@ func (s *session) finish(commits bool) error {
 // commitAll commits the parts that only read first: one that fails must take the
 // others with it.
 func (s *session) commitAll(all []branch, results []error) (failed error) {
-	var writers []int
-	notifier, notified := s.spread.notifier, s.spread.notified
-	s.task.aside(func() {
-		var readers sync.WaitGroup
-		for i, b := range all {
-			if b.wrote {
-				writers = append(writers, i)
-			} else {
-				readers.Go(func() { results[i] = commitPart(s.server.ctx, b.lease) })
-			}
+	var readers, writers []int
+	for i, b := range all {
+		if b.wrote {
+			writers = append(writers, i)
+		} else {
+			readers = append(readers, i)
 		}
-		if at := slices.IndexFunc(writers, func(w int) bool { return notified && all[w].index == notifier }); at > 0 {
-			// It decides, for what notifies cannot be prepared.
-			writers[0], writers[at] = writers[at], writers[0]
+	}
+	if at := slices.IndexFunc(writers, func(w int) bool { return s.spread.notified && all[w].index == s.spread.notifier }); at > 0 {
+		// It decides, for what notifies cannot be prepared.
+		writers[0], writers[at] = writers[at], writers[0]
+	}
+	s.commitOn(all, readers, results)
+	for i, err := range results {
+		if failed == nil {
+			failed = s.notCommitted(all[i], err)
 		}
-		readers.Wait()
-		for i, err := range results {
-			if failed == nil {
-				failed = s.notCommitted(all[i], err)
-			}
+	}
+	if failed == nil && len(writers) > 0 {
+		results[writers[0]] = s.sendNews(all[writers[0]])
+		failed = s.notCommitted(all[writers[0]], results[writers[0]])
+	}
+	switch {
+	case failed != nil:
+	case len(writers) == 1:
+		s.commitOn(all, writers, results)
+		if failed = results[writers[0]]; isLost(failed) {
+			failed = wire.Errorf("08007", "the connection to the server was lost while the transaction was committed").
+				WithDetail("Shard %s. It may have been committed or not.", s.db.Shards[all[writers[0]].index].Name).WithCause(failed)
 		}
-		if failed == nil && len(writers) > 0 {
-			results[writers[0]] = s.sendNews(all[writers[0]])
-			failed = s.notCommitted(all[writers[0]], results[writers[0]])
-		}
-		switch {
-		case failed != nil:
-		case len(writers) == 1:
-			results[writers[0]] = commitPart(s.server.ctx, all[writers[0]].lease)
-			if failed = results[writers[0]]; isLost(failed) {
-				failed = wire.Errorf("08007", "the connection to the server was lost while the transaction was committed").
-					WithDetail("Shard %s. It may have been committed or not.", s.db.Shards[all[writers[0]].index].Name).WithCause(failed)
-			}
-		case len(writers) > 1:
-			parts := make([]CommitPart, len(writers))
-			recorders := make([]*recorder, len(writers))
-			for i, w := range writers {
-				recorders[i] = &recorder{lease: all[w].lease}
-				parts[i] = CommitPart{Shard: s.db.Shards[all[w].index].Name, Conn: recorders[i]}
-			}
-			var left []string
-			left, failed = s.db.TwoPhase.Commit(s.server.ctx, parts)
-			s.warnLeft(left)
-			for i, w := range writers {
-				results[w] = recorders[i].lost
-			}
-		}
-		if failed != nil {
-			rollBack(s, all, results)
-		}
-	})
+	case len(writers) > 1:
+		failed = s.commitTwoPhase(all, writers, results)
+	}
+	if failed != nil {
+		s.rollBackOn(all, results)
+	}
 	return failed
+}
+
+// commitOn commits some parts in one phase each. Nothing cancels that.
+func (s *session) commitOn(all []branch, which []int, results []error) {
+	if len(which) == 0 {
+		return
+	}
+	on, frames := make([]*pool.Server, len(which)), make([][]byte, len(which))
+	for i, n := range which {
+		on[i], frames[i] = all[n].lease, wire.AppendQuery(nil, "COMMIT")
+	}
+	answers, errs := s.runTogether(s.server.ctx, on, frames, pool.RunOptions{})
+	for i, n := range which {
+		results[n] = committed(answers[i], errs[i])
+	}
+}
+
+// commitTwoPhase commits the parts that have written, of which the first decides.
+func (s *session) commitTwoPhase(all []branch, writers []int, results []error) error {
+	on := make([]*pool.Server, len(writers))
+	parts := CommitParts{Shards: make([]string, len(writers))}
+	for i, w := range writers {
+		on[i], parts.Shards[i] = all[w].lease, s.db.Shards[all[w].index].Name
+	}
+	parts.Run = func(ctx context.Context, sql []string) []error {
+		frames := make([][]byte, len(on))
+		for i, text := range sql {
+			if text != "" && results[writers[i]] == nil {
+				frames[i] = wire.AppendQuery(nil, text)
+			}
+		}
+		_, errs := s.runTogether(ctx, on, frames, pool.RunOptions{})
+		for i, err := range errs {
+			if lost := &results[writers[i]]; *lost == nil && isLost(err) {
+				*lost = err
+			}
+			if sql[i] != "" && frames[i] == nil {
+				errs[i] = results[writers[i]]
+			}
+		}
+		return errs
+	}
+	left, err := s.db.TwoPhase.Commit(s.server.ctx, parts)
+	s.warnLeft(left)
+	return err
 }
 
 // warnLeft tells the client of shards that could not be told that the transaction is committed.
@@ -301,45 +329,27 @@ func (s *session) sendNews(b branch) error {
 	if news == "" {
 		return nil
 	}
-	if err := b.lease.Exec(s.server.ctx, news); err != nil {
-		return err
+	if _, errs := s.runTogether(s.server.ctx, []*pool.Server{b.lease}, [][]byte{wire.AppendQuery(nil, news)}, pool.RunOptions{}); errs[0] != nil {
+		return errs[0]
 	}
 	s.newsSent = true
 	return nil
 }
 
-// recorder notes whether a connection was lost.
-type recorder struct {
-	lease *pool.Server
-	lost  error
-}
-
-// Exec implements CommitPart.Conn.
-func (r *recorder) Exec(ctx context.Context, sql string) error {
-	if r.lost != nil {
-		return r.lost
-	}
-	err := r.lease.Exec(ctx, sql)
-	if isLost(err) {
-		r.lost = err
-	}
-	return err
-}
-
-// rollBack ends the transaction on the connections that are not lost; on one that has
+// rollBackOn ends the transaction on the connections that are not lost; on one that has
 // none any more it does no harm.
-func rollBack(s *session, all []branch, results []error) {
-	answers := make([]pool.Answer, len(all))
-	var group sync.WaitGroup
+func (s *session) rollBackOn(all []branch, results []error) {
+	on, frames := make([]*pool.Server, len(all)), make([][]byte, len(all))
 	for i, b := range all {
-		if !isLost(results[i]) {
-			group.Go(func() {
-				answers[i], results[i] = b.lease.Run(s.server.ctx, wire.AppendQuery(nil, "ROLLBACK"), pool.RunOptions{})
-			})
+		if on[i] = b.lease; !isLost(results[i]) {
+			frames[i] = wire.AppendQuery(nil, "ROLLBACK")
 		}
 	}
-	group.Wait()
-	for i := range answers {
+	answers, errs := s.runTogether(s.server.ctx, on, frames, pool.RunOptions{})
+	for i := range all {
+		if frames[i] != nil {
+			results[i] = errs[i]
+		}
 		s.takenBack = append(s.takenBack, answers[i].Reported...)
 	}
 }

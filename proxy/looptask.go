@@ -75,6 +75,24 @@ func (t *loopTask) unserved(s *wire.Socket, err error) {
 // await implements task, for waits in the middle of a turn.
 func (t *loopTask) await(c, s interest) (client, server bool) {
 	t.watch(c, s)
+	client, server = t.park()
+	return client && c.read, server && s.read
+}
+
+// awaits implements task.
+func (t *loopTask) awaits() bool { return true }
+
+// awaitAny implements task.
+func (t *loopTask) awaitAny(on []interest) {
+	t.watch(interest{}, interest{})
+	for _, i := range on {
+		t.arm(i.socket, i)
+	}
+	t.park()
+}
+
+// park leaves the session's stack behind until the loop goes on with it.
+func (t *loopTask) park() (client, server bool) {
 	l := t.loop
 	w := l.running
 	if l.charge == w {
@@ -85,7 +103,7 @@ func (t *loopTask) await(c, s interest) (client, server bool) {
 	t.parked = nil
 	client, server = t.client, t.server
 	t.client, t.server = false, false
-	return client && c.read, server && s.read
+	return client, server
 }
 
 // watch says what is waited for.

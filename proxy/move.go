@@ -345,7 +345,7 @@ func (s *session) putRows(l *pool.Server, parse []byte, rows [][]byte) (a pool.A
 func (s *session) notMoved(l *pool.Server, a pool.Answer, err error) (pool.Answer, *wire.Error) {
 	if a.Error != nil && !isLost(err) {
 		a.Error = withoutPosition(a.Error)
-		_ = s.lease.Exec(s.server.ctx, "EXECUTE "+noStatement) // it fails, and the transaction with it
+		_ = s.failLease()
 	}
 	a.Frames = nil
 	return a, s.allFailed(l, a, err)

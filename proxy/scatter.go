@@ -524,8 +524,7 @@ func (c *scattering) failTransaction() {
 		s.goTo(c.shards[c.failed].index)
 		return
 	}
-	s.task.release(s.lease.Socket())
-	s.task.aside(func() { _ = s.lease.Exec(s.server.ctx, "EXECUTE "+noStatement) })
+	_ = s.failLease()
 }
 
 // goTo makes the transaction's connection to one of its shards the lease.

@@ -26,6 +26,11 @@ type task interface {
 	release(*wire.Socket)
 	// aside runs what takes long, and returns when it is done.
 	aside(f func())
+	// awaits reports whether awaitAny may be called.
+	awaits() bool
+	// awaitAny parks the session until one of several server connections is ready, or wake was called
+	// since the last await returned. It may return early.
+	awaitAny(on []interest)
 }
 
 // threadTask drives a session by a goroutine of its own. With one thing to
@@ -50,6 +55,11 @@ func (t *threadTask) release(*wire.Socket) {}
 
 // aside has nobody to spare.
 func (t *threadTask) aside(f func()) { f() }
+
+// awaits implements task: each of several sockets would need a watch.
+func (t *threadTask) awaits() bool { return false }
+
+func (t *threadTask) awaitAny([]interest) {}
 
 func (t *threadTask) post() {
 	select {

@@ -27,7 +27,8 @@ type Conn interface {
 // failed, that has written.
 type Part struct {
 	Shard string
-	Conn  Conn
+	// Conn is its session; it is not used, and may be nil, when Options.Run is set.
+	Conn Conn
 }
 
 // Outcome is what became of a transaction.
@@ -67,6 +68,10 @@ type Options struct {
 	// Resolver finishes what Commit must leave. Without one of its own a process
 	// leaves it to those of others.
 	Resolver *Resolver
+	// Run runs statements in the sessions of parts, all at once: those of sql, by part, "" for
+	// none. The errors are theirs, by part, as Conn.Exec gives them. When nil, each part's Conn runs
+	// its own, by a goroutine. It is called by the goroutine that called Commit.
+	Run func(ctx context.Context, sql []string) []error
 	// Timeout bounds each statement that the end of Commit's context does not:
 	// those from the decision on, and those that roll back.
 	Timeout time.Duration
@@ -114,7 +119,7 @@ func Commit(ctx context.Context, o Options, parts []Part) (Outcome, error) {
 	}
 	c := &commit{Options: o, parts: parts, states: make([]state, len(parts))}
 	began := time.Now()
-	outcome, err := c.run(ctx)
+	outcome, err := c.do(ctx)
 	if o.Resolver != nil && len(parts) > 1 {
 		o.Resolver.count(outcome, time.Since(began))
 	}
@@ -133,11 +138,11 @@ const (
 type commit struct {
 	Options
 	parts  []Part
-	states []state // each its part's goroutine's
+	states []state
 	gid    string
 }
 
-func (c *commit) run(ctx context.Context) (Outcome, error) {
+func (c *commit) do(ctx context.Context) (Outcome, error) {
 	switch {
 	case len(c.parts) == 0:
 		return Committed, nil
@@ -148,7 +153,7 @@ func (c *commit) run(ctx context.Context) (Outcome, error) {
 		c.rollBack(ctx)
 		return RolledBack, gaveUp(ctx)
 	case len(c.parts) == 1:
-		return c.finish(func() error { return c.parts[0].Conn.Exec(context.WithoutCancel(ctx), "COMMIT") })
+		return c.finish(c.run(context.WithoutCancel(ctx), []string{"COMMIT"})[0])
 	}
 	c.gid = newGID(c.Cluster, c.parts[0].Shard)
 	if c.Resolver != nil {
@@ -164,7 +169,7 @@ func (c *commit) run(ctx context.Context) (Outcome, error) {
 		left = c.rollBack(ctx)
 		return RolledBack, err
 	}
-	outcome, err := c.finish(func() error { return c.exec(ctx, 0, "COMMIT") })
+	outcome, err := c.finish(c.exec(ctx, c.statement(0, "COMMIT"))[0])
 	switch outcome {
 	case Committed:
 		left = c.commitPrepared(ctx)
@@ -192,14 +197,17 @@ func (c *commit) prepare(ctx context.Context) error {
 	if err := c.enclose(ctx); err != nil {
 		return err
 	}
-	errs := c.all(0, func(i int) error {
-		if i == 0 {
-			return c.decide(ctx)
-		}
-		err := c.parts[i].Conn.Exec(ctx, enclosed+"PREPARE TRANSACTION '"+partName(c.gid, i)+"'")
+	sql := make([]string, len(c.parts))
+	for i := range sql {
+		sql[i] = enclosed + "PREPARE TRANSACTION '" + partName(c.gid, i) + "'"
+	}
+	sql[0] = durable + "SELECT shardproxy.decide('" + c.gid + "'); " + ready
+	errs := c.run(ctx, sql)
+	for i, err := range errs {
 		c.states[i] = after(err, prepared)
-		return err
-	})
+	}
+	c.states[0] = after(errs[0], open)
+	errs[0] = c.givenUp(errs[0])
 	if err := c.reason(ctx, errs); err != nil {
 		return err
 	}
@@ -221,29 +229,25 @@ func (c *commit) enclose(ctx context.Context) error {
 			first = i
 		}
 	}
-	errs := make([]error, len(c.parts))
-	errs[first] = c.parts[first].Conn.Exec(ctx, strings.TrimSuffix(enclosed, "; "))
+	errs := c.run(ctx, c.statement(first, strings.TrimSuffix(enclosed, "; ")))
 	c.states[first] = after(errs[first], open)
 	return c.reason(ctx, errs)
 }
 
-// decide writes the decision into the first part's transaction and makes that
-// one ready to commit.
-func (c *commit) decide(ctx context.Context) error {
-	err := c.parts[0].Conn.Exec(ctx, durable+"SELECT shardproxy.decide('"+c.gid+"'); "+ready)
+// givenUp tells from other errors of the deciding part that recovery has made the decision.
+func (c *commit) givenUp(err error) error {
 	var said *wire.Error
 	// Constraints of the client's, which are checked behind, say 23505 too, of other keys.
 	if errors.As(err, &said) && said.Code == codeUnique && strings.Contains(said.Detail, c.gid) {
-		err = wire.Errorf("40001", "the transaction was given up before it could commit").
+		return wire.Errorf("40001", "the transaction was given up before it could commit").
 			WithDetail("It took so long to commit on all shards that recovery rolled it back.").WithHint("Try the transaction again.").WithCause(err)
 	}
-	c.states[0] = after(err, open)
 	return err
 }
 
-// finish commits the first part; with others, that is the decision.
-func (c *commit) finish(commit func() error) (Outcome, error) {
-	err := commit()
+// finish says what has become of it by the answer to the first part's COMMIT, which is the decision
+// when there are others.
+func (c *commit) finish(err error) (Outcome, error) {
 	switch {
 	case err == nil:
 		return Committed, nil
@@ -258,9 +262,11 @@ func (c *commit) finish(commit func() error) (Outcome, error) {
 // commitPrepared carries the decision out, and reports whether something is left
 // to do.
 func (c *commit) commitPrepared(ctx context.Context) (left bool) {
-	for i, err := range c.all(1, func(i int) error {
-		return c.exec(ctx, i, "COMMIT PREPARED '"+partName(c.gid, i)+"'")
-	}) {
+	sql := make([]string, len(c.parts))
+	for i := range sql[1:] {
+		sql[i+1] = "COMMIT PREPARED '" + partName(c.gid, i+1) + "'"
+	}
+	for i, err := range c.exec(ctx, sql) {
 		if i > 0 && c.notDone(i, err, "commit") {
 			if left = true; c.Left != nil {
 				c.Left(c.parts[i].Shard)
@@ -273,19 +279,22 @@ func (c *commit) commitPrepared(ctx context.Context) (left bool) {
 // rollBack rolls all parts back as far as they can be reached, and reports
 // whether something is left to do.
 func (c *commit) rollBack(ctx context.Context) (left bool) {
-	for i, err := range c.all(0, func(i int) error {
-		switch c.states[i] {
+	sql := make([]string, len(c.parts))
+	for i, state := range c.states {
+		switch state {
 		case open:
-			_ = c.exec(ctx, i, "ROLLBACK") // without a connection the server does it
-			return nil
+			sql[i] = "ROLLBACK"
 		case prepared:
-			return c.exec(ctx, i, "ROLLBACK PREPARED '"+partName(c.gid, i)+"'")
+			sql[i] = "ROLLBACK PREPARED '" + partName(c.gid, i) + "'"
 		}
-		if i == 0 {
-			return nil // it never prepares
+	}
+	for i, err := range c.exec(ctx, sql) {
+		switch {
+		case c.states[i] == open:
+			continue // without a connection the server does it
+		case c.states[i] == lost && i > 0: // the first never prepares
+			err = errors.New("its connection was lost while it prepared")
 		}
-		return errors.New("its connection was lost while it prepared")
-	}) {
 		left = c.notDone(i, err, "roll back") || left
 	}
 	return left
@@ -302,20 +311,31 @@ func (c *commit) notDone(i int, err error, what string) bool {
 	return true
 }
 
-// exec runs a statement that the end of ctx does not end.
-func (c *commit) exec(ctx context.Context, i int, sql string) error {
+// exec runs statements that the end of ctx does not end.
+func (c *commit) exec(ctx context.Context, sql []string) []error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Timeout)
 	defer cancel()
-	return c.parts[i].Conn.Exec(ctx, sql)
+	return c.run(ctx, sql)
 }
 
-// all calls f for the parts from the given one on, all at once. The errors are
-// by part.
-func (c *commit) all(from int, f func(i int) error) []error {
+// statement is what run runs on one part.
+func (c *commit) statement(part int, sql string) []string {
+	all := make([]string, len(c.parts))
+	all[part] = sql
+	return all
+}
+
+// run runs statements of several parts at once. Statements and errors are by part.
+func (c *commit) run(ctx context.Context, sql []string) []error {
+	if c.Run != nil {
+		return c.Run(ctx, sql)
+	}
 	errs := make([]error, len(c.parts))
 	var group sync.WaitGroup
-	for i := from; i < len(c.parts); i++ {
-		group.Go(func() { errs[i] = f(i) })
+	for i := range c.parts {
+		if sql[i] != "" {
+			group.Go(func() { errs[i] = c.parts[i].Conn.Exec(ctx, sql[i]) })
+		}
 	}
 	group.Wait()
 	return errs

@@ -38,9 +38,18 @@ func (s *Socket) Detach() error {
 	return nil
 }
 
-// block waits, up to the deadline, until the detached descriptor is ready. It
-// takes a thread meanwhile: resets of server connections are few and short.
-func (s *Socket) block(events int16) error {
+// block waits, up to the deadline, until the detached descriptor is ready, or shorter. Without
+// a Poller it takes a thread meanwhile.
+func (s *Socket) block(want readiness) error {
+	if s.poller != nil {
+		if served, err := s.poller.block(s, want); served {
+			return err
+		}
+	}
+	events := int16(unix.POLLIN)
+	if want == writable {
+		events = unix.POLLOUT
+	}
 	for {
 		timeout := -1
 		if s.deadline != 0 {
@@ -73,7 +82,7 @@ func (s *Socket) writeBlocking(p []byte) (int, error) {
 		if err != nil || done == len(p) {
 			return done, err
 		}
-		if err := s.block(unix.POLLOUT); err != nil {
+		if err := s.block(writable); err != nil {
 			return done, fmt.Errorf("write: %w", err)
 		}
 	}

@@ -36,7 +36,9 @@ type Poller struct {
 	sleeping atomic.Bool
 	calls    Calls
 
-	// mu guards what follows, and armed, slot and poller of the sockets.
+	gone chan struct{} // closed by Close
+
+	// mu guards what follows, and armed, blocked, slot and poller of the sockets.
 	mu     sync.Mutex
 	slots  []slot
 	free   []uint32
@@ -73,7 +75,7 @@ func NewPoller(hybrid bool) (*Poller, error) {
 		_ = unix.Close(fd) // the first error is the one to report
 		return nil, fmt.Errorf("wire: eventfd: %w", err)
 	}
-	p := &Poller{fd: fd, wake: wake, hybrid: hybrid && rawCalls, events: make([]unix.EpollEvent, eventsMax)}
+	p := &Poller{fd: fd, wake: wake, hybrid: hybrid && rawCalls, events: make([]unix.EpollEvent, eventsMax), gone: make(chan struct{})}
 	p.slots = make([]slot, 1) // the first is the eventfd's
 	// Edge-triggered: each write is told of once, and nobody needs to read.
 	if err := p.control(unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}); err != nil {
@@ -89,6 +91,7 @@ func (p *Poller) Close() {
 	defer p.mu.Unlock()
 	if !p.closed {
 		p.closed = true
+		close(p.gone)
 		_ = unix.Close(p.fd) // nothing can be done about it
 		_ = unix.Close(p.wake)
 	}
@@ -144,7 +147,8 @@ func (p *Poller) Arm(s *Socket, read, write bool) error {
 		want |= writable
 	}
 	s.wanted = want
-	if want&^s.armed == 0 {
+	// Of a socket that another goroutine uses, in blocking mode, nothing is wanted: armed is that one's.
+	if want == 0 || want&^s.armed == 0 {
 		return nil
 	}
 	p.mu.Lock()
@@ -227,6 +231,10 @@ func (p *Poller) noteLocked(ev *unix.EpollEvent) {
 	}
 	if ev.Events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		is |= writable
+	}
+	if s.blockedFor() != 0 {
+		p.unblockLocked(s, is)
+		return
 	}
 	owner := s.owner.Load()
 	if owner == nil {

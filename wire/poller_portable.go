@@ -49,3 +49,7 @@ func (p *Poller) Calls() Calls { return Calls{} }
 func (p *Poller) count(call) {}
 
 func (p *Poller) remove(*Socket) {}
+
+func (p *Poller) block(*Socket, readiness) (bool, error) { return false, nil }
+
+type blocked struct{}

@@ -46,8 +46,10 @@ type Socket struct {
 	closed      atomic.Bool
 
 	// armed is what the poller's kernel side reports, wanted what the owner waits
-	// for; armed is 0 when the descriptor is not with the kernel.
+	// for; armed is 0 when the descriptor is not with the kernel. blocked are goroutines that
+	// wait in the blocking mode for it to be readable, and writable.
 	armed, wanted readiness
+	blocked       [2]*blocked
 	slot          uint32
 	poller        *Poller
 	owner         atomic.Pointer[Waiter]
@@ -195,7 +197,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 		case err == unix.EAGAIN && s.nonBlocking:
 			return 0, ErrWouldBlock
 		case err == unix.EAGAIN:
-			if err := s.block(unix.POLLIN); err != nil {
+			if err := s.block(readable); err != nil {
 				if errors.Is(err, os.ErrDeadlineExceeded) {
 					return 0, err // as it is, for crypto/tls must see that it may read on
 				}

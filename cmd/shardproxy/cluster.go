@@ -432,17 +432,17 @@ func (c *cluster) adopt(m *shardmap.Map) {
 }
 
 // Commit implements proxy.TwoPhase.
-func (c *cluster) Commit(ctx context.Context, parts []proxy.CommitPart) (left []string, err error) {
+func (c *cluster) Commit(ctx context.Context, parts proxy.CommitParts) (left []string, err error) {
 	id := c.id.Load()
 	if id == nil {
 		return nil, wire.Errorf("57P03", "the cluster is not known yet: nothing can be committed on several shards")
 	}
-	all := make([]twopc.Part, len(parts))
-	for i, p := range parts {
-		all[i] = twopc.Part{Shard: p.Shard, Conn: p.Conn}
+	all := make([]twopc.Part, len(parts.Shards))
+	for i, shard := range parts.Shards {
+		all[i].Shard = shard
 	}
 	outcome, err := twopc.Commit(ctx, twopc.Options{
-		Cluster: *id, Resolver: c.twoPhase.Load(), Logger: c.log, Left: func(shard string) { left = append(left, shard) },
+		Cluster: *id, Run: parts.Run, Resolver: c.twoPhase.Load(), Logger: c.log, Left: func(shard string) { left = append(left, shard) },
 	}, all)
 	if outcome == twopc.Committed {
 		return left, nil
