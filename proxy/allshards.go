@@ -375,8 +375,9 @@ func (s *session) readies(r *allRequest) *wire.Error {
 // allFailed turns the failure on one shard into what the client is told.
 func (s *session) allFailed(l *pool.Server, a pool.Answer, err error) *wire.Error {
 	if isLost(err) {
-		s.shard.Nodes.Suspect(l.Node, err)
-		return wire.Fatal("08006", "the connection to a server was lost").WithDetail("Node %s.", l.Address()).WithCause(err)
+		shard := s.db.Shards[s.shardAt(l)]
+		shard.Nodes.Suspect(l.Node, err)
+		return wire.Fatal("08006", "the connection to a server was lost").WithDetail("Shard %s, node %s.", shard.Name, l.Address()).WithCause(err)
 	}
 	e := wire.AsError(err)
 	if err == pool.ErrAnswerTooLarge {

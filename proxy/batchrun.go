@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"shardproxy/pool"
@@ -151,6 +150,7 @@ func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
 	s := b.s
 	answers := make([]shardAnswer, len(shards))
 	frames := make([][]byte, len(shards))
+	on := make([]*pool.Server, len(shards))
 	for i, shard := range shards {
 		a := &answers[i]
 		var wrote *bool
@@ -163,8 +163,7 @@ func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
 				}
 			}
 		}
-		frames[i] = wire.AppendEmpty(frames[i], wire.MsgSync)
-		s.task.release(a.lease.Socket())
+		frames[i], on[i] = wire.AppendEmpty(frames[i], wire.MsgSync), a.lease
 	}
 	var cancelled atomic.Bool
 	wanted := func() bool {
@@ -173,21 +172,19 @@ func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
 		}
 		return cancelled.Load()
 	}
-	s.task.aside(func() {
-		var all sync.WaitGroup
-		// What locks rows on several shards does so on one after the other, in their order,
-		// as every other statement: else two of them lock each other out.
-		inOrder := slices.ContainsFunc(units, func(u *unit) bool { return len(u.shards) > 1 && u.bind != nil && u.plan.MayWrite })
-		for i := range answers {
-			all.Go(func() {
-				answers[i].answer, answers[i].err = answers[i].lease.Run(s.server.ctx, frames[i], pool.RunOptions{Keep: answerMax, Cancelled: wanted})
-			})
-			if inOrder {
-				all.Wait()
-			}
+	o := pool.RunOptions{Keep: answerMax, Cancelled: wanted}
+	// What locks rows on several shards does so on one after the other, in their order,
+	// as every other statement: else two of them lock each other out.
+	step := len(on)
+	if slices.ContainsFunc(units, func(u *unit) bool { return len(u.shards) > 1 && u.bind != nil && u.plan.MayWrite }) {
+		step = 1
+	}
+	for i := 0; i < len(on); i += step {
+		said, errs := s.runTogether(s.server.ctx, on[i:i+step], frames[i:i+step], o)
+		for j := range said {
+			answers[i+j].answer, answers[i+j].err = said[j], errs[j]
 		}
-		all.Wait()
-	})
+	}
 	for i := range answers {
 		answers[i].err = s.ofVictim(&answers[i].answer, answers[i].err)
 		if isLost(answers[i].err) {

@@ -318,6 +318,18 @@ func (s *session) partOn(shard int) (l *pool.Server, wrote *bool) {
 	return b.lease, &b.wrote
 }
 
+// shardAt returns the shard of one of the transaction's connections.
+func (s *session) shardAt(l *pool.Server) int {
+	if l != s.lease && s.spread != nil {
+		for i := range s.spread.branches {
+			if s.spread.branches[i].lease == l {
+				return s.spread.branches[i].index
+			}
+		}
+	}
+	return s.index
+}
+
 // branchOn returns the place of a shard's parked branch, -1 when there is none.
 func (m *spreadTx) branchOn(shard int) int {
 	return slices.IndexFunc(m.branches, func(b branch) bool { return b.index == shard })
