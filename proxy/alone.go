@@ -22,6 +22,9 @@ func (s *session) runAlone(kind byte, size int, r *allRequest) error {
 		if err == errEnded || e.IsFatal() {
 			return err
 		}
+		if s.lease != nil {
+			s.giveBack(pool.Clean) // nothing has run there
+		}
 		s.refuse(kind, size, e)
 		return nil
 	}
@@ -137,6 +140,9 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 	s.client.Release()
 	s.held = false
 	if err := s.beginTied("BEGIN", twopc.NewMark()); err != nil || s.lease == nil {
+		if e := wire.AsError(err); err != nil && s.lease != nil && !e.IsFatal() {
+			return s.answerAll(kind, *r, pool.Answer{}, e) // it was cancelled
+		}
 		return err
 	}
 	e := s.enlistAll(false, false, r.enlisted())
