@@ -433,20 +433,14 @@ func (c *scattering) execute(p *router.Plan) error {
 	s.db.stats.statements.Add(1)
 	s.noteAsk(p, scopeSeveral)
 	s.tallyBegins(p, c.askedOn())
-	if c.inWindow, c.oneSnapshot = s.whole() && len(c.shards) > 1, c.way.Steps > 1; c.inWindow || c.oneSnapshot {
-		level, e := s.level()
-		if e != nil {
+	if e := c.learnLevel(); e != nil {
+		if e.IsFatal() {
 			return e
 		}
-		c.inWindow = c.inWindow && (level == readCommitted || level == "read uncommitted")
-		c.oneSnapshot = c.oneSnapshot && level == repeatableRead
-	}
-	if c.written != nil && (!c.written.own || c.written.waits) {
-		level, e := s.level()
-		if e != nil {
-			return e
+		if c.fail(e, nil, -1); s.tx == 'T' {
+			c.failTransaction()
 		}
-		c.written.locks = level == readCommitted || level == "read uncommitted"
+		return nil
 	}
 	if c.into != nil {
 		c.into.mayMake()
@@ -469,6 +463,26 @@ func (c *scattering) execute(p *router.Plan) error {
 	}
 	if c.opening != nil && c.err == nil {
 		s.opens(c.opening)
+	}
+	return nil
+}
+
+// learnLevel finds out what hangs on the isolation level of the transaction.
+func (c *scattering) learnLevel() *wire.Error {
+	s := c.s
+	c.inWindow, c.oneSnapshot = s.whole() && len(c.shards) > 1, c.way.Steps > 1
+	locks := c.written != nil && (!c.written.own || c.written.waits)
+	if !c.inWindow && !c.oneSnapshot && !locks {
+		return nil
+	}
+	level, e := s.level()
+	if e != nil {
+		return e
+	}
+	each := level == readCommitted || level == "read uncommitted" // statement has its snapshot
+	c.inWindow, c.oneSnapshot = c.inWindow && each, c.oneSnapshot && level == repeatableRead
+	if locks {
+		c.written.locks = each
 	}
 	return nil
 }
