@@ -161,6 +161,9 @@ func (b *batch) onShards(shards []int, units []*unit) ([]shardAnswer, error) {
 				if u.bind != nil && u.plan.MayWrite {
 					*wrote = true
 				}
+				if u.bind != nil && notifies(u.plan) {
+					*wrote, s.spread.notified, s.spread.notifier = true, true, shard
+				}
 			}
 		}
 		frames[i], on[i] = wire.AppendEmpty(frames[i], wire.MsgSync), a.lease

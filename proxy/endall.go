@@ -19,6 +19,9 @@ func (s *session) forAll(kind byte, size int, n *need) (done bool, err error) {
 		return false, nil
 	}
 	for _, p := range s.executes {
+		if e := cannotPrepare(p); e != nil {
+			return true, s.refuseHere(kind, size, e)
+		}
 		if p.Single == nil && controlsTransaction(p) {
 			return true, s.refuseHere(kind, size, errAlone())
 		}
@@ -75,6 +78,19 @@ func controlsTransaction(p *router.Plan) bool {
 		}
 	}
 	return false
+}
+
+// cannotPrepare is what a statement is told after which a part of the transaction could not be prepared, nil when it could.
+func cannotPrepare(p *router.Plan) *wire.Error {
+	switch {
+	case p.Single != nil && p.Single.Kind == query.KindPrepareTx:
+		return wire.Errorf("0A000", "PREPARE TRANSACTION cannot be run in a transaction over several shards").
+			WithHint("COMMIT prepares and commits it on all its shards. A transaction on the home shard alone can be prepared.")
+	case staysOnServer(p):
+		return wire.Errorf("0A000", "a transaction over several shards is prepared when it commits, and this command makes what cannot be: a temporary table, a cursor WITH HOLD, LISTEN or an exported snapshot").
+			WithHint("Run it outside of the transaction, or in one that stays on one shard.")
+	}
+	return nil
 }
 
 func errAlone() *wire.Error {

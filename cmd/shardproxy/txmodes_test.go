@@ -92,6 +92,26 @@ func TestNotifySpread(t *testing.T) {
 			t.Errorf("%v: nothing was heard", statements)
 		}
 	}
+	// In one pipeline; the other shard's connection is the lease when it commits.
+	must(t, c, "BEGIN")
+	pipeline := &pgx.Batch{}
+	for _, sql := range []string{update(a), update(b), "NOTIFY money, 'piped'"} {
+		pipeline.Queue(sql)
+	}
+	if err := c.SendBatch(within(t, txBound), pipeline).Close(); err != nil {
+		t.Error(err)
+	}
+	must(t, c, update(b))
+	must(t, c, "COMMIT")
+	must(t, listener, "SELECT 1")
+	select {
+	case got := <-heard:
+		if got != "piped" {
+			t.Errorf("heard %q of a pipeline", got)
+		}
+	default:
+		t.Error("a pipeline's notification was not heard")
+	}
 	if len(heard) > 0 {
 		t.Errorf("and heard %q", <-heard)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -91,7 +92,7 @@ func TestCannotPrepare(t *testing.T) {
 	update := func(id int) string {
 		return fmt.Sprintf("UPDATE accounts SET balance = balance + 1 WHERE id = %d", id)
 	}
-	refused := func(what string, statements ...string) {
+	refused := func(what, hint string, statements ...string) {
 		t.Helper()
 		must(t, c, "BEGIN")
 		defer must(t, c, "ROLLBACK")
@@ -101,7 +102,7 @@ func TestCannotPrepare(t *testing.T) {
 				continue
 			}
 			var pe *pgconn.PgError
-			if !errors.As(err, &pe) || pe.Code != "0A000" || pe.Hint == "" || i == 0 {
+			if !errors.As(err, &pe) || pe.Code != "0A000" || i == 0 || !strings.Contains(pe.Hint, hint) {
 				t.Errorf("%s: %s: %v, %+v", what, sql, err, pe)
 			}
 			return
@@ -115,10 +116,11 @@ func TestCannotPrepare(t *testing.T) {
 		fmt.Sprintf("DECLARE kept CURSOR WITH HOLD FOR SELECT * FROM accounts WHERE id = %d", a),
 		"SELECT pg_export_snapshot()",
 	} {
-		refused(sql, update(a), update(b), sql)
-		refused(sql, sql, update(a), update(b))
-		refused(sql, update(a), sql, update(b))
+		refused(sql, "one that stays on one shard", update(a), update(b), sql)
+		refused(sql, "on to another shard", sql, update(a), update(b))
+		refused(sql, "on to another shard", update(a), sql, update(b))
 	}
+	refused("prepare", "COMMIT prepares", update(a), update(b), "PREPARE TRANSACTION 'mine'")
 	if got := one(t, c, fmt.Sprintf("SELECT sum(balance)::text FROM accounts WHERE id IN (%d, %d)", a, b)); got != "200" {
 		t.Errorf("in the end: %s", got)
 	}
