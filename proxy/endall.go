@@ -288,10 +288,18 @@ func (s *session) commitOn(all []branch, which []int, results []error) {
 	for i, n := range which {
 		on[i], frames[i] = all[n].lease, wire.AppendQuery(nil, "COMMIT")
 	}
-	answers, errs := s.runTogether(s.server.ctx, on, frames, pool.RunOptions{})
+	answers, errs := s.runTogether(s.server.ctx, on, frames, pool.RunOptions{Cancelled: s.hearsCancel})
 	for i, n := range which {
 		results[n] = committed(answers[i], errs[i])
 	}
+}
+
+// hearsCancel tells who has sent a cancel request that it is dealt with: a commit goes on.
+func (s *session) hearsCancel() bool {
+	if s.flag(controlCancel) {
+		s.cancels.take()()
+	}
+	return false
 }
 
 // commitTwoPhase commits the parts that have written, of which the first decides.
@@ -308,7 +316,7 @@ func (s *session) commitTwoPhase(all []branch, writers []int, results []error) e
 				frames[i] = wire.AppendQuery(nil, text)
 			}
 		}
-		_, errs := s.runTogether(ctx, on, frames, pool.RunOptions{})
+		_, errs := s.runTogether(ctx, on, frames, pool.RunOptions{Cancelled: s.hearsCancel})
 		for i, err := range errs {
 			if lost := &results[writers[i]]; *lost == nil && isLost(err) {
 				*lost = err
