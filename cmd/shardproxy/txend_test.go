@@ -146,3 +146,59 @@ func TestReadOnlyOfAll(t *testing.T) {
 	fails(t, c, fmt.Sprintf("UPDATE customers SET name = 'new' WHERE id = %d", apart), "0A000")
 	must(t, c, "ROLLBACK")
 }
+
+// TestBlocksOfAll: blocks of PL/pgSQL that catch errors, on every shard of a transaction with savepoints, undo what they did
+// and nothing else.
+func TestBlocksOfAll(t *testing.T) {
+	t.Parallel()
+	s := startShards(t, 3)
+	c := s.connectLoaded()
+	for i := range 12 {
+		must(t, c, "INSERT INTO customers VALUES ($1, 'old')", i)
+	}
+	for _, cl := range s.shards {
+		cl.Primary().Exec("app", `CREATE FUNCTION guarded() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			BEGIN
+				INSERT INTO orders VALUES (1, NEW.id, 'undone');
+				PERFORM 1 / 0;
+			EXCEPTION WHEN division_by_zero THEN NEW.name := NEW.name || '!';
+			END;
+			IF NEW.name = 'raise!' THEN RAISE 'not this one'; END IF;
+			RETURN NEW;
+		END $$; CREATE TRIGGER guarded BEFORE UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION guarded()`)
+	}
+	update := func(name string, from, to int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			must(t, c, fmt.Sprintf("UPDATE customers SET name = '%s' WHERE id = %d", name, i))
+		}
+	}
+	count := func(name string) string {
+		t.Helper()
+		return one(t, c, fmt.Sprintf("SELECT count(*)::text FROM customers WHERE name = '%s'", name))
+	}
+	must(t, c, "BEGIN")
+	update("a", 0, 2)
+	must(t, c, "SAVEPOINT one")
+	update("b", 0, 12) // comes to shards behind the savepoint
+	must(t, c, "SAVEPOINT two")
+	fails(t, c, "UPDATE customers SET name = 'raise' WHERE id = 7", "P0001")
+	fails(t, c, "SELECT 1", "25P02")
+	must(t, c, "ROLLBACK TO two")
+	if got := count("b!"); got != "12" {
+		t.Errorf("behind ROLLBACK TO two: %s", got)
+	}
+	must(t, c, "ROLLBACK TO one")
+	if a, old := count("a!"), count("old"); a != "2" || old != "10" {
+		t.Errorf("behind ROLLBACK TO one: %s and %s", a, old)
+	}
+	update("c", 6, 12)
+	must(t, c, "RELEASE one")
+	must(t, c, "COMMIT")
+	if a, old, changed := count("a!"), count("old"), count("c!"); a != "2" || old != "4" || changed != "6" {
+		t.Errorf("behind COMMIT: %s, %s and %s", a, old, changed)
+	}
+	if got := one(t, c, "SELECT count(*)::text FROM orders"); got != "0" {
+		t.Errorf("%s rows of blocks that failed are there", got)
+	}
+}
