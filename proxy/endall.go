@@ -19,9 +19,6 @@ func (s *session) forAll(kind byte, size int, n *need) (done bool, err error) {
 		return false, nil
 	}
 	for _, p := range s.executes {
-		if e := cannotPrepare(p); e != nil {
-			return true, s.refuseHere(kind, size, e)
-		}
 		if p.Single == nil && controlsTransaction(p) {
 			return true, s.refuseHere(kind, size, errAlone())
 		}
@@ -56,6 +53,9 @@ func (s *session) forAll(kind byte, size int, n *need) (done bool, err error) {
 		s.spread.again = !done && err == nil && s.spread.behind
 		return done, err
 	}
+	if e := cannotPrepare(p); e != nil {
+		return true, s.refuseHere(kind, size, e)
+	}
 	return true, s.refuseHere(kind, size, errAlone())
 }
 
@@ -84,10 +84,11 @@ func controlsTransaction(p *router.Plan) bool {
 func cannotPrepare(p *router.Plan) *wire.Error {
 	switch {
 	case p.Single != nil && p.Single.Kind == query.KindPrepareTx:
-		return wire.Errorf("0A000", "PREPARE TRANSACTION cannot be run in a transaction over several shards").
+		return wire.Errorf("0A000", "this command cannot be run in a transaction over several shards: PREPARE TRANSACTION").
 			WithHint("COMMIT prepares and commits it on all its shards. A transaction on the home shard alone can be prepared.")
-	case staysOnServer(p):
-		return wire.Errorf("0A000", "a transaction over several shards is prepared when it commits, and this command makes what cannot be: a temporary table, a cursor WITH HOLD, LISTEN or an exported snapshot").
+	case p.Effects&(query.EffectTemp|query.EffectHoldCursor|query.EffectListen) != 0 && staysOnServer(p), calls(p, "pg_export_snapshot"):
+		return wire.Errorf("0A000", "this command cannot be run in a transaction over several shards: what it makes cannot be prepared").
+			WithDetail("Such a transaction is prepared when it commits; temporary tables, cursors WITH HOLD, LISTEN and exported snapshots cannot be.").
 			WithHint("Run it outside of the transaction, or in one that stays on one shard.")
 	}
 	return nil
