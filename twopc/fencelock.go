@@ -35,26 +35,30 @@ func locking(function string) string {
 func (f *Fence) acquire(shards []int) error {
 	ctx, cancel := context.WithTimeout(f.ctx, f.opts.Wait)
 	defer cancel()
+	var inDoubt error // names the shard whose lock could not be had last
 	for wait := firstWait; ; wait = min(2*wait, longWait) {
 		held, err := f.tryAll(ctx, shards)
-		if err == nil && held == len(shards) {
-			return nil
-		}
-		if err == nil {
+		if err == nil && held < len(shards) {
 			f.opts.Waited()
+			inDoubt = errInDoubt(f.opts.Shards[shards[held]].Name)
 			held, err = f.awaitRest(ctx, shards, held, wait)
 		}
 		if err == nil && held == len(shards) {
 			return nil
 		}
 		_ = f.releaseAll(shards[:held]) // a connection that fails is dropped, and its lock with it
-		if err != nil {
+		switch {
+		case err == nil:
+			inDoubt = errInDoubt(f.opts.Shards[shards[held]].Name)
+		case ctx.Err() != nil && inDoubt != nil:
+			return inDoubt // a shard that was asked just then is not to blame
+		default:
 			return err
 		}
 		select {
 		case <-time.After(rand.N(wait)):
 		case <-ctx.Done():
-			return errInDoubt(f.opts.Shards[shards[held]].Name)
+			return inDoubt
 		}
 	}
 }
@@ -142,9 +146,6 @@ func (f *Fence) awaitRest(ctx context.Context, shards []int, held int, wait time
 				return held, f.unreachable(shard, err)
 			}
 			return held, nil
-		case ctx.Err() != nil:
-			f.drop(shard)
-			return held, errInDoubt(f.opts.Shards[shard].Name)
 		default:
 			f.drop(shard)
 			return held, f.unreachable(shard, err)
