@@ -13,6 +13,7 @@ import (
 type throttle struct {
 	rates  *sessionRates
 	paidTo uint64    // bytes of the client's stream up to which its statements are paid for
+	ahead  bool      // one more is paid for, which has not come yet
 	bytes  uint64    // of its bytes, both ways, that are paid for; from the first look on
 	looked bool      // bytes is set
 	slow   time.Time // until when no more bytes are read
@@ -62,15 +63,17 @@ func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
 	if t.paidTo > at || s.script != nil {
 		return goesOn, nil
 	}
-	n, end := s.statementsAhead()
+	n, end, whole := s.statementsAhead()
+	inTx := s.tx != 'I' || s.begun != nil
+	due, ahead := t.due(n, whole || inTx)
 	r := s.server.settings.Load().Rates
-	if n == 0 || r == nil {
+	if r == nil {
 		return goesOn, nil
 	}
 	now := time.Now().UnixNano()
-	if s.tx != 'I' || s.begun != nil {
-		t.rates.take(rateStatements, n, now, noLimit)
-		t.paidTo = end
+	if due == 0 || inTx {
+		t.rates.take(rateStatements, due, now, noLimit)
+		t.paid(end, ahead)
 		return goesOn, nil
 	}
 	// Who has others' replies to wait for, or a connection to give back, does that first.
@@ -79,7 +82,7 @@ func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
 	if busy {
 		most = 0
 	}
-	wait, by, ok := t.rates.take(rateStatements, n, now, most)
+	wait, by, ok := t.rates.take(rateStatements, due, now, most)
 	switch {
 	case !ok && busy:
 		return waits, nil
@@ -88,7 +91,7 @@ func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
 		s.refuse(kind, size, errRate(rateStatements, by, wait-most))
 		return isRefused, nil
 	}
-	t.paidTo = end
+	t.paid(end, ahead)
 	if wait > 0 {
 		s.server.rates.waited[rateStatements][by].Add(1)
 		if err := s.waitsForRate(time.Duration(wait)); err != nil {
@@ -118,9 +121,27 @@ func (s *session) waitsForRate(d time.Duration) error {
 	return nil
 }
 
+// due returns how many statements are to be paid for when n of a request have been seen, and whether
+// one is paid for ahead then. Of a request that has not come whole and executes nothing yet one is: what
+// is let go of it reaches a server, and its Execute would find nobody to wait there.
+func (t *throttle) due(n int64, whole bool) (due int64, ahead bool) {
+	switch {
+	case n > 0 && t.ahead:
+		return n - 1, false
+	case n == 0 && !whole && !t.ahead:
+		return 1, true
+	}
+	return n, t.ahead
+}
+
+// paid notes that what was due is paid for, up to a place of the client's stream.
+func (t *throttle) paid(end uint64, ahead bool) {
+	t.paidTo, t.ahead = end, ahead
+}
+
 // statementsAhead counts the statements of the request at the head of the buffer as far as it
-// has come, and returns where that ends in the client's stream.
-func (s *session) statementsAhead() (n int64, end uint64) {
+// has come, and returns where that ends in the client's stream, and whether it has come whole.
+func (s *session) statementsAhead() (n int64, end uint64, whole bool) {
 	b := s.client.Buffered()
 	at := s.client.Consumed()
 	for off := 0; off+5 <= len(b); {
@@ -133,18 +154,23 @@ func (s *session) statementsAhead() (n int64, end uint64) {
 		case wire.MsgExecute:
 			n++
 		case wire.MsgQuery, wire.MsgFunctionCall:
-			return n + 1, at + uint64(off)
+			return n + 1, at + uint64(off), true
 		case wire.MsgSync:
-			return n, at + uint64(off)
+			return n, at + uint64(off), true
 		}
 		end = at + uint64(off)
 	}
-	return n, end
+	return n, end, false
 }
 
 // paysFor takes what an Execute costs that came behind what its request has paid for.
 func (s *session) paysFor() {
-	if t := s.throttle.Load(); t != nil && t.paidTo <= s.client.Consumed() {
+	t := s.throttle.Load()
+	switch {
+	case t == nil || t.paidTo > s.client.Consumed():
+	case t.ahead:
+		t.ahead = false
+	default:
 		t.rates.take(rateStatements, 1, time.Now().UnixNano(), noLimit)
 	}
 }

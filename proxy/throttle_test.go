@@ -339,3 +339,44 @@ func TestLoginRate(t *testing.T) {
 		t.Error(waited, refused)
 	}
 }
+
+// TestRateBeforeExecute: a request waits, or is refused, before any of it is let go, also when its Execute comes later,
+// behind a Flush or behind much else; and what it pays for is what it executes.
+func TestRateBeforeExecute(t *testing.T) {
+	for _, driver := range []proxy.Driver{proxy.DriverAuto, proxy.DriverGoroutine} {
+		f := start(t, fixtureOptions{driver: driver})
+		c := mustDial(t, f.addr, "app")
+		one := proxy.Rate{Statements: 1, StatementBurst: 1}
+		oneOf := func(string) proxy.Rate { return one }
+		for i, front := range [][]frame{{fParse("", "SELECT 'flushed'"), fBind("", ""), fFlush()}, {fParse("", "SELECT 'long', $1::text"), fBind("", "", strings.Repeat("x", 100_000))}} {
+			f.limits(&[]proxy.Rates{{User: oneOf}, {Database: oneOf}}[i])
+			c.do(t, "SELECT 'pays'")
+			for _, f := range front {
+				if _, err := c.Write(f.bytes()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if kind, body, err := c.receive(5 * time.Second); err != nil || kind != 'E' || !strings.Contains(string(body), "C53400") {
+				t.Errorf("driver %v, %d: %c %.100q %v", driver, i, kind, body, err)
+			}
+			if lines := c.say(1, fExecute("", 0), fSync()); len(lines) != 1 {
+				t.Errorf("driver %v, %d: behind the refusal: %q", driver, i, lines)
+			}
+		}
+		f.limits(&proxy.Rates{Address: one, MaxAddresses: 1, Wait: 10 * time.Second})
+		began := time.Now()
+		for range 2 {
+			c.say(0, fParse("", "SELECT 1"), fDescribe('S', ""), fFlush())
+			for range 3 { // ParseComplete, ParameterDescription, RowDescription
+				if _, _, err := c.receive(8 * time.Second); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.mustSay(t, 1, "SELECT 1", fBind("", ""), fExecute("", 0), fSync())
+		}
+		c.mustSay(t, 1, "SELECT 1", segment("SELECT 1")...)
+		if took := time.Since(began); took < 1500*time.Millisecond || took > 3500*time.Millisecond {
+			t.Errorf("driver %v: three statements took %v", driver, took)
+		}
+	}
+}
