@@ -66,10 +66,20 @@ func newAccess(o Options) *access {
 // settings are those in force.
 func (a *access) settings() *config.Admin { return a.opt.Settings() }
 
+// letInKey is that of the settings by which a request was let in.
+type letInKey struct{}
+
+// stillLet reports whether the settings are those by which a request was let in.
+func (a *access) stillLet(r *http.Request) bool {
+	set, _ := r.Context().Value(letInKey{}).(*config.Admin)
+	return set == a.settings()
+}
+
 // admit has a route serve those who may, and only by names that are its own.
 func (a *access) admit(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		set := a.settings()
+		r = r.WithContext(context.WithValue(r.Context(), letInKey{}, set))
 		if !rt.probe() && !a.knows(set, r.Host) {
 			a.opt.Logger.Warn("admin request by a foreign name refused", "host", r.Host, "client", r.RemoteAddr, "path", r.URL.Path)
 			http.Error(w, fmt.Sprintf("the name %q is not one of this address: admin.hosts lists those it may be asked by", r.Host), http.StatusMisdirectedRequest)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -214,6 +215,25 @@ func TestLiveEndsWithReload(t *testing.T) {
 	}
 	if _, code := watch(t, url); code != 401 {
 		t.Errorf("behind the reload: %d", code)
+	}
+}
+
+// TestLiveEndsWithEarlyReload: a reload that comes between the question who somebody is and the first of what
+// is shown ends it as well.
+func TestLiveEndsWithEarlyReload(t *testing.T) {
+	first, then := &config.Admin{Open: []string{config.AdminOpenProbes}}, &config.Admin{AdminUsers: []string{"dba"}}
+	var now atomic.Pointer[config.Admin]
+	now.Store(first)
+	a := newAccess(Options{Settings: now.Load})
+	var before, behind bool
+	h := a.admit(route{"GET /x", mayLook, "", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		before = a.stillLet(r)
+		now.Store(then)
+		behind = a.stillLet(r)
+	})})
+	h.ServeHTTP(&answer{}, httptest.NewRequest("GET", "http://127.0.0.1/x", nil))
+	if !before || behind {
+		t.Errorf("let in: %v, behind the reload: %v", before, behind)
 	}
 }
 

@@ -58,8 +58,7 @@ func (v *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer tick.Stop()
 	// Who was let in may be no operator any more behind a reload: the page asks
 	// anew, and is asked who it is.
-	let := v.access.settings()
-	for v.access.settings() == let {
+	for v.access.stillLet(r) {
 		select {
 		case <-r.Context().Done():
 			return
