@@ -78,6 +78,9 @@ func families() []family {
 	add([]string{"kind", "by"},
 		"rate_waits_total", "Waits because of a rate, by kind (statements, logins, bytes) and by whose rate it was (user, database, address).",
 		"rate_refusals_total", "Statements and logins refused because of a rate, by kind and by whose rate it was.")
+	add([]string{"kind", "by"},
+		"concurrency_waits_total", "Waits because too many statements ran at a time, by kind (statements, reads, writes, several) and by whose bound it was (user, database).",
+		"concurrency_refusals_total", "Statements refused because too many ran at a time, by kind and by whose bound it was.")
 	add([]string{"database", "state"}, "clients", "Clients logged in, by what they do.")
 	add([]string{"database"},
 		"database_clients_limit", "Clients allowed; 0 is no bound of the database's own.",
@@ -205,6 +208,10 @@ func (e emitter) process(p Process, version string, now time.Time) {
 	for _, l := range p.Limited {
 		e.counter("rate_waits_total", l.Waited, l.Kind, l.By)
 		e.counter("rate_refusals_total", l.Refused, l.Kind, l.By)
+	}
+	for _, c := range p.Crowded {
+		e.counter("concurrency_waits_total", c.Waited, c.Kind, c.By)
+		e.counter("concurrency_refusals_total", c.Refused, c.Kind, c.By)
 	}
 	e.counter("config_reloads_total", p.Reloads)
 	e.counter("config_reload_failures_total", p.ReloadFailures)

@@ -131,6 +131,8 @@ type Process struct {
 	Totals                        proxy.Totals
 	// Limited counts what rates have held back.
 	Limited []proxy.Limited
+	// Crowded counts what bounds on what runs at a time have held back.
+	Crowded []proxy.Crowded
 	// ConfiguredAt is when the configuration in force was loaded; zero when
 	// none is yet.
 	ConfiguredAt time.Time

@@ -47,6 +47,8 @@ type User struct {
 	Timeouts UserTimeouts `yaml:"timeouts"`
 	// Rates stand in place of limits.rates.user. Default: nil, they do not.
 	Rates *Rate `yaml:"rates"`
+	// Concurrent stands in place of limits.concurrent.user. Default: nil, it does not.
+	Concurrent *Concurrent `yaml:"concurrent"`
 }
 
 // UserTimeouts override the section timeouts for one user. nil does not; 0 is

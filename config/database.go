@@ -48,6 +48,8 @@ type Database struct {
 	StatementSize Size `yaml:"statement_size" default:"0" min:"0" max:"1GiB"`
 	// Rates stand in place of limits.rates.database. Default: nil, they do not.
 	Rates *Rate `yaml:"rates"`
+	// Concurrent stands in place of limits.concurrent.database. Default: nil, it does not.
+	Concurrent *Concurrent `yaml:"concurrent"`
 	// Reads says which reads go to replicas.
 	Reads Reads `yaml:"reads"`
 	// Pool sizes the pools of server connections.

@@ -137,6 +137,8 @@ type Limits struct {
 	SessionStatementBytes Size `yaml:"session_statement_bytes" default:"64MiB" min:"64KiB" max:"16GiB"`
 	// Rates bound what clients do in a second.
 	Rates Rates `yaml:"rates"`
+	// Concurrent bounds what runs at a time.
+	Concurrent Concurrency `yaml:"concurrent"`
 }
 
 // Timeouts bound how long clients can take. 0 means no bound.

@@ -22,6 +22,10 @@ const answerMax = 16 << 20
 // runAll runs the request, which is one statement alone, on several shards and answers it.
 func (s *session) runAll(kind byte, size int) error {
 	if kind == wire.MsgQuery && len(s.segment) == 1 && s.segment[0].CopyIn != nil {
+		if e := s.permitSeveral(); e != nil {
+			s.refuse(kind, size, e)
+			return nil
+		}
 		return s.runCopyIn(size)
 	}
 	s.closes("") // the unnamed portal is another's now
@@ -30,6 +34,9 @@ func (s *session) runAll(kind byte, size int) error {
 	own := s.tx == 'I'
 	if e == nil && own && req.plan != nil && req.plan.Single != nil && req.plan.Single.Locks {
 		e = errNoBlock("LOCK TABLE")
+	}
+	if e == nil && len(req.shards) != 1 {
+		e = s.permitSeveral()
 	}
 	if e == nil && own && s.pinned == "" && req.plan != nil && req.plan.Each {
 		return s.runEach(kind, size, &req)

@@ -362,7 +362,7 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 	if err := srv.register(s, set.MaxClients, pol.MaxClients); err != nil {
 		return err
 	}
-	srv.bound(s, srv.settings.Load().Rates)
+	srv.bound(s)
 	s.asking.turn = uint8(s.id) // sessions of one request are timed as often as others
 	if err := c.socket.SetNonBlocking(true); err != nil {
 		srv.forget(s)

@@ -80,8 +80,8 @@ func (d *Database) scatterOptions() router.ScatterOptions {
 	return router.ScatterOptions{Unlike: d.Unlike != nil && d.Unlike()}
 }
 
-// turns lets so many queries over several shards run at once, first come, first served:
-// keyed statements find connections beside them.
+// turns lets so many statements run at once, first come, first served. Those of a database are for queries
+// over several shards: keyed statements find connections beside them.
 type turns struct {
 	mu      sync.Mutex
 	taken   int
@@ -122,6 +122,17 @@ func (t *turns) leave(n *turn, limit int) {
 			}
 		}
 	}
+	t.serveLocked(limit)
+}
+
+// serve gives turns to those who wait, as the limit is now.
+func (t *turns) serve(limit int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.serveLocked(limit)
+}
+
+func (t *turns) serveLocked(limit int) {
 	for t.taken < limit && len(t.waiting) > 0 {
 		next := t.waiting[0]
 		t.waiting = t.waiting[1:]

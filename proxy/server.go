@@ -63,8 +63,10 @@ type Settings struct {
 	LoginTimeout time.Duration
 	MaxClients   int
 	// Rates bound what is done in a second; nil: nothing does.
-	Rates     *Rates
-	Databases map[string]*Database
+	Rates *Rates
+	// Concurrency bounds what runs at a time; nil: nothing does.
+	Concurrency *Concurrency
+	Databases   map[string]*Database
 	// Policy returns what the user may take of the database.
 	Policy func(db, user string) UserPolicy
 	// ConsoleNames are the names of the virtual database.
@@ -112,6 +114,7 @@ type Server struct {
 	accepted  atomic.Int64
 	refused   atomic.Int64
 	rates     rateTable
+	permits   permitTable
 	logins    atomic.Int64
 }
 
@@ -128,8 +131,8 @@ func New(opt Options, s *Settings) *Server {
 // Configure replaces the settings; sessions and logins see them from now on.
 func (srv *Server) Configure(s *Settings) {
 	old := srv.settings.Swap(s)
-	if old.Rates != nil || s.Rates != nil {
-		srv.each(func(one *session) { srv.bound(one, s.Rates) })
+	if old.Rates != nil || s.Rates != nil || old.Concurrency != nil || s.Concurrency != nil {
+		srv.each(srv.bound)
 	}
 }
 

@@ -78,7 +78,8 @@ type session struct {
 	appName            atomic.Pointer[string]
 	addr               string
 	address            netip.Addr               // not valid on a Unix-domain socket
-	throttle           atomic.Pointer[throttle] // nil when no rate bounds it
+	throttle           atomic.Pointer[throttle] // nil when nothing bounds it
+	permits            *heldPermits             // nil when it has none
 	started            time.Time
 	localAddr, tlsName unique.Handle[string]
 	protocol           uint32
@@ -371,6 +372,9 @@ func (s *session) turn(client, server bool) (c, sv interest, err error) {
 // rest is what a session does that holds no lease and has nothing to do: it
 // looks for the client's next bytes if there may be some.
 func (s *session) rest(look bool) error {
+	if s.permits != nil && (s.tx == 'I' || s.lost) {
+		s.endPermits()
+	}
 	s.setPhase(s.restingPhase())
 	if err := s.obeyIdle(); err != nil {
 		return err

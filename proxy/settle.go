@@ -33,6 +33,9 @@ func (s *session) settle() error {
 		return wire.Fatal("08P01", "a transaction over several shards has ended on one of them").
 			WithDetail("Shard %s.", s.shard.Name)
 	}
+	if s.permits != nil {
+		s.endPermits()
+	}
 	s.exclude, s.tries = 0, 0
 	s.cancelled, s.timedOut = false, false
 	if s.auditAgain.Load() && s.db.loaded() {

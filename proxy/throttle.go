@@ -11,12 +11,13 @@ import (
 
 // throttle is what the rates make of a session; see docs/design/limits.md.
 type throttle struct {
-	rates  *sessionRates
-	paidTo uint64    // bytes of the client's stream up to which its statements are paid for
-	ahead  bool      // one more is paid for, which has not come yet
-	bytes  uint64    // of its bytes, both ways, that are paid for; from the first look on
-	looked bool      // bytes is set
-	slow   time.Time // until when no more bytes are read
+	rates   *sessionRates   // nil where there are none
+	permits *sessionPermits // the same
+	paidTo  uint64          // bytes of the client's stream up to which its statements are paid for
+	ahead   bool            // one more is paid for, which has not come yet
+	bytes   uint64          // of its bytes, both ways, that are paid for; from the first look on
+	looked  bool            // bytes is set
+	slow    time.Time       // until when no more bytes are read
 }
 
 // errRate is what is refused by a rate: 53400, for it is a limit of the configuration that is
@@ -30,12 +31,24 @@ func errRate(kind, by int, wait int64) *wire.Error {
 	return wire.Errorf("53400", "%s", what).WithHint("The statement was not executed. Try again in %s.", again)
 }
 
-// bound gives a session the buckets of the settings. One that has ended gets none.
-func (srv *Server) bound(s *session, r *Rates) {
-	next := srv.rates.hold(r, s.userName, s.db.Name, s.address, time.Now().UnixNano())
+// bound gives a session the bounds of the settings, whichever they are by then. One that has ended gets none.
+func (srv *Server) bound(s *session) {
+	for set := srv.settings.Load(); ; {
+		srv.boundBy(s, set)
+		now := srv.settings.Load()
+		if now == set {
+			return
+		}
+		set = now
+	}
+}
+
+func (srv *Server) boundBy(s *session, set *Settings) {
 	var t *throttle
-	if next != nil {
-		t = &throttle{rates: next}
+	rates := srv.rates.hold(set.Rates, s.userName, s.db.Name, s.address, time.Now().UnixNano())
+	permits := srv.permits.hold(set.Concurrency, s.userName, s.db.Name)
+	if rates != nil || permits != nil {
+		t = &throttle{rates: rates, permits: permits}
 	}
 	srv.mu.Lock()
 	there := srv.sessions[s.key.PID] == s
@@ -43,22 +56,40 @@ func (srv *Server) bound(s *session, r *Rates) {
 		t = s.throttle.Swap(t)
 	}
 	srv.mu.Unlock()
-	if t != nil {
-		srv.rates.drop(t.rates) // the old ones, or those it does not get
+	if t != nil { // the old one, or what it does not get
+		srv.rates.drop(t.rates)
+		srv.permits.drop(t.permits)
 	}
 }
 
-// unbound gives back the buckets of a session that ends.
+// unbound gives back what a session has of bounds that ends.
 func (s *session) unbound() {
+	if s.permits != nil {
+		s.endPermits()
+	}
 	if t := s.throttle.Swap(nil); t != nil {
 		s.server.rates.drop(t.rates)
+		s.server.permits.drop(t.permits)
 	}
 }
 
-// admits lets the request at the head of the buffer begin, or has it wait for its turn by the
+// admits lets the request at the head of the buffer begin, or has it wait for its turn, or refuses it.
+func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
+	if t.rates != nil {
+		if v, err := s.affords(t, kind, size); v != goesOn || err != nil {
+			return v, err
+		}
+	}
+	if t.permits != nil {
+		return s.permitted(t, kind, size)
+	}
+	return goesOn, nil
+}
+
+// affords lets the request at the head of the buffer begin, or has it wait for its turn by the
 // rates, or refuses it. It has paid for its statements then. Within a transaction nobody waits, who
 // would keep locks meanwhile: what runs there is paid for by those behind it.
-func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
+func (s *session) affords(t *throttle, kind byte, size int) (verdict, error) {
 	at := s.client.Consumed()
 	if t.paidTo > at || s.script != nil {
 		return goesOn, nil
@@ -76,8 +107,7 @@ func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
 		t.paid(end, ahead)
 		return goesOn, nil
 	}
-	// Who has others' replies to wait for, or a connection to give back, does that first.
-	busy := s.lease != nil && (!s.owed.empty() || s.settling || s.audit.running || s.readyOwed || s.pinned == "" && s.mode != ModeSession)
+	busy := s.lease != nil && s.busyForOthers()
 	most := int64(r.Wait)
 	if busy {
 		most = 0
@@ -103,6 +133,12 @@ func (s *session) admits(t *throttle, kind byte, size int) (verdict, error) {
 		}
 	}
 	return goesOn, nil
+}
+
+// busyForOthers reports whether the session has replies to wait for, or a connection to give back, before
+// it may wait for anything else.
+func (s *session) busyForOthers() bool {
+	return !s.owed.empty() || s.settling || s.audit.running || s.readyOwed || s.pinned == "" && s.mode != ModeSession
 }
 
 // waitsForRate waits with the stack, as at the gate, until the time has passed.
@@ -167,7 +203,7 @@ func (s *session) statementsAhead() (n int64, end uint64, whole bool) {
 func (s *session) paysFor() {
 	t := s.throttle.Load()
 	switch {
-	case t == nil || t.paidTo > s.client.Consumed():
+	case t == nil || t.rates == nil || t.paidTo > s.client.Consumed():
 	case t.ahead:
 		t.ahead = false
 	default:
@@ -178,6 +214,9 @@ func (s *session) paysFor() {
 // slowed reports whether the session reads no more for now because of its bytes a second, and
 // has itself woken when it may. It takes what has passed since it was last asked.
 func (s *session) slowed(t *throttle) bool {
+	if t.rates == nil {
+		return false
+	}
 	passed := s.client.Received() + s.client.Sent()
 	now := time.Now()
 	if !t.looked {

@@ -192,6 +192,13 @@ func (p *program) settings(st *state) *proxy.Settings {
 			Address:  rateOf(cfg.Limits.Rates.Address), Wait: cfg.Limits.Rates.Wait, MaxAddresses: cfg.Limits.Rates.MaxAddresses,
 		}
 	}
+	if cfg.HasConcurrency() {
+		s.Concurrency = &proxy.Concurrency{
+			User:     func(name string) proxy.Concurrent { return proxy.Concurrent(cfg.UserConcurrent(name)) },
+			Database: func(name string) proxy.Concurrent { return proxy.Concurrent(cfg.DatabaseConcurrent(name)) },
+			Wait:     cfg.Limits.Concurrent.Wait,
+		}
+	}
 	if p.certs != nil {
 		s.TLS = p.certs.Current
 		s.RequireTLS = cfg.Listen.TLS != nil && cfg.Listen.TLS.Mode == config.TLSRequire
