@@ -141,27 +141,28 @@ func (s *session) holdsBack(p *router.Plan, err error) bool {
 	return s.values.Held || p.Where == router.FanOut || p.CopyIn != nil || err == errSplit || router.OnSeveral(err)
 }
 
-// awaitSlots waits until the slots that the request at the head of the buffer writes are free, and looks at it anew. An error
-// ends the session.
-func (s *session) awaitSlots(n *need) error {
-	for n.err == errHeld {
+// awaitSlots waits until the slots that the request at the head of the buffer writes are free, and looks at it anew. ok is as of
+// scan then. An error ends the session.
+func (s *session) awaitSlots(n *need) (ok bool, err error) {
+	ok = true
+	for ok && n.err == errHeld {
 		t, err := s.db.Slots.Enter(s.wake)
 		if err != nil {
-			return nil // too many wait: it is told so
+			return true, nil // too many wait: it is told so
 		}
 		s.epochs.request.Store(0)
 		for t != nil && t.State() == gate.Waiting {
 			if err := s.waitTurn(phaseHeld); err != nil {
 				t.Cancel()
-				return err
+				return false, err
 			}
 		}
 		if t != nil && t.State() != gate.Released {
-			return nil
+			return true, nil
 		}
-		*n, _ = s.scan()
+		*n, ok = s.scan()
 	}
-	return nil
+	return ok, nil
 }
 
 // Kept returns the oldest epochs of the slot map that sessions of a database work by: those of statements and transactions that

@@ -141,6 +141,7 @@ func (s *session) drop(size int) {
 // request deals with the frame at the head of the buffer; false means that it
 // must wait, for more bytes or for replies.
 func (s *session) request(kind byte, size int) (bool, error) {
+	s.remembers(kind, size)
 	switch kind {
 	case wire.MsgTerminate:
 		if s.lease != nil && !s.copyIn && (s.owed.anyEnds() || s.lease.Pending() > 0) {
@@ -152,7 +153,7 @@ func (s *session) request(kind byte, size int) (bool, error) {
 	case wire.MsgQuery, wire.MsgParse, wire.MsgBind, wire.MsgDescribe, wire.MsgExecute,
 		wire.MsgClose, wire.MsgSync, wire.MsgFlush, wire.MsgFunctionCall:
 	default:
-		return false, wire.Fatal("08P01", "invalid frontend message type %d", kind)
+		return false, s.errNoMessage(kind)
 	}
 	if s.copyIn {
 		if kind == wire.MsgSync {
@@ -319,12 +320,12 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	}
 	size = frameSize(s.client.Buffered())
 	if need.err != nil && router.IsLoading(need.err) {
-		if err := s.awaitTables(&need); err != nil {
+		if ok, err := s.awaitTables(&need); !ok || err != nil {
 			return false, err
 		}
 	}
 	if need.err == errHeld {
-		if err := s.awaitSlots(&need); err != nil {
+		if ok, err := s.awaitSlots(&need); !ok || err != nil {
 			return false, err
 		}
 		size = frameSize(s.client.Buffered())

@@ -79,6 +79,7 @@ type session struct {
 	addr               string
 	address            netip.Addr               // not valid on a Unix-domain socket
 	throttle           atomic.Pointer[throttle] // nil when nothing bounds it
+	trail              *trail                   // nil but in checked builds
 	permits            *heldPermits             // nil when it has none
 	started            time.Time
 	localAddr, tlsName unique.Handle[string]

@@ -340,8 +340,8 @@ func (s *session) staysHere(kind byte) (verdict, error) {
 			s.forgetPlans()
 			return waits, nil
 		}
-		if err := s.awaitSlots(&n); err != nil {
-			return goesOn, err
+		if ok, err := s.awaitSlots(&n); !ok || err != nil {
+			return waits, err
 		}
 	}
 	if n.err == errMoved && s.tx != 'E' {
@@ -516,16 +516,17 @@ func (s *session) misplacedBind(p *router.Plan, name, after []byte) *wire.Error 
 func begins(p *router.Plan) bool { return p.Single != nil && p.Single.Kind == query.KindBegin }
 
 // awaitTables waits, within loadingWait, for the tables of the shards that the request
-// at the head of the buffer needs, and looks at it anew. An error ends the session.
-func (s *session) awaitTables(n *need) error {
-	for end := time.Now().Add(loadingWait); n.err != nil && router.IsLoading(n.err) && time.Now().Before(end); {
+// at the head of the buffer needs, and looks at it anew. ok is as of scan then. An error ends the session.
+func (s *session) awaitTables(n *need) (ok bool, err error) {
+	ok = true
+	for end := time.Now().Add(loadingWait); ok && n.err != nil && router.IsLoading(n.err) && time.Now().Before(end); {
 		if err := s.pause(20*time.Millisecond, phaseHeld); err != nil {
 			if e := wire.AsError(err); e.IsFatal() || err == errEnded {
-				return err
+				return false, err
 			}
-			return nil
+			return true, nil
 		}
-		*n, _ = s.scan()
+		*n, ok = s.scan()
 	}
-	return nil
+	return ok, nil
 }

@@ -34,7 +34,7 @@ func (b *Buffers) get() []byte {
 
 // put takes back what get returned, and leaves any other buffer to the collector.
 func (b *Buffers) put(p []byte) {
-	if spoils {
+	if Checked {
 		clear(p[:cap(p)])
 	}
 	if cap(p) == readSize {

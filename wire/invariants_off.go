@@ -2,4 +2,5 @@
 
 package wire
 
-const spoils = false
+// Checked is not set: see the build with the race detector.
+const Checked = false

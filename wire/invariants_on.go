@@ -2,6 +2,6 @@
 
 package wire
 
-// spoils is set where buffers are spoilt when they are given back, so that a
-// use after that shows: see Buffers.
-const spoils = true
+// Checked is set in builds with the race detector, which look after themselves at some cost: buffers are spoilt when
+// they are given back, so that a use after that shows.
+const Checked = true
