@@ -36,6 +36,8 @@ type User struct {
 	MaxServers int `yaml:"max_servers" default:"0" min:"0" max:"1000000"`
 	// StatementSize overrides the database's statement_size; 0 does not. Default: 0.
 	StatementSize Size `yaml:"statement_size" default:"0" min:"0" max:"1GiB"`
+	// ResultSize overrides the database's result_size; 0 does not. Default: 0.
+	ResultSize Size `yaml:"result_size" default:"0" min:"0" max:"1TiB"`
 	// ServerUser logs in to the servers in place of Name, and of the
 	// database's server.user. Default: empty, none.
 	ServerUser string `yaml:"server_user"`

@@ -141,7 +141,7 @@ var badFiles = map[string][]string{
 	"prefix_bits":                {`7:19: auth.rules[0].addresses: "10.0.0.1/8" has bits behind its prefix length; the network is 10.0.0.0/8`},
 	"problems_many": {
 		`has 1000 problems or more; the rest is not shown`,
-		`5:10: limits.k0: unknown key in limits (known here: concurrent, gather, max_clients, max_clients_per_database, max_clients_per_user, message_size, parsed_statement, plan_cache, rates, session_statement_bytes, session_statements, startup_packet, statement_size, statements)`,
+		`5:10: limits.k0: unknown key in limits (known here: concurrent, gather, max_clients, max_clients_per_database, max_clients_per_user, message_size, parsed_statement, plan_cache, rates, result_size, session_statement_bytes, session_statements, startup_packet, statement_size, statements)`,
 		`...`,
 	},
 	"statement_size": {

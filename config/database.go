@@ -46,6 +46,8 @@ type Database struct {
 	Blocks []string `yaml:"blocks" form:"one"`
 	// StatementSize overrides limits.statement_size; 0 does not. Default: 0.
 	StatementSize Size `yaml:"statement_size" default:"0" min:"0" max:"1GiB"`
+	// ResultSize overrides limits.result_size; 0 does not. Default: 0.
+	ResultSize Size `yaml:"result_size" default:"0" min:"0" max:"1TiB"`
 	// Rates stand in place of limits.rates.database. Default: nil, they do not.
 	Rates *Rate `yaml:"rates"`
 	// Concurrent stands in place of limits.concurrent.database. Default: nil, it does not.

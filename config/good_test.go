@@ -128,7 +128,7 @@ func goodConfig(t *testing.T) *Config {
 				ServerUser: "app_on_server", ServerPassword: NewSecret("${not a variable}"),
 				Timeouts:   UserTimeouts{Query: ptr(10 * time.Second), IdleInTransaction: ptr(time.Duration(0)), ClientIdle: ptr(day)},
 				Rates:      &Rate{Statements: 10, StatementBurst: 11, Logins: 12, LoginBurst: 13, Bytes: 14 << 10, BytesBurst: 15 << 10},
-				Concurrent: &Concurrent{Statements: 51, Reads: 52, Writes: 53, Several: 54},
+				ResultSize: 5 << 20, Concurrent: &Concurrent{Statements: 51, Reads: 52, Writes: 53, Several: 54},
 			},
 			{
 				Name: "root", Password: NewSecret("from a file"), PasswordFile: testFile(t, "files/password"),
@@ -162,6 +162,7 @@ func goodConfig(t *testing.T) *Config {
 			MaxClients: 5000, MaxClientsPerUser: 100, MaxClientsPerDatabase: 1000, MessageSize: 256 << 20,
 			ParsedStatement: 512 << 10, Gather: 16 << 20, StatementSize: 2 << 20, StartupPacket: 4096, PlanCache: 1 << 30,
 			Statements: 50, SessionStatements: 100, SessionStatementBytes: 1 << 20,
+			ResultSize: 7 << 20,
 			Concurrent: Concurrency{
 				User: Concurrent{Statements: 71, Reads: 72, Writes: 73, Several: 74}, Database: Concurrent{Statements: 81, Reads: 82, Writes: 83, Several: 84}, Wait: 9 * time.Second,
 			},
@@ -228,8 +229,8 @@ func goodShop(t *testing.T) Database {
 		CrossShard: CrossShardRefuse, Snapshot: SnapshotOff, CrossShardQueries: 3, PartialResults: true, HotKeys: true,
 		StatementSize: 1 << 20,
 		Rates:         &Rate{Statements: 1000, StatementBurst: 5000, Logins: 10, LoginBurst: 20, Bytes: 1 << 20, BytesBurst: 2 << 20},
-		Concurrent:    &Concurrent{Statements: 61, Reads: 62, Writes: 63, Several: 64},
-		Blocks:        []string{"SELECT * FROM big WHERE note LIKE '%x%'", "00000000000000ff"},
+		ResultSize:    6 << 20, Concurrent: &Concurrent{Statements: 61, Reads: 62, Writes: 63, Several: 64},
+		Blocks: []string{"SELECT * FROM big WHERE note LIKE '%x%'", "00000000000000ff"},
 		Reads: Reads{
 			MaxLag: 250 * time.Millisecond, MaxLagBytes: 16 << 20, Consistency: ConsistencyEventual,
 			ReadOnlyFunctions: []string{"audit.peek", `"Odd name"`},

@@ -118,6 +118,8 @@ type Limits struct {
 	// StatementSize bounds the text of a statement, and its parameters, in bytes, at least 64 KiB; 0: no
 	// limit. Default: 0.
 	StatementSize Size `yaml:"statement_size" default:"0" min:"0" max:"1GiB"`
+	// ResultSize bounds the rows that one statement gives, in bytes; 0: no limit. Default: 0.
+	ResultSize Size `yaml:"result_size" default:"0" min:"0" max:"1TiB"`
 	// Gather bounds what one statement gathers in the proxy of rows of several shards, in bytes.
 	// Default: 64 MiB.
 	Gather Size `yaml:"gather" default:"64MiB" min:"1MiB" max:"16GiB"`

@@ -91,8 +91,8 @@ func (s *session) runAll(kind byte, size int) error {
 		// The block is not the client's.
 		answer, e = pool.Answer{}, router.InNoTransaction()
 	}
-	if e == nil && limited(answer.Frames, req.limit) {
-		if answer, e = (pool.Answer{}), errLimited(); !own {
+	if unfit := s.unfit(answer.Frames, req.limit); e == nil && unfit != nil {
+		if answer, e = (pool.Answer{}), unfit; !own {
 			if err := s.failHere(); err != nil {
 				return err
 			}

@@ -154,8 +154,8 @@ func (s *session) runTied(kind byte, size int, r *allRequest) error {
 		s.setPhase(phaseActive)
 		answer, e = s.onAll(r)
 	}
-	if e == nil && limited(answer.Frames, r.limit) {
-		answer, e = pool.Answer{}, errLimited()
+	if unfit := s.unfit(answer.Frames, r.limit); e == nil && unfit != nil {
+		answer, e = pool.Answer{}, unfit
 	}
 	if e != nil && e.IsFatal() {
 		return e

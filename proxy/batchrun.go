@@ -225,8 +225,8 @@ func (b *batch) answer(units []*unit, shards []int, answers []shardAnswer) error
 			return err
 		}
 		frames, e := b.join(u, said[u])
-		if e == nil && limited(frames, u.limit) {
-			e = errLimited()
+		if e == nil {
+			e = s.unfit(frames, u.limit)
 		}
 		if e != nil {
 			b.tell(e.Append(nil))

@@ -74,6 +74,15 @@ func errQueryTimeout() *wire.Error {
 func (s *session) relayError(e *wire.Error, body []byte, size int) *wire.Error {
 	s.commitHold()
 	s.scriptFails()
+	was := s.result.cut
+	s.resultEnds()
+	if e.Code == "57014" && was {
+		own := errResult(s.resultMax)
+		s.client.SetOutput(own.Append(s.client.Output()))
+		s.lease.Discard(size)
+		s.steps++
+		return own
+	}
 	if e.Code == "57014" && s.timedOut {
 		s.timedOut = false
 		own := errQueryTimeout()

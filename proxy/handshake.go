@@ -347,7 +347,7 @@ func (srv *Server) console(c *stream, id auth.Identity, start *wire.Startup) err
 func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Database, id auth.Identity, base *pool.Settings) error {
 	pol := set.Policy(db.Name, id.User)
 	s := &session{
-		server: srv, db: db, userName: id.User, mode: pol.Mode, statementMax: pol.StatementMax, addr: peer(c.socket.RemoteAddr()), address: c.RemoteAddr().Addr(),
+		server: srv, db: db, userName: id.User, mode: pol.Mode, statementMax: pol.StatementMax, resultMax: pol.ResultMax, addr: peer(c.socket.RemoteAddr()), address: c.RemoteAddr().Addr(),
 		localAddr: unique.Make(ownEnd(c.socket.LocalAddr())), tlsName: unique.Make(tlsName(c.tls)),
 		started: time.Now(), protocol: start.Protocol, timeouts: pol.Timeouts, crossShard: pol.CrossShard, snapshots: pol.Snapshots, tx: 'I', resting: true,
 		base: base,

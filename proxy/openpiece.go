@@ -24,7 +24,7 @@ const (
 // the transaction; an error ends the session.
 func (q *openQuery) read(f func()) error {
 	c := q.c
-	c.err, c.raw, c.failed, c.notices, c.rows = nil, nil, -1, nil, 0
+	c.err, c.raw, c.failed, c.notices, c.rows, c.given = nil, nil, -1, nil, 0, 0
 	c.unwanted.Store(false)
 	c.s.db.stats.statements.Add(1)
 	c.s.noteAskKind(askRead, scopeSeveral)

@@ -23,6 +23,7 @@ func (s *session) pumpServer() error {
 		if n > 0 {
 			ended := s.download > 0 && s.download <= n
 			s.deliver(n)
+			s.gives(n)
 			s.download, s.swallowing = rest, false
 			if ended && rest == 0 {
 				s.answerLocal() // what waited behind that frame
@@ -56,6 +57,7 @@ func (s *session) relayRest() bool {
 	if !s.swallowing {
 		// A failed write shows again at the next flush.
 		_ = s.client.Queue(b)
+		s.gives(len(b))
 	}
 	s.download -= len(b)
 	s.lease.Discard(len(b))
@@ -73,7 +75,7 @@ func (s *session) relayRest() bool {
 func (s *session) plainFrames() (n, rest int, more bool) {
 	b := s.lease.Buffered()
 	front := s.owed.front()
-	if front == nil || front.mode != relay || s.download > 0 && s.swallowing || s.download == 0 && front.above != "" {
+	if front == nil || front.mode != relay || s.result.cut || s.download > 0 && s.swallowing || s.download == 0 && front.above != "" {
 		return 0, 0, len(b) >= 5
 	}
 	for n = s.download; n <= len(b); {
@@ -242,7 +244,7 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 		s.lease.Discard(size - now)
 		size = now
 	}
-	s.swallowing = front.mode == swallow
+	s.swallowing = front.mode == swallow || s.result.cut
 	whole := len(s.lease.Buffered()) >= size
 	if kind == wire.MsgRowDescription && front.kind == expectDescribe {
 		s.owed.pop()
@@ -257,6 +259,14 @@ func (s *session) relayStreamed(kind byte, size int) (bool, error) {
 	s.download = size
 	s.relayRest()
 	return true, nil
+}
+
+// passUncut is pass for what ends a result, which is swallowed when that was cut.
+func (s *session) passUncut(mode expectMode, size int) {
+	if s.result.cut {
+		mode = swallow
+	}
+	s.pass(mode, size)
 }
 
 // pass relays or swallows one whole frame.
@@ -305,76 +315,16 @@ func (s *session) aside(kind byte, size int) {
 	}
 }
 
-// noteTold remembers what the client is told of parameters that the session
-// itself depends on.
-func (s *session) noteTold(size int) {
-	name, value, ok := wire.CString(s.lease.Buffered()[5:size])
-	if !ok {
-		return
-	}
-	switch string(name) {
-	case "DateStyle":
-		s.dateStyle = string(cut(value))
-	case "is_superuser", "session_authorization":
-		if s.toldOfRole == nil {
-			s.toldOfRole = map[string]string{}
-		}
-		s.toldOfRole[string(name)] = string(cut(value))
-	}
-}
-
-// tellOfRole tells the client that it is the login role again, when its role
-// went without a word from the server: that one had never been given it.
-func (s *session) tellOfRole() {
-	if len(s.toldOfRole) == 0 || len(identityOf(s.settings)) > 0 {
-		return
-	}
-	for _, name := range [...]string{"is_superuser", "session_authorization"} {
-		told, ok := s.toldOfRole[name]
-		if own := s.greeted.values[name]; ok && told != own {
-			s.commitHold()
-			s.client.SetOutput(wire.AppendParameterStatus(s.client.Output(), name, own))
-			delete(s.toldLater, name)
-		}
-	}
-	clear(s.toldOfRole)
-}
-
-// discardsOwn reports whether a ParameterStatus comes from a DISCARD ALL that
-// took away what the client's start-up packet asked for, which it gets back.
-func (s *session) discardsOwn(front *expect, size int) bool {
-	byQuery := front != nil && front.plan != nil && front.plan.Single != nil && front.plan.Single.Kind == query.KindDiscard
-	if !byQuery && !s.discarded {
-		return false
-	}
-	_, own := s.base.Get(strings.ToLower(string(cut(s.lease.Buffered()[5:size]))))
-	return own
-}
-
-// learnedMax bounds the parameters that a server may report to a login, learnedBytes
-// what each may take.
-const (
-	learnedMax   = 500
-	learnedBytes = 64 << 10
-)
-
-// learn notes a parameter that a login's settings changed.
-func (s *session) learn(kind byte, size int) {
-	if s.learning == nil || kind != wire.MsgParameterStatus {
-		return
-	}
-	name, rest, ok := wire.CString(s.lease.Buffered()[5:size])
-	if ok {
-		s.learning[string(name)] = string(cut(rest))
-	}
-}
-
 // queryReply deals with the replies to a simple query.
 func (s *session) queryReply(front *expect, kind byte, body []byte, size int) error {
 	switch kind {
 	case wire.MsgCommandComplete:
 		s.copyEnded()
+		if s.result.cut {
+			return s.cutEnds(front, size)
+		}
 		if front.mode == relay {
+			s.resultEnds()
 			tag := front.replacedBy(front.done)
 			s.completed(front, cut(body))
 			if tag == "" && s.script != nil {
@@ -395,7 +345,7 @@ func (s *session) queryReply(front *expect, kind byte, body []byte, size int) er
 	default:
 		return s.outOfStep("unexpected reply to a query")
 	}
-	s.pass(front.mode, size)
+	s.passUncut(front.mode, size)
 	return nil
 }
 
@@ -424,9 +374,12 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 			s.described(front, nil)
 		}
 	case expectExecute:
+		if s.result.cut && (kind == wire.MsgCommandComplete || kind == wire.MsgPortalSuspended) {
+			return s.cutEnds(front, size)
+		}
 		switch kind {
 		case wire.MsgCopyOutResponse, wire.MsgCopyDone:
-			s.pass(front.mode, size)
+			s.passUncut(front.mode, size)
 			return nil
 		case wire.MsgCopyInResponse, wire.MsgCopyBothResponse:
 			// A Sync sent ahead is ignored by the server; the one that ends this
@@ -439,6 +392,7 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 		case wire.MsgCommandComplete:
 			s.copyEnded()
 			if front.mode == relay {
+				s.resultEnds()
 				s.completed(front, cut(body))
 				tag := front.tag
 				if s.deallocatesOwn(front) {
@@ -457,6 +411,7 @@ func (s *session) extendedReply(front *expect, kind byte, body []byte, size int)
 			}
 			ok = true
 		case wire.MsgEmptyQueryResponse, wire.MsgPortalSuspended:
+			s.resultEnds()
 			ok, s.tallying.rows = true, front.rowsBy(kind)
 		}
 	}
@@ -561,6 +516,15 @@ func (s *session) ready(body []byte, size int) error {
 		return s.outOfStep("ReadyForQuery of unknown status")
 	}
 	e := s.pop()
+	status, gone := body[0], s.result.fails
+	if gone {
+		s.lease.Discard(size)
+		s.steps++
+		var err error
+		if status, err = s.cutFails(status); err != nil {
+			return err
+		}
+	}
 	s.discarded = false
 	s.identityGoes = s.identityGoes && e.mode != relay
 	s.copyIn, s.breach = false, false
@@ -569,7 +533,7 @@ func (s *session) ready(body []byte, size int) error {
 	}
 	s.wholeDateStyle()
 	if !s.enlisting || e.purpose == forBegin {
-		s.transaction(body[0])
+		s.transaction(status)
 	}
 	if e.mode == relay && s.tx == 'I' {
 		s.tellOfRole()
@@ -584,10 +548,15 @@ func (s *session) ready(body []byte, size int) error {
 			}
 		}
 	}
-	if e.mode == relay && s.script != nil {
-		s.lease.Discard(size)
+	switch {
+	case gone && s.script == nil:
+		s.client.SetOutput(wire.AppendReadyForQuery(s.client.Output(), status))
+	case e.mode == relay && s.script != nil:
+		if !gone {
+			s.lease.Discard(size)
+		}
 		s.commandDone()
-	} else {
+	default:
 		s.pass(e.mode, size)
 	}
 	s.tallyReply(&e)

@@ -48,6 +48,7 @@ type scattering struct {
 	budget               *exec.Budget
 	held                 int64 // of what is gathered, in bytes
 	rows                 int64
+	given                int64 // bytes of the answer that the client was given
 	sentHead             bool
 	flushed              bool        // the client may have got something
 	headAt               int         // where the answer begins in what waits for the client, until then
@@ -390,7 +391,7 @@ func (c *scattering) anew() *wire.Error {
 		shards[i] = shard.index
 		c.shards[i] = &scatterShard{index: shard.index}
 	}
-	c.err, c.raw, c.failed, c.notices, c.rows, c.lost = nil, nil, -1, slices.Clone(c.warning), 0, false
+	c.err, c.raw, c.failed, c.notices, c.rows, c.given, c.lost = nil, nil, -1, slices.Clone(c.warning), 0, 0, false
 	if c.into != nil {
 		c.into.drop()
 	}

@@ -36,6 +36,7 @@ func (c *scattering) copyOut() {
 		last = wire.AppendFrame(last, wire.MsgCopyData, binaryEnd)
 	}
 	if err := c.send(wire.AppendEmpty(last, wire.MsgCopyDone)); err != nil {
+		c.endStreams(err)
 		return
 	}
 	c.endStreams(nil)

@@ -133,6 +133,12 @@ func (c *scattering) send(frames []byte) error {
 	if c.into != nil {
 		return c.into.take(frames)
 	}
+	if most := c.s.resultMax; most > 0 {
+		if c.given += int64(len(frames)); c.given > most {
+			c.fail(errResult(most), nil, -1)
+			return errUnwanted
+		}
+	}
 	client := c.s.client
 	client.SetOutput(append(client.Output(), frames...))
 	if client.Pending() < clientBatch {

@@ -48,9 +48,11 @@ type UserPolicy struct {
 	MaxClients int // 0: no limit
 	// StatementMax bounds a statement's text, and its parameters, in bytes; at least 64 KiB. 0: no limit.
 	StatementMax int
-	Timeouts     Timeouts
-	CrossShard   CrossShard
-	Snapshots    Snapshots
+	// ResultMax bounds what one statement gives, in bytes. 0: no limit.
+	ResultMax  int64
+	Timeouts   Timeouts
+	CrossShard CrossShard
+	Snapshots  Snapshots
 }
 
 // Settings is what a reload may change of a Server. It is read-only.

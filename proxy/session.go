@@ -71,7 +71,8 @@ type session struct {
 	place                      // where the lease is, or the last one was
 	places             []place // on each shard; nil in a database of one
 	userName           string
-	statementMax       int // bytes of a statement or its parameters; 0: no limit
+	statementMax       int   // bytes of a statement or its parameters; 0: no limit
+	resultMax          int64 // bytes of a result; 0: no limit
 	mode               Mode
 	id                 uint64
 	key                wire.CancelKey
@@ -247,6 +248,7 @@ type work struct {
 	largeTail   []byte // the end of what lookInto has seen
 	answerHead  []byte // of a held read, kept back until the first row
 	tallying    tallying
+	result      resultCut
 }
 
 // keptEntries and keptBytes bound what an unused work keeps of its storage.

@@ -253,6 +253,7 @@ func userPolicy(cfg *config.Config, database, user string) proxy.UserPolicy {
 		config.PoolTransaction: proxy.ModeTransaction, config.PoolSession: proxy.ModeSession, config.PoolStatement: proxy.ModeStatement,
 	}[mode]
 	p.StatementMax = int(cmp.Or(u.StatementSize, db.StatementSize, cfg.Limits.StatementSize))
+	p.ResultMax = int64(cmp.Or(u.ResultSize, db.ResultSize, cfg.Limits.ResultSize))
 	p.Pool = poolPolicy(&db.Pool, u)
 	return p
 }
