@@ -106,7 +106,8 @@ type session struct {
 	victim    atomic.Pointer[victim]       // what is, until it has ended
 	overtime  atomic.Bool                  // what runs on several shards is cancelled for its time
 	asking    asking
-	since     atomic.Int64 // coarse clock at the last change of phase, Unix nanoseconds
+	counted   struct{ received, sent uint64 } // of the client's bytes, what its database has counted
+	since     atomic.Int64                    // coarse clock at the last change of phase, Unix nanoseconds
 
 	client *wire.Conn
 	lease  *pool.Server
@@ -691,8 +692,7 @@ func (s *session) end() {
 		s.release(st)
 	}
 	s.statements = nil
-	s.db.stats.received.Add(int64(s.client.Received()))
-	s.db.stats.sent.Add(int64(s.client.Sent()))
+	s.countBytes()
 	s.client.Drop()
 	_ = s.client.Close() // the peer may have closed first
 	s.server.forget(s)

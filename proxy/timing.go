@@ -64,6 +64,7 @@ func (s *session) setPhase(p phase) {
 		switch {
 		case p == phaseIdle || p == phaseIdleInTx:
 			s.asking.began = 0
+			s.countBytes()
 		case was == phaseIdle || was == phaseIdleInTx:
 			s.tallying.sent = s.client.Sent()
 			if s.asking.timed() || s.timesAll() {
@@ -76,6 +77,19 @@ func (s *session) setPhase(p phase) {
 		s.phase.Store(uint32(p))
 		s.since.Store(s.server.clock.Load())
 	}
+}
+
+// countBytes has the database count what has gone between client and proxy since the last time: sessions of
+// applications last for days.
+func (s *session) countBytes() {
+	received, sent := s.client.Received(), s.client.Sent()
+	if was := s.counted.received; received != was {
+		s.db.stats.received.Add(int64(received - was))
+	}
+	if was := s.counted.sent; sent != was {
+		s.db.stats.sent.Add(int64(sent - was))
+	}
+	s.counted.received, s.counted.sent = received, sent
 }
 
 // noteAsk notes a statement of the request at hand; p is nil for one that is not understood.
@@ -119,6 +133,7 @@ func (s *session) askEnds(was ask) {
 	}
 	if a.timed() {
 		of.durations.Observe(took)
+		s.countBytes() // a client that sends ahead may never rest
 	}
 	s.tallyNext()
 	a.began = 0
