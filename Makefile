@@ -15,11 +15,12 @@ demo: build ## start a real cluster in a temporary folder with the proxy in fron
 	scripts/need-postgres.sh
 	bin/shardproxy demo
 
-need: ## install what the tests use and this machine lacks (PostgreSQL, drivers, Chromium, promtool)
+need: ## install what the tests use and this machine lacks (PostgreSQL, drivers, Chromium, promtool, an exporter)
 	scripts/need-postgres.sh
 	scripts/need-drivers.sh
 	scripts/need-browser.sh
 	scripts/need-prometheus.sh
+	scripts/need-exporter.sh >/dev/null
 
 test: need build lint allocs helm race ## everything CI checks: installs what is missing, builds, lints, runs all tests with the race detector
 

@@ -131,7 +131,10 @@ func (c *Console) enter(ctx context.Context, rw proxy.Stream, id auth.Identity, 
 	rand.Read(secret) // never fails
 	s := &session{
 		console: c, rw: rw, id: id, tx: 'I', started: c.opt.Clock(),
-		statements: map[string]*prepared{}, portals: map[string]*portal{},
+		statements: map[string]*prepared{}, portals: map[string]*portal{}, database: config.ConsoleDatabase,
+	}
+	if name, given := start.Get("database"); given && name == config.ConsoleAlias {
+		s.database = name // tools that know PgBouncer leave its console's sessions out by this name
 	}
 	s.describePeer()
 	s.startSettings(start)
@@ -173,7 +176,7 @@ func (c *Console) clients() []Client {
 	all := make([]Client, 0, len(c.sessions))
 	for _, s := range slices.SortedFunc(maps.Values(c.sessions), func(a, b *session) int { return int(a.number) - int(b.number) }) {
 		all = append(all, Client{
-			ID: s.number, PID: s.key.PID, User: s.id.User, Database: config.ConsoleDatabase,
+			ID: s.number, PID: s.key.PID, User: s.id.User, Database: s.database,
 			ApplicationName: s.first["application_name"], State: ClientIdle, Addr: s.addr, TLS: s.tls,
 			Connected: s.started, Since: s.started,
 		})

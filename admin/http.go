@@ -41,9 +41,11 @@ type Options struct {
 	// Gatherer gives /metrics; a *prometheus.Registry does. nil serves the
 	// families of NewCollector alone.
 	Gatherer prometheus.Gatherer
-	Version  string
-	Logger   *slog.Logger     // discards when nil
-	Clock    func() time.Time // time.Now when nil
+	// Console is what /metrics?compat=pgbouncer speaks of; nil: that is refused.
+	Console *Console
+	Version string
+	Logger  *slog.Logger     // discards when nil
+	Clock   func() time.Time // time.Now when nil
 	// Pprof serves net/http/pprof under /debug/pprof/. Who may ask for it can
 	// slow the process down and read its memory.
 	Pprof bool
@@ -197,12 +199,10 @@ func (s *Server) routes() ([]route, error) {
 	}
 	all = append(all, s.looks.routes()...)
 	all = append(all, s.orders.routes()...)
-	scrape := promhttp.HandlerFor(s.opt.Gatherer, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelError),
-		ErrorHandling:       promhttp.HTTPErrorOnError,
-		MaxRequestsInFlight: scrapesAtOnce,
-		Timeout:             scrapeTimeout,
-	})
+	scrape, err := s.scrapes()
+	if err != nil {
+		return nil, err
+	}
 	all = append(all,
 		route{"GET " + livePath, mayLook, "", s.live},
 		route{"GET /livez", mayLook, config.AdminOpenProbes, http.HandlerFunc(s.livez)},
@@ -217,6 +217,26 @@ func (s *Server) routes() ([]route, error) {
 		}
 	}
 	return all, nil
+}
+
+// scrapes serves the metrics, by the names that are asked for.
+func (s *Server) scrapes() (http.Handler, error) {
+	serve := func(g prometheus.Gatherer) http.Handler {
+		return promhttp.HandlerFor(g, promhttp.HandlerOpts{
+			ErrorLog:            slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelError),
+			ErrorHandling:       promhttp.HTTPErrorOnError,
+			MaxRequestsInFlight: scrapesAtOnce,
+			Timeout:             scrapeTimeout,
+		})
+	}
+	if s.opt.Console == nil {
+		return compatible(serve(s.opt.Gatherer), nil), nil
+	}
+	r := prometheus.NewPedanticRegistry()
+	if err := r.Register(NewBouncerCollector(s.opt.Console)); err != nil {
+		return nil, fmt.Errorf("admin: metrics: %w", err)
+	}
+	return compatible(serve(s.opt.Gatherer), serve(r)), nil
 }
 
 // bounded keeps too many answers from being made at once. A probe must be

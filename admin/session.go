@@ -25,8 +25,10 @@ type session struct {
 	number  uint64
 	key     wire.CancelKey
 	addr    string // host:port, "unix"
-	tls     string
-	started time.Time
+	// database is the console's name that the client asked for.
+	database string
+	tls      string
+	started  time.Time
 
 	serverCtx context.Context // ends with the proxy
 	ctx       context.Context // ends with the client, too

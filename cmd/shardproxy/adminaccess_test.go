@@ -44,7 +44,8 @@ func TestAdminAsksForPasswords(t *testing.T) {
 		path, user, password string
 		want                 int
 	}{
-		{"/livez", "", "", 200}, {"/readyz?verbose", "", "", 200}, {"/metrics", "", "", 401}, {"/", "", "", 401}, {"/api/v1/status", "", "", 401}, {"/api/v1/live", "", "", 401},
+		{"/livez", "", "", 200}, {"/readyz?verbose", "", "", 200}, {"/metrics", "", "", 401}, {"/metrics?compat=pgbouncer", "", "", 401}, {"/", "", "", 401}, {"/api/v1/status", "", "", 401}, {"/api/v1/live", "", "", 401},
+		{"/metrics?compat=pgbouncer", "watch", "looks", 200}, {"/metrics?compat=pgbouncer", "other", "else", 403}, {"/metrics?compat=odyssey", "watch", "looks", 400},
 		{"/metrics", "watch", "looks", 200}, {"/api/v1/status", "watch", "looks", 200}, {"/", "app", secret, 200}, {"/", "other", "else", 403}, {"/debug/pprof/", "app", secret, 404},
 	} {
 		eventually(t, "the proxy is ready", func() bool { return px.asksAdmin("http", "/readyz", "", "") == 200 })
@@ -77,7 +78,7 @@ func TestAdminAsksForPasswords(t *testing.T) {
 		path, user, password string
 		want                 int
 	}{
-		{"/metrics", "", "", 200}, {"/livez", "", "", 401}, {"/", "watch", "looks", 403}, {"/", "other", "else", 200}, {"/", "app", secret, 401},
+		{"/metrics", "", "", 200}, {"/metrics?compat=pgbouncer", "", "", 200}, {"/livez", "", "", 401}, {"/", "watch", "looks", 403}, {"/", "other", "else", 200}, {"/", "app", secret, 401},
 	} {
 		if got := px.asksAdmin("http", c.path, c.user, c.password); got != c.want {
 			t.Errorf("behind the reload: %s as %q: %d, want %d", c.path, c.user, got, c.want)

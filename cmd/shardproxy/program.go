@@ -144,7 +144,7 @@ func (p *program) build(cfg *config.Config) error {
 		return err
 	}
 	p.http, err = admin.New(admin.Options{
-		Address: cfg.Admin.Address, Source: src, Gatherer: p.registry, Logger: p.log, Version: buildVersion(),
+		Address: cfg.Admin.Address, Source: src, Gatherer: p.registry, Console: p.console, Logger: p.log, Version: buildVersion(),
 		Pprof: cfg.Admin.Pprof, Settings: func() *config.Admin { return &p.state.Load().cfg.Admin }, Logins: p.auth, Steerer: src, TLS: p.adminTLS(cfg),
 	})
 	if err != nil {
