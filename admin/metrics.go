@@ -112,7 +112,7 @@ func families() []family {
 	)
 	add([]string{"database"}, "pool_wait_duration_seconds", "Times that clients waited for a server connection and got it; those who found one are not among them.")
 	add([]string{"database", "kind", "scope"}, "requests_total", "Requests answered, by kind (read, write, transaction) and scope (one shard, several, refused).",
-		"request_duration_seconds", "Time from a request's first byte to the end of its answer, waits included, of every eighth request of each session.")
+		"request_duration_seconds", "Time from a request's first byte to the end of its answer, waits included, of one in eight requests of each session.")
 	add([]string{"database", "reason"}, "refusals_total", "Requests refused because they cannot be run over several shards, or because an operator has blocked them, by the reason.")
 	add([]string{"database"},
 		"statement_fingerprints", "Kinds of statements whose costs are counted: see SHOW QUERIES.",

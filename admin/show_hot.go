@@ -16,7 +16,7 @@ func hotColumns() []column {
 		textColumn("database", "The database."),
 		int4Column("slot", "The slot."),
 		textColumn("shard", "The shard that owns it; NULL when that is not known."),
-		int8Column("sampled", "Statements that asked for it in the last whole minute, or in what is over of the first one, of those of every eighth request of each session that have a key."),
+		int8Column("sampled", "Statements that asked for it in the last whole minute, or in what is over of the first one, of those of one in eight requests of each session that have a key."),
 		int8Column("per_second", "About how many statements a second that is of all."),
 		int4Column("percent", "Its part of the sample."),
 	}
@@ -67,7 +67,7 @@ func showHotKeys() *command {
 			textColumn("key", "The key as text; only those of one column and of at most 64 bytes are counted."),
 			int4Column("slot", "The slot that it lies in."),
 			textColumn("shard", "The shard that owns the slot; NULL when that is not known."),
-			int8Column("sampled", "Statements that asked for it, of those of every eighth request of each session; with each minute they are halved."),
+			int8Column("sampled", "Statements that asked for it, of those of one in eight requests of each session; with each minute they are halved."),
 			int8Column("over", "How many of these may be others': 200 keys are kept of each database."),
 		},
 		run: func(_ context.Context, s *session, _ request) (result, *wire.Error) {

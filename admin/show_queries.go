@@ -23,7 +23,7 @@ func queryColumns() []column {
 		int8Column("rows", "Rows that they returned or changed, by the command tags."),
 		int8Column("bytes", "Bytes that clients were answered."),
 		int8Column("total_us", "Microseconds that all took together: the mean of those that were timed, by the calls."),
-		int8Column("timed", "How many were timed: those that were the only one in every eighth request of each session, or, with log.slow_statement, in any: servers answer the statements of a pipeline together. The times that follow are theirs: from the request's first byte to the statement's last, waits included. NULL when none were."),
+		int8Column("timed", "How many were timed: those that were the only one in one of eight requests of each session, or, with log.slow_statement, in any: servers answer the statements of a pipeline together. The times that follow are theirs: from the request's first byte to the statement's last, waits included. NULL when none were."),
 		int8Column("mean_us", "Their mean, in microseconds."),
 		int8Column("min_us", "The shortest."),
 		int8Column("max_us", "The longest."),

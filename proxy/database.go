@@ -192,7 +192,7 @@ type DatabaseTotals struct {
 	Reads, ReplicaReads      int64 // proven reads; those of them sent to a replica
 	Errors, Retries          int64 // errors that clients got; statements tried again unseen
 	Pins, Audits             int64
-	Received, Sent           int64 // bytes, clients' side, counted when a session rests or ends, and at every eighth request
+	Received, Sent           int64 // bytes, clients' side, counted when a session rests or ends, and at one in eight requests
 	Gathered                 int64 // bytes of rows that were gathered from several shards
 	GatherHeld               int64 // of those, what is held now
 	Deadlocks                int64 // over several shards, whose victims were statements of this process

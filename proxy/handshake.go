@@ -363,7 +363,7 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 		return err
 	}
 	srv.bound(s)
-	s.asking.turn = uint8(s.id) // sessions of one request are timed as often as others
+	s.asking = askingOf(s.id)
 	if err := c.socket.SetNonBlocking(true); err != nil {
 		srv.forget(s)
 		return err

@@ -5,7 +5,7 @@ import (
 	"shardproxy/tally"
 )
 
-// locates is shardOf; of every eighth request it counts the slots that the keys lie in.
+// locates is shardOf; of one in eight requests it counts the slots that the keys lie in.
 func (s *session) locates(p *router.Plan, text, rest, bind []byte) (int, error) {
 	if p.Where != router.Keyed || !s.asking.timed() {
 		return s.shardOf(p, text, rest, bind)
@@ -32,7 +32,7 @@ func (s *session) locates(p *router.Plan, text, rest, bind []byte) (int, error) 
 	return shard, err
 }
 
-// HotSlots returns the most slots that a sample of the statements, those of every eighth request of each session, asked for most
+// HotSlots returns the most slots that a sample of the statements, those of one in eight requests of each session, asked for most
 // in the last minute. now is in Unix nanoseconds.
 func (d *Database) HotSlots(most int, now int64) []tally.HotSlot { return d.hot.Slots(most, now) }
 

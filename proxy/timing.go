@@ -36,7 +36,7 @@ var (
 // request may cost more than 3 % of a small statement's CPU.
 const timedEvery = 8
 
-// asked are requests by kind and scope: all are counted, every timedEvery-th of each session is timed.
+// asked are requests by kind and scope: all are counted, one in timedEvery of each session is timed.
 type asked [len(askKinds)][len(askScopes)]struct {
 	count     atomic.Int64
 	durations histogram.Durations
@@ -52,10 +52,27 @@ type ask struct {
 type asking struct {
 	began time.Duration // after the session's start; 0 at rest, where what is answered takes no time, and when it is not timed
 	ask   ask           // of what the client sends; that of what is under way is with the replies owed
-	turn  uint8         // a request is timed when it is a multiple of timedEvery
+	left  uint8         // requests until one is timed
+	seed  uint32        // of the gaps between those
 }
 
-func (a *asking) timed() bool { return a.turn%timedEvery == 0 }
+// askingOf is where a session begins: those of one request are timed as often as others.
+func askingOf(id uint64) asking {
+	return asking{left: uint8(id % timedEvery), seed: uint32(id) * 2654435761}
+}
+
+func (a *asking) timed() bool { return a.left == 0 }
+
+// next goes on to the next request. The gaps are drawn, from 1 to 15 requests: applications do the same
+// things over and over, and of four requests that make a transaction the same one would be timed each time.
+func (a *asking) next() {
+	if a.left > 0 {
+		a.left--
+		return
+	}
+	a.seed = a.seed*1664525 + 1013904223 // Numerical Recipes' generator; its high bits are the better ones
+	a.left = uint8(a.seed >> 16 % (2*timedEvery - 1))
+}
 
 // setPhase publishes what the session does, from when on.
 func (s *session) setPhase(p phase) {
@@ -137,7 +154,7 @@ func (s *session) askEnds(was ask) {
 	}
 	s.tallyNext()
 	a.began = 0
-	a.turn++
+	a.next()
 	if p := phase(s.phase.Load()); (a.timed() || s.timesAll()) && p != phaseIdle && p != phaseIdleInTx {
 		a.began = time.Since(s.started)
 	}
@@ -163,7 +180,7 @@ type Asked struct {
 	// Kind is transaction, read or write; Scope is one, several or refused.
 	Kind, Scope string
 	Count       int64
-	// Durations are the times of every eighth request of each session, from its first byte to its ReadyForQuery.
+	// Durations are the times of one in eight requests of each session, from its first byte to its ReadyForQuery.
 	Durations histogram.Counts
 }
 

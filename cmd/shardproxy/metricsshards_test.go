@@ -46,7 +46,7 @@ func requests(t *testing.T, px *proxied, kind, scope string) (n, timed, seconds 
 	return found["shardproxy_requests_total"+of], found["shardproxy_request_duration_seconds_count"+of], found["shardproxy_request_duration_seconds_sum"+of]
 }
 
-// TestMetricsRequests: each request is counted once, as what it was, and every eighth has its time taken.
+// TestMetricsRequests: each request is counted once, as what it was, and one in eight has its time taken.
 func TestMetricsRequests(t *testing.T) {
 	px := startShards(t, 2)
 	c := px.connectLoaded()
@@ -73,7 +73,7 @@ func TestMetricsRequests(t *testing.T) {
 		}
 		took := time.Since(began).Seconds() - 16*0.005
 		isN, isTimed, is := requests(t, px.proxied, q.kind, q.scope)
-		if isN-n != 16 || isTimed-timed != 2 || is-seconds < 2*q.least || is-seconds > took {
+		if isN-n != 16 || isTimed-timed < 1 || isTimed-timed > 9 || is-seconds < (isTimed-timed)*q.least || is-seconds > took {
 			t.Errorf("%s: %v requests (%s, %s), %v timed, in %v s of %v: %v", q.sql, isN-n, q.kind, q.scope, isTimed-timed, is-seconds, took, err)
 		}
 	}

@@ -96,7 +96,7 @@ func TestShowQueriesShards(t *testing.T) {
 				refused = times
 			}
 			ok := figure(t, row, "calls") == times && figure(t, row, "errors") == errors && figure(t, row, "refused") == refused && figure(t, row, "several") == times*q.several &&
-				figure(t, row, "several_shards") == times*q.shards && (q.rows < 0 || figure(t, row, "rows") == times*q.rows) && (q.refused || figure(t, row, "timed") >= 1 && figure(t, row, "timed") <= 3)
+				figure(t, row, "several_shards") == times*q.shards && (q.rows < 0 || figure(t, row, "rows") == times*q.rows) && (q.refused || figure(t, row, "timed") >= 1 && figure(t, row, "timed") <= 9)
 			if !ok {
 				t.Errorf("%v: %s: %v", mode, q.sql, row)
 			}
@@ -123,7 +123,7 @@ func TestShowQueriesOne(t *testing.T) {
 	must(t, c, "INSERT INTO q SELECT n, 'x' FROM generate_series(1, 100) n")
 	must(t, console, "RESET QUERIES")
 
-	// Times: of what takes 20 ms, of every eighth request, and not of what the client thinks about.
+	// Times: of what takes 20 ms, of one in eight requests, and not of what the client thinks about.
 	for range 17 {
 		must(t, c, "SELECT pg_sleep(0.02)")
 		must(t, aside, "SELECT pg_sleep(0.005)")
@@ -153,7 +153,7 @@ func TestShowQueriesOne(t *testing.T) {
 	if row := queryShown(t, console, "SELECT * FROM q WHERE id <= $1"); figure(t, row, "calls") != 80 || figure(t, row, "rows") != 8*45 || figure(t, row, "timed") != 0 {
 		t.Errorf("%v", row)
 	}
-	if row := queryShown(t, console, "SELECT pg_sleep($1)"); figure(t, row, "calls") != 80+17 || figure(t, row, "min_us") < 9_000 || figure(t, row, "timed") > 3 {
+	if row := queryShown(t, console, "SELECT pg_sleep($1)"); figure(t, row, "calls") != 80+17 || figure(t, row, "min_us") < 9_000 || figure(t, row, "timed") > 17 {
 		t.Errorf("%v", row)
 	}
 	if row := queryShown(t, console, "UPDATE q SET x = $1 WHERE id = ANY ($2)"); figure(t, row, "calls") != 80 || figure(t, row, "rows") != 8*29 || figure(t, row, "timed") != 0 {
