@@ -75,7 +75,7 @@ func newWorld() *world {
 		return s
 	}
 	w := &world{
-		process: Process{Started: at.Add(-90 * time.Minute), Listening: true, MaxClients: 10000, LoggingIn: 2,
+		process: Process{Started: at.Add(-90 * time.Minute), Listening: true, Peers: []proxy.Peer{{PID: 4711, Path: "/run/shardproxy/peers/peer.4711.00c0ffee"}}, MaxClients: 10000, LoggingIn: 2,
 			Totals: proxy.Totals{Accepted: 50, Refused: 3, Logins: 40}, Limited: []proxy.Limited{{Kind: "statements", By: "user", Waited: 6, Refused: 7}}, Crowded: []proxy.Crowded{{Kind: "several", By: "database", Waited: 8, Refused: 9}}, ConfiguredAt: at.Add(-time.Hour), Reloads: 5, ReloadFailures: 1},
 		settings: []config.Setting{
 			{Path: "limits.max_clients", Value: "10000", Default: "10000"},

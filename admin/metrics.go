@@ -70,11 +70,14 @@ func families() []family {
 		"client_connections_total", "Connections accepted.",
 		"client_connections_refused_total", "Connections turned away before a session began.",
 		"client_logins_total", "Sessions begun.",
+		"peers", "Other processes of the machine that cancel requests are passed on to (listen.peer_directory).",
+		"peer_cancels_received_total", "Cancel requests that other processes passed on and that named a session here.",
 		"config_reload_failures_total", "Reloads that failed and changed nothing.",
 		"config_reloads_total", "Reloads, failed ones included.",
 		"config_last_reload_successful", "1 when the last reload succeeded or there was none, else 0.",
 		"config_loaded_timestamp_seconds", "When the configuration in force was loaded, in seconds since 1970; 0 when none is.",
 	)
+	add([]string{"session"}, "cancel_requests_total", "Cancel requests of clients, by who has the session that they name: own, peer (another process of the machine, which was told) or unknown.")
 	add([]string{"kind", "by"},
 		"rate_waits_total", "Waits because of a rate, by kind (statements, logins, bytes) and by whose rate it was (user, database, address).",
 		"rate_refusals_total", "Statements and logins refused because of a rate, by kind and by whose rate it was.")
@@ -205,6 +208,11 @@ func (e emitter) process(p Process, version string, now time.Time) {
 	e.counter("client_connections_total", p.Totals.Accepted)
 	e.counter("client_connections_refused_total", p.Totals.Refused)
 	e.counter("client_logins_total", p.Totals.Logins)
+	e.gauge("peers", float64(len(p.Peers)))
+	e.counter("peer_cancels_received_total", p.Totals.Cancels.Received)
+	e.counter("cancel_requests_total", p.Totals.Cancels.Own, "own")
+	e.counter("cancel_requests_total", p.Totals.Cancels.Passed, "peer")
+	e.counter("cancel_requests_total", p.Totals.Cancels.Unknown, "unknown")
 	for _, l := range p.Limited {
 		e.counter("rate_waits_total", l.Waited, l.Kind, l.By)
 		e.counter("rate_refusals_total", l.Refused, l.Kind, l.By)

@@ -59,8 +59,8 @@ func views() []view {
 		{"MEM", "The memory of the process, as the Go runtime counts it.", memoryColumns(), showMemory, nil},
 		{"DNS_HOSTS", "Nothing: there is no cache of names.", hostColumns(), noRows, nil},
 		{"DNS_ZONES", "Nothing: there is no cache of names.", zoneColumns(), noRows, nil},
-		{"PEERS", "Nothing: proxies do not know each other by the configuration. See SHOW PROXIES.", peerColumns(), noRows, nil},
-		{"PEER_POOLS", "Nothing, as above.", peerPoolColumns(), noRows, nil},
+		{"PEERS", "The other processes of this machine that cancel requests are passed on to (`listen.peer_directory`). SHOW PROXIES has the proxies of a cluster.", peerColumns(), showPeers, nil},
+		{"PEER_POOLS", "Nothing: a cancel request is passed on by a connection of its own.", peerPoolColumns(), noRows, nil},
 	}
 }
 
@@ -138,7 +138,7 @@ func showConfig(c *Console) [][]any {
 
 func listColumns() []column {
 	return []column{
-		textColumn("list", "databases, users (of the file), pools (rows of SHOW POOLS), used_clients (logged in), login_clients (logging in), used_servers (server connections). Always 0, for there are none: peers, peer_pools, free_clients, free_servers, dns_names, dns_zones, dns_queries, dns_pending."),
+		textColumn("list", "databases, users (of the file), pools (rows of SHOW POOLS), used_clients (logged in), login_clients (logging in), used_servers (server connections), peers (rows of SHOW PEERS). Always 0, for there are none: peer_pools, free_clients, free_servers, dns_names, dns_zones, dns_queries, dns_pending."),
 		int4Column("items", "How many."),
 	}
 }
@@ -160,7 +160,7 @@ func showLists(c *Console) [][]any {
 		servers += p.Total
 	}
 	return [][]any{
-		{"databases", int64(len(databases))}, {"users", int64(users)}, {"peers", int64(0)},
+		{"databases", int64(len(databases))}, {"users", int64(users)}, {"peers", int64(len(p.Peers))},
 		{"pools", int64(len(showPools(c)))}, {"peer_pools", int64(0)},
 		{"free_clients", int64(0)}, {"used_clients", int64(clients)}, {"login_clients", int64(p.LoggingIn)},
 		{"free_servers", int64(0)}, {"used_servers", int64(servers)},

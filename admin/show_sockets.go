@@ -161,13 +161,20 @@ func zoneColumns() []column {
 
 func peerColumns() []column {
 	return []column{
-		int4Column("peer_id", "There are no rows: a cancel request that comes to another proxy is not passed on. SHOW PROXIES lists the proxies of a cluster."),
-		textColumn("host", "As above."), int4Column("port", "As above."), int4Column("pool_size", "As above."),
+		int4Column("peer_id", "Its process ID."), textColumn("host", "The path of the socket that it is told by."),
+		int4Column("port", "Always 0: there is none."), int4Column("pool_size", "Always 0: no connection is kept."),
 	}
 }
 
+func showPeers(c *Console) (rows [][]any) {
+	for _, p := range c.opt.Source.Process().Peers {
+		rows = append(rows, []any{int64(p.PID), p.Path, int64(0), int64(0)})
+	}
+	return rows
+}
+
 func peerPoolColumns() []column {
-	columns := []column{int4Column("peer_id", "There are no rows, as in SHOW PEERS.")}
+	columns := []column{int4Column("peer_id", "There are no rows.")}
 	for _, name := range []string{"cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"} {
 		columns = append(columns, int4Column(name, "As above."))
 	}

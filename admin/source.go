@@ -129,6 +129,8 @@ type Process struct {
 	// MaxClients is limits.max_clients, MaxClientsPerUser limits.max_clients_per_user; 0 is no bound.
 	MaxClients, MaxClientsPerUser int
 	Totals                        proxy.Totals
+	// Peers are the other processes of the machine that cancel requests are passed on to.
+	Peers []proxy.Peer
 	// Limited counts what rates have held back.
 	Limited []proxy.Limited
 	// Crowded counts what bounds on what runs at a time have held back.

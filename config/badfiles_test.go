@@ -222,6 +222,10 @@ var badFiles = map[string][]string{
 	"size_without_unit":            {`5:22: limits.plan_cache: "67108864" is not a size (a whole number with its unit, such as 64kB, 16MB or 1GB)`},
 	"slots":                        {`5:5: databases.shop.slots: 1000 is no power of two (such as 4096)`},
 	"slots_out_of_range":           {`5:12: databases.shop.slots: "131072" is out of range: 1 to 65536`},
+	"peer_path_long":               {`1:10: listen.peer_directory: the paths of sockets in /dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd are longer than 107 bytes`},
+	"peer_path_long_default":       {`1:28: listen.unix_socket_directory: the paths of sockets in /dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd/.shardproxy-peers are longer than 107 bytes`},
+	"reuse_port_alone":             {`1:10: listen.reuse_port: cancel requests that reach another process would be lost (give a listen.peer_directory)`},
+	"reuse_port_zero":              {`1:10: listen.address: port 0 cannot be shared with other processes (give a port, or take listen.reuse_port away)`},
 	"socket_path_long":             {`1:10: listen.unix_socket_directory: the socket's path /ddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd/.s.PGSQL.6432 is longer than 107 bytes`},
 	"table_both":                   {`5:14: databases.shop.tables.orders: has a key and is a reference table (a table is either sharded by a key or the same on every shard)`},
 	"table_column": {

@@ -114,6 +114,7 @@ func goodConfig(t *testing.T) *Config {
 	return &Config{
 		Listen: Listen{
 			Addresses: []string{":7432", "[::1]:7433"}, UnixSocketDirectory: testFile(t, "sockets"), UnixSocketMode: 0o770,
+			ReusePort: true, PeerDirectory: testFile(t, "peers"),
 			TLS: &ServerTLS{
 				Mode: TLSRequire, Certificate: testFile(t, "files/server.crt"), Key: testFile(t, "files/server.key"),
 				ClientCA: testFile(t, "files/ca.crt"), MinVersion: "1.3",

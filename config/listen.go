@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"path/filepath"
+	"time"
+)
 
 // Listen says where clients connect.
 type Listen struct {
@@ -13,10 +16,29 @@ type Listen struct {
 	UnixSocketDirectory string `yaml:"unix_socket_directory" path:"true" apply:"restart"`
 	// UnixSocketMode holds the socket's permission bits. Default: 0777.
 	UnixSocketMode FileMode `yaml:"unix_socket_mode" default:"0777" apply:"restart"`
+	// ReusePort lets other processes of the same user listen on the addresses
+	// too (SO_REUSEPORT), and take the Unix-domain socket over. Default: false.
+	ReusePort bool `yaml:"reuse_port" default:"false" apply:"restart"`
+	// PeerDirectory is where processes on one machine find each other, to pass
+	// cancel requests on; see Peers. Default: none.
+	PeerDirectory string `yaml:"peer_directory" path:"true" apply:"restart"`
 	// TLS is nil when the file has no such section: clients cannot encrypt. Its
 	// settings can change by a reload; whether there is TLS at all cannot.
 	TLS *ServerTLS `yaml:"tls" apply:"restart"`
 }
+
+// Peers returns the folder in which processes on one machine find each other:
+// PeerDirectory, else with ReusePort one in UnixSocketDirectory. It is empty when
+// cancel requests are not passed on.
+func (l *Listen) Peers() string {
+	if l.PeerDirectory != "" || !l.ReusePort || l.UnixSocketDirectory == "" {
+		return l.PeerDirectory
+	}
+	return filepath.Join(l.UnixSocketDirectory, ".shardproxy-peers")
+}
+
+// PeerNameMax bounds the length of the names of sockets in Listen.Peers, in bytes.
+const PeerNameMax = 24
 
 // UnixSocketPort is the port in the Unix-domain socket's name when no address
 // gives one.

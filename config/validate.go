@@ -153,8 +153,30 @@ func (v *validator) listen() {
 	if l.UnixSocketDirectory != "" && len(socket) > maxSocketPath {
 		v.add("listen.unix_socket_directory", fmt.Sprintf("the socket's path %s is longer than %d bytes", socket, maxSocketPath), "")
 	}
+	v.reusePort()
 	v.conflicts()
 	v.serverTLS()
+}
+
+// reusePort checks what processes that share their addresses need.
+func (v *validator) reusePort() {
+	l := &v.c.Listen
+	dir := l.Peers()
+	if l.ReusePort && dir == "" {
+		v.add("listen.reuse_port", "cancel requests that reach another process would be lost", "give a listen.peer_directory")
+	}
+	if dir != "" && len(dir)+1+PeerNameMax > maxSocketPath {
+		at := "listen.peer_directory"
+		if l.PeerDirectory == "" {
+			at = "listen.unix_socket_directory"
+		}
+		v.add(at, fmt.Sprintf("the paths of sockets in %s are longer than %d bytes", dir, maxSocketPath), "")
+	}
+	for _, e := range v.endpoints() {
+		if l.ReusePort && e.port == 0 && e.path != "admin.address" {
+			v.add(e.path, "port 0 cannot be shared with other processes", "give a port, or take listen.reuse_port away")
+		}
+	}
 }
 
 // listPath returns the path of the i-th value of a list that may have been

@@ -177,3 +177,21 @@ func TestEndpointsMeet(t *testing.T) {
 		}
 	}
 }
+
+// TestPeers: with a shared port processes find each other beside their socket, unless another folder is given.
+func TestPeers(t *testing.T) {
+	for _, c := range []struct {
+		l    Listen
+		want string
+	}{
+		{Listen{}, ""},
+		{Listen{UnixSocketDirectory: "/run/p"}, ""},
+		{Listen{PeerDirectory: "/run/q"}, "/run/q"},
+		{Listen{UnixSocketDirectory: "/run/p", ReusePort: true}, "/run/p/.shardproxy-peers"},
+		{Listen{UnixSocketDirectory: "/run/p", PeerDirectory: "/run/q", ReusePort: true}, "/run/q"},
+	} {
+		if got := c.l.Peers(); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.l, got, c.want)
+		}
+	}
+}

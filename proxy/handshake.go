@@ -156,7 +156,7 @@ func (srv *Server) track(nc net.Conn, maxClients int) bool {
 		return false
 	}
 	srv.pending[nc] = struct{}{}
-	if srv.draining.Load() {
+	if srv.refusing {
 		_ = nc.Close()
 	}
 	return true

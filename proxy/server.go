@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"log/slog"
 	"net"
@@ -87,6 +86,9 @@ type Options struct {
 	Loops int
 	// PlainWait has loops wait through the Go scheduler always.
 	PlainWait bool
+	// Peers are the other processes that clients may reach by our address; nil
+	// when cancel requests are not passed on. The Server closes them.
+	Peers *Peers
 }
 
 // Server accepts clients and runs their sessions.
@@ -107,6 +109,7 @@ type Server struct {
 	// mu guards what follows.
 	mu        sync.Mutex
 	listeners []net.Listener
+	refusing  bool // a shutdown lets no more clients in
 	sessions  map[uint32]*session
 	perUser   map[string]int
 	pending   map[net.Conn]struct{} // not logged in yet
@@ -118,6 +121,7 @@ type Server struct {
 	rates     rateTable
 	permits   permitTable
 	logins    atomic.Int64
+	cancels   cancelCounts
 }
 
 // New returns a Server that listens nowhere yet.
@@ -179,7 +183,7 @@ func (srv *Server) accept(l net.Listener) {
 func (srv *Server) register(s *session, limit, userLimit int) error {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if srv.draining.Load() {
+	if srv.refusing {
 		return wire.Fatal("57P01", "the proxy is shutting down")
 	}
 	if s.db.Disabled() {
@@ -238,28 +242,6 @@ func (srv *Server) wake(s *session) {
 	}
 }
 
-// cancel passes a cancel request on to the session it names and waits, within
-// bounds, until the server has been told, as clients expect of PostgreSQL.
-func (srv *Server) cancel(key wire.CancelKey) {
-	srv.mu.Lock()
-	s := srv.sessions[key.PID]
-	srv.mu.Unlock()
-	if s == nil || subtle.ConstantTimeCompare([]byte(s.key.Secret), []byte(key.Secret)) != 1 {
-		if srv.opt.Console != nil && srv.opt.Console.Cancel(key) {
-			return
-		}
-		srv.opt.Logger.Info("cancel request for no session", "pid", key.PID)
-		return
-	}
-	done := s.cancels.add()
-	s.signal(controlCancel)
-	select {
-	case <-done:
-	case <-time.After(5 * time.Second):
-	case <-srv.ctx.Done():
-	}
-}
-
 // Sessions calls f for every session.
 func (srv *Server) each(f func(*session)) {
 	srv.mu.Lock()
@@ -289,8 +271,12 @@ const (
 // and then ends every session that is left. It may be called again with a
 // harder mode while it waits. After it, Close returns quickly.
 func (srv *Server) Shutdown(ctx context.Context, mode ShutdownMode) {
-	srv.mu.Lock()
 	srv.draining.Store(true)
+	if mode != ShutdownNow {
+		srv.handOver(ctx)
+	}
+	srv.mu.Lock()
+	srv.refusing = true
 	for _, l := range srv.listeners {
 		_ = l.Close() // accept ends; a second close does no harm
 	}
@@ -335,6 +321,9 @@ func (srv *Server) Close() {
 	}
 	srv.mu.Unlock()
 	srv.clients.Wait()
+	if srv.opt.Peers != nil {
+		srv.opt.Peers.close()
+	}
 	for _, l := range srv.loops {
 		l.stop()
 	}
@@ -374,9 +363,12 @@ func (srv *Server) KillClient(id uint64) (found bool) {
 }
 
 // Totals are counters since start.
-type Totals struct{ Accepted, Refused, Logins int64 }
+type Totals struct {
+	Accepted, Refused, Logins int64
+	Cancels                   Cancels
+}
 
 // Totals returns the server's counters.
 func (srv *Server) Totals() Totals {
-	return Totals{srv.accepted.Load(), srv.refused.Load(), srv.logins.Load()}
+	return Totals{srv.accepted.Load(), srv.refused.Load(), srv.logins.Load(), srv.cancelled()}
 }

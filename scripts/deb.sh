@@ -23,8 +23,10 @@ else
 fi
 strip --strip-unneeded --remove-section=.comment --remove-section=.note "$program"
 
-# The unit names the place of a program that was copied by hand.
-sed -e '/^# Copy to/,/^$/d' -e 's|/usr/local/bin/|/usr/bin/|' deploy/systemd/shardproxy.service >"$stage/usr/lib/systemd/system/shardproxy.service"
+# The units name the place of a program that was copied by hand.
+for unit in shardproxy.service shardproxy@.service; do
+	sed -e '/^# Copy to/,/^$/d' -e 's|/usr/local/bin/|/usr/bin/|' "deploy/systemd/$unit" >"$stage/usr/lib/systemd/system/$unit"
+done
 cp deploy/systemd/shardproxy.socket "$stage/usr/lib/systemd/system/"
 install -m 640 deploy/debian/shardproxy.yaml "$stage/etc/shardproxy/shardproxy.yaml"
 echo /etc/shardproxy/shardproxy.yaml >"$stage/DEBIAN/conffiles"

@@ -3,14 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"os"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,7 +41,8 @@ type program struct {
 	certs   *auth.Certificates // nil without TLS
 	server  *proxy.Server
 	console *admin.Console
-	http    *admin.Server // nil without an address
+	http    *admin.Server      // nil without an address
+	unwait  context.CancelFunc // of the wait for that address; nil without one
 
 	// mu serialises reloads; what it guards is read through state.
 	mu       sync.Mutex
@@ -135,8 +131,12 @@ func (p *program) build(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	var peers *proxy.Peers
+	if dir := cfg.Listen.Peers(); dir != "" {
+		peers = proxy.NewPeers(dir, p.log)
+	}
 	p.server = proxy.New(proxy.Options{
-		Auth: p.auth, Console: p.console, Logger: p.log, Buffers: p.buffers,
+		Peers: peers, Auth: p.auth, Console: p.console, Logger: p.log, Buffers: p.buffers,
 		Driver: drivers()[cfg.Runtime.Driver], Loops: cfg.Runtime.Loops, PlainWait: cfg.Runtime.Wait == config.WaitPlain,
 	}, p.settings(st))
 	err = p.registry.Register(admin.NewCollector(admin.MetricsOptions{Source: src, Version: buildVersion()}))
@@ -305,22 +305,24 @@ func (p *program) open(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := p.server.OpenPeers(); err != nil {
+		return err
+	}
 	listeners, err := listen(&st.cfg.Listen)
 	if err != nil {
 		return err
 	}
+	tidyCtx, stop := context.WithCancel(context.Background())
+	p.stop = stop
 	if p.http != nil {
-		if err := p.http.Open(ctx); err != nil {
+		if err := p.openAdmin(ctx, tidyCtx); err != nil {
 			for _, l := range listeners {
 				_ = l.Close() // the first error is the one to report
 			}
 			return err
 		}
 	}
-	p.tellExposures()
 	p.server.Open(listeners...)
-	tidyCtx, stop := context.WithCancel(context.Background())
-	p.stop = stop
 	p.tidying.Go(func() { tidy(tidyCtx) })
 	p.tidying.Go(func() { p.endPeriods(tidyCtx) })
 	p.ready.Store(true)
@@ -330,61 +332,13 @@ func (p *program) open(ctx context.Context) error {
 	return nil
 }
 
-// listen opens the client listeners: those that systemd passed, else the configured.
-func listen(c *config.Listen) ([]net.Listener, error) {
-	inherited, err := inheritedListeners()
-	if err != nil || len(inherited) > 0 {
-		return inherited, err
-	}
-	var all []net.Listener
-	fail := func(err error) ([]net.Listener, error) {
-		for _, l := range all {
-			_ = l.Close() // the first error is the one to report
-		}
-		return nil, err
-	}
-	port := strconv.Itoa(config.UnixSocketPort)
-	for i, a := range c.Addresses {
-		l, err := net.Listen("tcp", a)
-		if err != nil {
-			return fail(err)
-		}
-		if _, p, err := net.SplitHostPort(l.Addr().String()); err == nil && i == 0 {
-			port = p
-		}
-		all = append(all, l)
-	}
-	if c.UnixSocketDirectory != "" {
-		path := filepath.Join(c.UnixSocketDirectory, ".s.PGSQL."+port)
-		l, err := listenUnix(path, os.FileMode(c.UnixSocketMode))
-		if err != nil {
-			return fail(err)
-		}
-		all = append(all, l)
-	}
-	return all, nil
-}
-
-// listenUnix makes the socket, in place of one that a dead process left.
-func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("%s: another server is listening", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	return l, os.Chmod(path, mode)
-}
-
 // close ends every part, sessions first.
 func (p *program) close() {
 	p.ready.Store(false)
 	p.server.Close()
+	if p.stop != nil {
+		p.stop() // nobody waits for the admin address any more
+	}
 	if p.http != nil {
 		p.http.Close()
 	}
@@ -394,10 +348,7 @@ func (p *program) close() {
 	if p.certs != nil {
 		_ = p.certs.Close() // never fails
 	}
-	if p.stop != nil {
-		p.stop()
-		p.tidying.Wait()
-	}
+	p.tidying.Wait()
 	p.resets.Wait()
 	_ = p.querier.Close() // its connections may be gone already
 }

@@ -46,6 +46,7 @@ func (p *program) obey(signals <-chan os.Signal) error {
 		p.notify(daemon.SdNotifyStopping)
 		p.log.Info("shutting down", "mode", shutdownName(mode))
 		done = make(chan struct{})
+		p.tidying.Go(p.leaveAdmin)
 		go func() {
 			defer close(done)
 			p.drain(ctx, mode)

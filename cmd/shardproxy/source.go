@@ -23,7 +23,7 @@ func (s *source) Process() admin.Process {
 	st := s.p.state.Load()
 	pr := admin.Process{
 		Started: s.p.started, Listening: s.p.ready.Load(), LoggingIn: s.p.server.LoggingIn(), Draining: s.p.server.Draining(), Drained: s.p.drained.Load(),
-		MaxClients: st.cfg.Limits.MaxClients, MaxClientsPerUser: st.cfg.Limits.MaxClientsPerUser, Totals: s.p.server.Totals(), Limited: s.p.server.Limited(), Crowded: s.p.server.Crowded(), ConfiguredAt: st.loadedAt,
+		MaxClients: st.cfg.Limits.MaxClients, MaxClientsPerUser: st.cfg.Limits.MaxClientsPerUser, Totals: s.p.server.Totals(), Peers: s.p.server.Peers(), Limited: s.p.server.Limited(), Crowded: s.p.server.Crowded(), ConfiguredAt: st.loadedAt,
 		Reloads: s.p.reloads.Load(), ReloadFailures: s.p.failures.Load(),
 	}
 	if e := s.p.problem.Load(); e != nil {

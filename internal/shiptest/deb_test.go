@@ -40,6 +40,7 @@ func TestDeb(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"usr/lib/systemd/system/shardproxy.service":           "ExecStart=/usr/bin/shardproxy run",
+		"usr/lib/systemd/system/shardproxy@.service":          "ExecStart=/usr/bin/shardproxy run",
 		"usr/share/bash-completion/completions/shardproxy":    "shardproxy",
 		"usr/share/zsh/vendor-completions/_shardproxy":        "#compdef shardproxy",
 		"usr/share/fish/vendor_completions.d/shardproxy.fish": "shardproxy",

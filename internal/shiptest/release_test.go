@@ -1,6 +1,7 @@
 package shiptest
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,5 +39,24 @@ func TestSocketUnit(t *testing.T) {
 		if !strings.Contains(unit, want) {
 			t.Errorf("no %s", want)
 		}
+	}
+}
+
+// TestTemplateUnit: instances are the service itself, but for what they share.
+func TestTemplateUnit(t *testing.T) {
+	service, template := read(t, "deploy/systemd/shardproxy.service"), read(t, "deploy/systemd/shardproxy@.service")
+	own := func(text, other string) (lines []string) {
+		for line := range strings.Lines(text) {
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' && !strings.Contains(other, line+"\n") {
+				lines = append(lines, line)
+			}
+		}
+		return lines
+	}
+	if lacks := own(service, template); !slices.Equal(lacks, []string{"Description=shardproxy, a PostgreSQL proxy"}) {
+		t.Errorf("it lacks %q", lacks)
+	}
+	if has := own(template, service); !slices.Equal(has, []string{"Description=shardproxy, a PostgreSQL proxy (%i)", "RuntimeDirectoryPreserve=yes"}) {
+		t.Errorf("of its own it has %q", has)
 	}
 }
