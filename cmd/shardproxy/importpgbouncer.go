@@ -166,6 +166,9 @@ func (p *pgbouncerImport) listen() {
 	if mode := p.setting("unix_socket_mode"); mode != "" {
 		listen.set("unix_socket_mode", mode)
 	}
+	if on := p.setting("so_reuseport"); on != "" && on != "0" {
+		listen.set("reuse_port", true)
+	}
 	p.clientTLS(listen)
 }
 
@@ -477,7 +480,7 @@ func (p *pgbouncerImport) limits() {
 
 // ofTheProcess are settings that are somebody else's business here, or have no need: the service manager's, the log's, the socket's.
 var ofTheProcess = []string{
-	"logfile", "syslog", "syslog_ident", "syslog_facility", "pidfile", "user", "log_connections", "log_disconnections", "log_pooler_errors", "log_stats", "stats_period", "so_reuseport",
+	"logfile", "syslog", "syslog_ident", "syslog_facility", "pidfile", "user", "log_connections", "log_disconnections", "log_pooler_errors", "log_stats", "stats_period",
 	"tcp_defer_accept", "tcp_socket_buffer", "tcp_keepalive", "tcp_keepcnt", "tcp_keepidle", "tcp_keepintvl", "tcp_user_timeout", "listen_backlog", "pkt_buf", "sbuf_loopcnt", "server_fast_close",
 	"dns_max_ttl", "dns_nxdomain_ttl", "dns_zone_check_period", "resolv_conf", "job_name", "conffile", "service_name", "unix_socket_group", "server_check_delay", "server_check_query", "server_reset_query",
 	"server_reset_query_always", "server_round_robin", "server_login_retry", "disable_pqexec", "track_extra_parameters", "ignore_startup_parameters", "client_tls_ciphers", "server_tls_ciphers", "server_tls_protocols",
@@ -487,7 +490,7 @@ var ofTheProcess = []string{
 // rest says which settings were not looked at.
 func (p *pgbouncerImport) rest() {
 	if p.file.peers > 0 {
-		p.say("[peers]: %d peers; a cancel request that reaches another proxy is not passed on", p.file.peers)
+		p.say("[peers]: %d peers; processes on one machine that have one listen.peer_directory pass cancel requests on to each other without being named, those of other machines do not", p.file.peers)
 	}
 	for _, s := range p.file.unknown {
 		p.say("[%s]", s)

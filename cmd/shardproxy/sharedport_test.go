@@ -11,10 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"shardproxy/wire"
 )
 
 // sharedText is a configuration whose port other processes may listen on too.
@@ -151,4 +154,180 @@ func TestSharedPortCancels(t *testing.T) {
 	if own+passed != float64(cancelled) || passed != received || passed == 0 || own == 0 {
 		t.Errorf("%d requests: %v own, %v passed on, %v received", cancelled, own, passed, received)
 	}
+}
+
+// TestSharedPortCancelShards: a cancel request that reaches the other process ends a
+// statement on one shard, one over both, and one of a transaction over both.
+func TestSharedPortCancelShards(t *testing.T) {
+	t.Parallel()
+	s := startShards(t, 2)
+	for _, cl := range s.shards {
+		cl.Primary().Exec("app", "CREATE FUNCTION nap(bigint) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(30); RETURN true; END'")
+	}
+	dir := filepath.Join(t.TempDir(), "peers")
+	var two [2]*proxied
+	for i := range two {
+		// The addresses differ, so that it is known which one is reached.
+		two[i] = &proxied{t: t, addr: freeAddr(t), path: filepath.Join(t.TempDir(), "shardproxy.yaml")}
+		text, err := os.ReadFile(s.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		two[i].write(strings.NewReplacer(`address: "`+s.addr+`"`, fmt.Sprintf("address: %q, peer_directory: %q", two[i].addr, dir),
+			s.p.http.Addr().String(), freeAddr(t)).Replace(string(text)))
+		two[i].run()
+	}
+	c := two[0].connect()
+	for k := range 20 { // on both shards
+		must(t, c, "INSERT INTO customers VALUES ($1, 'x')", k)
+	}
+	for _, sql := range []string{
+		"SELECT pg_sleep(30) FROM customers WHERE id = 7",
+		"SELECT id, pg_sleep(30) FROM customers",
+		"SELECT id, pg_sleep(30) FROM customers ORDER BY id",
+		"UPDATE customers SET name = name WHERE nap(id)",
+	} {
+		for _, begin := range []string{"", "BEGIN"} {
+			if begin != "" {
+				must(t, c, begin)
+				must(t, c, "UPDATE customers SET name = 'y'")
+			}
+			ended := make(chan error, 1)
+			go func() {
+				_, err := c.Exec(within(t, 25*time.Second), sql)
+				ended <- err
+			}()
+			eventually(t, "it runs: "+sql, func() bool {
+				if len(ended) > 0 {
+					t.Fatalf("%s: %v", sql, <-ended)
+				}
+				n := 0
+				for _, cl := range s.shards {
+					if cl.Primary().Value("app", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") != "0" {
+						n++
+					}
+				}
+				return n > 0
+			})
+			cancelBy(t, two[1].addr, c.PgConn().PID(), c.PgConn().SecretKey())
+			if err := <-ended; sqlState(err) != "57014" {
+				t.Errorf("%s %s: %v", begin, sql, err)
+			}
+			if begin != "" {
+				must(t, c, "ROLLBACK")
+			}
+		}
+	}
+	if n := two[1].p.server.Totals().Cancels; n.Passed != 8 || n.Unknown != 0 {
+		t.Errorf("%+v", n)
+	}
+}
+
+// cancelBy sends a cancel request to an address and expects silence in return.
+func cancelBy(t *testing.T, addr string, pid uint32, secret []byte) {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Write(wire.AppendCancelRequest(nil, wire.CancelKey{PID: pid, Secret: string(secret)})); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(nc); len(b) > 0 || err != nil {
+		t.Errorf("a cancel request is answered: %q, %v", b, err)
+	}
+}
+
+// TestSharedPortUnknown: keys that no process has are met with silence and end
+// nothing. The console lists the other process, and its sessions are cancelled too.
+func TestSharedPortUnknown(t *testing.T) {
+	t.Parallel()
+	both := pair(t)
+	c := both[0].connect()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(within(t, 30*time.Second), "SELECT pg_sleep(3)")
+		ended <- err
+	}()
+	pid, secret := c.PgConn().PID(), c.PgConn().SecretKey()
+	wrong := []byte(string(secret))
+	wrong[3]++
+	for _, k := range [][]byte{wrong, append([]byte(string(secret)), 0), make([]byte, 4), make([]byte, 256)} {
+		for range 3 {
+			cancelBy(t, both[0].addr, pid, k)
+		}
+	}
+	cancelBy(t, both[0].addr, pid+1000, secret)
+	if err := <-ended; err != nil {
+		t.Errorf("it was not for this: %v", err)
+	}
+	unknown := 0.0
+	for _, ps := range both {
+		unknown += ps.sample(`shardproxy_cancel_requests_total{session="unknown"}`)
+	}
+	if unknown != 13 {
+		t.Errorf("%v of 13 were for nobody", unknown)
+	}
+	rows := both[0].console("SHOW PEERS")
+	if len(rows) != 1 || rows[0][0] != strconv.Itoa(both[0].cmd.Process.Pid) && rows[0][0] != strconv.Itoa(both[1].cmd.Process.Pid) {
+		t.Errorf("SHOW PEERS: %v", rows)
+	}
+	// One that died leaves its socket, and the next look finds it dead.
+	both[1].signal(syscall.SIGKILL)
+	<-both[1].ended
+	cancelBy(t, both[0].addr, pid+1000, secret)
+	if rows := both[0].console("SHOW PEERS"); len(rows) != 0 {
+		t.Errorf("SHOW PEERS: %v", rows)
+	}
+}
+
+// TestSharedPortAdmin: the next process has the admin address as soon as the one before drains, however long that takes.
+func TestSharedPortAdmin(t *testing.T) {
+	t.Parallel()
+	a := startProcess(t, sharedText)
+	c := a.connect()
+	must(t, c, "BEGIN")
+	b := a.beside("")
+	if code := a.get("/readyz"); code != http.StatusOK {
+		t.Errorf("the old one is not ready: %d", code)
+	}
+	a.signal(syscall.SIGINT)
+	b.logged("the admin address is taken over")
+	if code := b.get("/readyz"); code != http.StatusOK {
+		t.Errorf("the new one is not ready: %d", code)
+	}
+	if n := b.sample("shardproxy_draining"); n != 0 {
+		t.Error("it is the old one that answers")
+	}
+	a.logged("shutting down")
+	eventually(t, "the old one listens no more", func() bool {
+		before := b.sample("shardproxy_client_logins_total")
+		for range 10 {
+			must(t, b.connect(), "SELECT 1")
+		}
+		return b.sample("shardproxy_client_logins_total") == before+10
+	})
+	// What drains is cancelled through the next one.
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(within(t, 25*time.Second), "SELECT pg_sleep(20)")
+		ended <- err
+	}()
+	eventually(t, "it runs", func() bool {
+		return a.direct("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()") == "1"
+	})
+	cancelBy(t, b.addr, c.PgConn().PID(), c.PgConn().SecretKey())
+	if err := <-ended; sqlState(err) != "57014" {
+		t.Errorf("the statement: %v", err)
+	}
+	if n := b.sample(`shardproxy_cancel_requests_total{session="peer"}`); n != 1 {
+		t.Errorf("%v cancel requests were passed on", n)
+	}
+	a.runsStill()
+	must(t, c, "ROLLBACK")
+	a.endsWithin(10 * time.Second)
 }
