@@ -120,7 +120,7 @@ func TestMetricsRequests(t *testing.T) {
 	if err := pipeline.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if isN, isTimed, _ := requests(t, px.proxied, "read", "one"); isN-n != 16 || isTimed-timed != 2 {
+	if isN, isTimed, _ := requests(t, px.proxied, "read", "one"); isN-n != 16 || isTimed-timed < 1 || isTimed-timed > 9 {
 		t.Errorf("pipeline: %v requests, %v timed", isN-n, isTimed-timed)
 	}
 }
