@@ -21,7 +21,7 @@ import (
 // auditAnswer is the state of an audit under way.
 type auditAnswer struct {
 	running bool
-	again   int // how often it was canceled
+	again   int32 // how often it was canceled
 	row     []byte
 	err     *wire.Error
 }

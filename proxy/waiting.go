@@ -15,9 +15,9 @@ import (
 type waiting struct {
 	ticket   *pool.Ticket // storage; nil before the first wait
 	queued   bool         // without a stack: begin goes on with it
+	replica  bool
 	need     need
 	node     int
-	replica  bool
 	deadline time.Time // zero before the first wait
 }
 
