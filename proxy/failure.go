@@ -456,12 +456,18 @@ func (s *session) lostRequest(kind byte, size int) (bool, error) {
 			return false, wire.Fatal("08P01", "invalid message format")
 		}
 		p := s.plan(cut(rest))
-		if fail = !endsTransaction(p) || len(name) > 0; !fail {
-			s.unnamedAs = p
-			s.unnamedTok = s.db.tokens.Add(1)
-			s.unnamed, s.unnamedOther = append(s.unnamed[:0], rest...), false
-			out = wire.AppendEmpty(out, wire.MsgParseComplete)
+		if fail = !endsTransaction(p) || len(name) > 0 && s.private; fail {
+			break
 		}
+		// Drivers that prepare all they run do so with ROLLBACK, too.
+		if e := s.preparesHere(string(name), rest, p); e != nil {
+			if e.Severity == "FATAL" {
+				return false, e
+			}
+			out, s.skipping = e.Append(out), true
+			break
+		}
+		out = wire.AppendEmpty(out, wire.MsgParseComplete)
 	case wire.MsgBind:
 		_, after, _ := wire.CString(body)
 		p := s.planOf(cut(after), nil, nil)
@@ -480,6 +486,9 @@ func (s *session) lostRequest(kind byte, size int) (bool, error) {
 			s.tx, s.lostErr = 'I', nil
 		}
 	case wire.MsgClose:
+		if len(body) > 1 && !s.private {
+			s.closesHere(body)
+		}
 		out = wire.AppendEmpty(out, wire.MsgCloseComplete)
 	case wire.MsgSync:
 		s.lost = s.tx != 'I'

@@ -53,6 +53,36 @@ func TestLostInTransaction(t *testing.T) {
 	}
 }
 
+// TestLostAndPrepared ends transactions whose server is gone as drivers do that prepare all they run, by a name.
+func TestLostAndPrepared(t *testing.T) {
+	f, fp := behindFaults(t)
+	c := mustDial(t, f.addr, "app")
+	runs := []frame{fBind("", "r"), fExecute("", 0), fSync()}
+	for _, test := range []struct {
+		frames      []frame
+		syncs       int
+		kinds, want string // of the answers, and what is in them
+	}{
+		{append([]frame{fParse("r", "ROLLBACK"), fDescribe('S', "r"), fSync()}, runs...), 2, "1tnZ2CZ", "ROLLBACK"},
+		{runs, 1, "2CZ", "ROLLBACK"},
+		{[]frame{fParse("r", "ROLLBACK"), fSync(), fQuery("ROLLBACK")}, 2, "EZCZ", "42P05"},
+		{append([]frame{fClose('S', "r"), fParse("r", "COMMIT")}, runs...), 1, "312CZ", "ROLLBACK"},
+		{[]frame{fParse("s", "SELECT 1"), fSync(), fQuery("ROLLBACK")}, 2, "EZCZ", "25P02"},
+	} {
+		c.mustSay(t, 2, "INSERT 0 1", fQuery("BEGIN"), fQuery("INSERT INTO lost VALUES (1)"))
+		fp.KillAll()
+		waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
+		c.mustSay(t, 1, "08006", fQuery("SELECT 1"))
+		lines, kinds := c.say(test.syncs, test.frames...), ""
+		for _, line := range lines {
+			kinds += line[:1]
+		}
+		if kinds != test.kinds || !contains(lines, test.want) || lines[len(lines)-1] != `Z "I"` {
+			t.Errorf("%v: %q, want %s with %s", test.frames, lines, test.kinds, test.want)
+		}
+	}
+}
+
 func TestLostDuringStatement(t *testing.T) {
 	const ok = ""
 	cases := []struct {
