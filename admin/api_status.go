@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"time"
 
 	"shardproxy/failover"
@@ -58,11 +59,12 @@ type apiDatabase struct {
 
 type apiShard struct {
 	Name     string    `json:"name" doc:"as configured"`
-	Class    string    `json:"class" doc:"bad: no primary; warn: a node is not used, a gate is closed, or a client waits; else good"`
+	Class    string    `json:"class" doc:"bad: no primary, or the circuit breaker is open; warn: a node is not used, a gate is closed, or a client waits; else good"`
 	Why      string    `json:"why" doc:"the reason in words; empty when good"`
 	Primary  *string   `json:"primary" doc:"address of the node that takes writes"`
 	Timeline uint32    `json:"timeline" doc:"of the primary, or the highest seen"`
 	Gate     apiGate   `json:"gate" doc:"where statements wait while there is no safe node"`
+	Breaker  string    `json:"breaker" doc:"the circuit breaker: closed, open or half-open"`
 	Nodes    []apiNode `json:"nodes" doc:"in the order of the configuration"`
 }
 
@@ -186,7 +188,7 @@ func databaseOf(d *Database, pools map[nodeKey]*Pool, now time.Time) apiDatabase
 }
 
 func shardOf(database string, sh *Shard, pools map[nodeKey]*Pool, now time.Time) apiShard {
-	out := apiShard{Name: sh.Name, Class: classGood, Timeline: sh.Nodes.Timeline, Gate: gateOf(&sh.Gate, now), Nodes: []apiNode{}}
+	out := apiShard{Name: sh.Name, Class: classGood, Timeline: sh.Nodes.Timeline, Gate: gateOf(&sh.Gate, now), Breaker: sh.Breaker.State.String(), Nodes: []apiNode{}}
 	warn := func(why string) {
 		if out.Class == classGood {
 			out.Class, out.Why = classWarn, why
@@ -197,6 +199,9 @@ func shardOf(database string, sh *Shard, pools map[nodeKey]*Pool, now time.Time)
 		out.Class, out.Why = classBad, "no primary: "+sh.Nodes.NoPrimary
 	} else {
 		out.Primary = &primary.Address
+	}
+	if sh.Breaker.State != gate.BreakerClosed && out.Class != classBad {
+		out.Class, out.Why = classBad, "left alone: "+brokenBy(&sh.Breaker)
 	}
 	if sh.Gate.Closed {
 		warn("held: " + sh.Gate.Reason)
@@ -216,6 +221,11 @@ func shardOf(database string, sh *Shard, pools map[nodeKey]*Pool, now time.Time)
 		out.Nodes = append(out.Nodes, node)
 	}
 	return out
+}
+
+// brokenBy says why a breaker is not closed.
+func brokenBy(b *gate.BreakerStatus) string {
+	return fmt.Sprintf("%d of %d statements failed, the last with %s; the circuit breaker is %s", b.Fails, b.Tries, b.Last, b.State)
 }
 
 func gateOf(g *gate.Stats, now time.Time) apiGate {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"shardproxy/failover"
+	"shardproxy/gate"
 )
 
 // What is noted of what happens: the proxy is looked at once a second, and the
@@ -124,6 +125,12 @@ func shardEvents(database string, was, is *Shard, now time.Time, add adder) {
 		} else {
 			add(now, classGood, database, is.Name, "held statements go on")
 		}
+	}
+	switch opened := is.Breaker.Opened > was.Breaker.Opened; {
+	case opened && is.Breaker.State != gate.BreakerClosed:
+		add(is.Breaker.Since, classBad, database, is.Name, "left alone: %s", brokenBy(&is.Breaker))
+	case is.Breaker.State == gate.BreakerClosed && (opened || was.Breaker.State != gate.BreakerClosed):
+		add(is.Breaker.Since, classGood, database, is.Name, "the circuit breaker is closed")
 	}
 	for i := range is.Nodes.Nodes {
 		n := &is.Nodes.Nodes[i]

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,18 @@ func TestEvents(t *testing.T) {
 	look("paused", shop(1, true, open, a, b), "warn  paused")
 	look("resumed, held", shop(1, false, closed, a, b), "warn s0 statements are held: a switchover", "good  resumed")
 	look("let go", shop(1, false, open, a, b), "good s0 held statements go on")
+	broken := shop(1, false, open, a, b)
+	broken.Shards[0].Breaker = gate.BreakerStatus{State: gate.BreakerOpen, Opened: 1, Tries: 9, Fails: 8, Last: "58030"}
+	look("a breaker opens", broken, "bad s0 left alone: 8 of 9 statements failed, the last with 58030; the circuit breaker is open")
+	broken.Shards = slices.Clone(broken.Shards)
+	broken.Shards[0].Breaker.State = gate.BreakerHalfOpen
+	look("is half open", broken)
+	broken = shop(1, false, open, a, b)
+	broken.Shards[0].Breaker.Opened = 1
+	look("closes", broken, "good s0 the circuit breaker is closed")
+	broken = shop(1, false, open, a, b)
+	broken.Shards[0].Breaker.Opened = 2
+	look("has opened and closed", broken, "good s0 the circuit breaker is closed")
 	a.Role, b.Role = failover.RolePrimary, failover.RoleReplica
 	look("switched over", shop(0, false, open, a, b), "warn s0 b is a replica, was a primary", "warn s0 a is a primary, was a replica", "warn s0 the primary is a instead of b, on timeline 4")
 	p.Reloads++

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"shardproxy/failover"
+	"shardproxy/gate"
 )
 
 func openServer(t *testing.T, o Options) (*Server, string) {
@@ -164,6 +165,9 @@ func TestVerdict(t *testing.T) {
 			s := w.databases[0].Shards[0].Nodes
 			s.Primary, s.NoPrimary, s.Nodes[0].Reason = failover.NoNode, "primary 10.0.0.1:5432 is down", "is down"
 		}, "bad", "shard s0 of shop has no primary (primary 10.0.0.1:5432 is down), 0 statements held"},
+		"a breaker": {func(w *world) {
+			w.databases[0].Shards[0].Breaker = gate.BreakerStatus{State: gate.BreakerOpen, Tries: 9, Fails: 8, Last: "58030"}
+		}, "bad", "shard s0 of shop is left alone: 8 of 9 statements failed, the last with 58030; the circuit breaker is open"},
 		"paused":        {func(w *world) { w.databases[0].Paused = true }, "warn", "database shop is paused"},
 		"waiting":       {func(w *world) { w.pools[0].Waiting = 3 }, "warn", "3 clients of app wait"},
 		"reload":        {func(w *world) { w.process.ReloadError = "line 3" }, "warn", "the last reload failed: line 3"},

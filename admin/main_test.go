@@ -143,7 +143,8 @@ func newWorld() *world {
 			Shards:     []Shard{{Name: "s0", Nodes: snapshot(0), Banned: 1 << 1}}},
 		{Name: "My-Db.2", ServerName: "my", ServerUser: "proxy", Mode: "session",
 			Shards: []Shard{{Name: "only", Nodes: snapshot(failover.NoNode),
-				Gate: gate.Stats{Closed: true, Reason: "no primary", HeldNow: 12, HeldMax: 1000, OldestSince: at.Add(-1500 * time.Millisecond)}}}},
+				Breaker: gate.BreakerStatus{State: gate.BreakerHalfOpen, Since: at.Add(-time.Second), Refused: 17, Opened: 2},
+				Gate:    gate.Stats{Closed: true, Reason: "no primary", HeldNow: 12, HeldMax: 1000, OldestSince: at.Add(-1500 * time.Millisecond)}}}},
 	}
 	stat := func(user, address string, lent, idle, waiting int) pool.Stat {
 		return pool.Stat{User: user, Address: address, Size: 20, Total: lent + idle + 2, Lent: lent, Idle: idle, Dialling: 1, Parked: 1,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardproxy/gate"
 	"shardproxy/histogram"
 	"shardproxy/router"
 )
@@ -134,7 +135,10 @@ func families() []family {
 		"shard_gate_closed", "1 while statements wait at the shard's gate, else 0.",
 		"shard_held_limit", "Statements that may wait at the shard's gate.",
 		"shard_longest_held_seconds", "Time that the first statement at the shard's gate has waited.",
+		"breaker_opened_total", "Times that the shard's circuit breaker has opened.",
+		"breaker_refusals_total", "Statements that it has refused.",
 	)
+	add([]string{"database", "shard", "state"}, "breaker_state", "1 for the state of the shard's circuit breaker: closed, open or half-open; else 0.")
 	return append(all, clusterFamilies()...)
 }
 
@@ -292,6 +296,11 @@ func (e emitter) shard(database string, s *Shard, now time.Time) {
 	e.gauge("shard_gate_closed", float64(bit(s.Gate.Closed)), database, s.Name)
 	e.gauge("shard_held_limit", float64(s.Gate.HeldMax), database, s.Name)
 	e.gauge("shard_longest_held_seconds", held.Seconds(), database, s.Name)
+	for _, state := range []gate.BreakerState{gate.BreakerClosed, gate.BreakerOpen, gate.BreakerHalfOpen} {
+		e.gauge("breaker_state", float64(bit(s.Breaker.State == state)), database, s.Name, state.String())
+	}
+	e.counter("breaker_opened_total", s.Breaker.Opened, database, s.Name)
+	e.counter("breaker_refusals_total", s.Breaker.Refused, database, s.Name)
 }
 
 // clients counts by database and state; states without clients are 0, so that

@@ -88,6 +88,9 @@ func shardColumns() []column {
 		int4Column("held", "Statements that wait at its gate for a primary."),
 		int8Column("held_max_ms", "Milliseconds that the first of them has waited."),
 		int4Column("in_doubt", "Prepared parts of transactions there that are in doubt: SHOW TWOPC."),
+		textColumn("breaker", "The shard's circuit breaker: closed; open: statements that need its primary are refused; half-open: a few of them are let through."),
+		textColumn("breaker_since", "Since when; NULL when it never opened."),
+		int8Column("breaker_refused", "Statements that it has refused."),
 	}
 }
 
@@ -129,6 +132,7 @@ func showShards(c *Console) (rows [][]any) {
 			rows = append(rows, []any{
 				d.Name, sh.Name, bit(i == 0), at.state, at.slots, at.held, at.coming, at.going, primary, why,
 				int64(len(sh.Nodes.Nodes)), up, lag, active, idle, waiting, int64(sh.Gate.HeldNow), heldFor(sh.Gate.OldestSince, now), doubts,
+				sh.Breaker.State.String(), timestamp(sh.Breaker.Since), sh.Breaker.Refused,
 			})
 		}
 	}

@@ -104,7 +104,7 @@ func TestShowRows(t *testing.T) {
 	expect(t, shown(t, s, "TWOPC", "shard", "s1"), "database=shop; name=shardproxy:c:s0:r:1; owner=app; age=90; reason=there is no decision yet")
 	expect(t, shown(t, s, "SHARDS", "shard", "s0"), "database=shop; home=1; state=member; slots=3996; slots_held=20; slots_coming=0; slots_going=4; primary=10.0.0.1:5432; "+
 		"why=NULL; nodes=3; nodes_up=2; lag_max_ms=250; sv_active=5; sv_idle=6; cl_waiting=1; held=0; held_max_ms=0; in_doubt=0")
-	expect(t, shown(t, s, "SHARDS", "shard", "only"), "database=My-Db.2; state=alone; slots=NULL; slots_held=NULL; primary=NULL; why=nobody says to be one; held=12; held_max_ms=1500")
+	expect(t, shown(t, s, "SHARDS", "shard", "only"), "database=My-Db.2; state=alone; slots=NULL; slots_held=NULL; primary=NULL; why=nobody says to be one; held=12; held_max_ms=1500; breaker=half-open; breaker_refused=17")
 	expect(t, shown(t, s, "SLOTS", "first_slot", "100"), "database=shop; last_slot=119; slots=20; shard=s0; held=1; epoch=12")
 	expect(t, shown(t, s, "MOVES", "id", "7"), "database=shop; kind=slots; source=s0; target=s1; slots=4; slot_ranges=100-102, 119; phase=following; paused=1; abort=0; reversible=0; wanted=NULL; back=0; verified=0; "+
 		"rows=5000; percent=85; rows_copied=4999; rows_purged=0; said=NULL; planned_at=2026-03-04 05:05:07 UTC; changed_at=2026-03-04 05:06:06 UTC")

@@ -257,8 +257,9 @@ type Shard struct {
 	Name  string
 	Nodes *failover.Snapshot // never nil
 	// Banned are nodes that operators keep reads away from: bit i is node i.
-	Banned uint64
-	Gate   gate.Stats
+	Banned  uint64
+	Gate    gate.Stats
+	Breaker gate.BreakerStatus
 }
 
 // Primary returns the node that takes writes, nil when there is none.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"shardproxy/gate"
 )
 
 // The classes of a verdict, of its reasons and of shards.
@@ -94,6 +96,9 @@ func (r *reasons) database(d *Database, now time.Time) (nodes, up int) {
 			r.isBad("shard %s of %s has no primary (%s), %d statements held", sh.Name, d.Name, sh.Nodes.NoPrimary, sh.Gate.HeldNow)
 		} else if sh.Gate.Closed {
 			r.warns("shard %s of %s holds %d statements (%s)", sh.Name, d.Name, sh.Gate.HeldNow, sh.Gate.Reason)
+		}
+		if sh.Breaker.State != gate.BreakerClosed {
+			r.isBad("shard %s of %s is left alone: %s", sh.Name, d.Name, brokenBy(&sh.Breaker))
 		}
 		for k := range sh.Nodes.Nodes {
 			n := &sh.Nodes.Nodes[k]

@@ -58,6 +58,8 @@ type Database struct {
 	Pool Pool `yaml:"pool"`
 	// Failover says how nodes are watched and how long statements wait for one.
 	Failover Failover `yaml:"failover"`
+	// Breaker says when a shard is left alone that fails much of what it is asked.
+	Breaker Breaker `yaml:"breaker"`
 	// Catalog says how the database's schema is followed.
 	Catalog Catalog `yaml:"catalog"`
 	// Moves bounds what moves of slots take of the shards, where this proxy carries them out.
@@ -227,6 +229,21 @@ type Failover struct {
 	HoldTimeout time.Duration `yaml:"hold_timeout" default:"10s" min:"0" max:"1h" apply:"restart"`
 	// HoldStatements bounds how many wait for each shard. Default: 1000.
 	HoldStatements int `yaml:"hold_statements" default:"1000" min:"0" max:"1000000" apply:"restart"`
+}
+
+// Breaker is the circuit breaker of each shard's primary: while too much fails there, clients are told so at once.
+type Breaker struct {
+	// Percent is how many of a hundred statements must have failed within Window; 0: a shard is never left alone. Default: 0.
+	Percent int `yaml:"percent" default:"0" min:"0" max:"100"`
+	// Least is how many must have failed. Default: 20.
+	Least int `yaml:"least" default:"20" min:"1" max:"1000000"`
+	// Window is the time that is looked back upon. Default: 10 s.
+	Window time.Duration `yaml:"window" default:"10s" min:"1s" max:"10m"`
+	// OpenFor is for how long the shard is left alone before it is tried with some statements. It doubles
+	// each time that one of these fails. Default: 5 s.
+	OpenFor time.Duration `yaml:"open_for" default:"5s" min:"100ms" max:"1h"`
+	// OpenMax bounds what OpenFor becomes. Default: 1 min.
+	OpenMax time.Duration `yaml:"open_max" default:"1m" min:"100ms" max:"1h"`
 }
 
 // Moves bounds what moves of slots take of the shards.

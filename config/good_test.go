@@ -154,6 +154,7 @@ func goodConfig(t *testing.T) *Config {
 					ProbeInterval: time.Second, ProbeTimeout: 2 * time.Second, FailAfter: 3, RecoverAfter: 2,
 					HoldTimeout: 10 * time.Second, HoldStatements: 1000,
 				},
+				Breaker: Breaker{Least: 20, Window: 10 * time.Second, OpenFor: 5 * time.Second, OpenMax: time.Minute},
 				Catalog: Catalog{Refresh: 30 * time.Second},
 				Moves:   Moves{AtOnce: 2, HoldLimit: 500 * time.Millisecond, CopyRate: 50 << 20, PurgeRows: 20000, MaxLag: 64 << 20, MaxWAL: 16 << 30},
 			},
@@ -241,6 +242,7 @@ func goodShop(t *testing.T) Database {
 			ProbeInterval: 500 * time.Millisecond, ProbeTimeout: time.Second, FailAfter: 4, RecoverAfter: 5,
 			HoldTimeout: 20 * time.Second, HoldStatements: 2000,
 		},
+		Breaker: Breaker{Percent: 40, Least: 30, Window: 20 * time.Second, OpenFor: 2 * time.Second, OpenMax: 3 * time.Minute},
 		Catalog: Catalog{Refresh: 2 * time.Minute},
 		Moves:   Moves{AtOnce: 3, HoldLimit: 300 * time.Millisecond, CopyRate: 100 << 20, PurgeRows: 5000, MaxLag: 1 << 20, MaxActive: 40, MaxWAL: 2 << 30},
 	}

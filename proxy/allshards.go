@@ -383,7 +383,7 @@ func (s *session) readies(r *allRequest) *wire.Error {
 func (s *session) allFailed(l *pool.Server, a pool.Answer, err error) *wire.Error {
 	if isLost(err) {
 		shard := s.db.Shards[s.shardAt(l)]
-		shard.Nodes.Suspect(l.Node, err)
+		shard.lost(l.Node, err)
 		return wire.Fatal("08006", "the connection to a server was lost").WithDetail("Shard %s, node %s.", shard.Name, l.Address()).WithCause(err)
 	}
 	e := wire.AsError(err)

@@ -54,7 +54,7 @@ func (s *session) runAlone(kind byte, size int, r *allRequest) error {
 // lostAlone ends a request whose connection is gone: it may have been executed.
 func (s *session) lostAlone(kind byte, size int, cause error) error {
 	l := s.lease
-	s.shard.Nodes.Suspect(l.Node, cause)
+	s.shard.lost(l.Node, cause)
 	s.giveBack(pool.Dead)
 	s.mark, s.wrote = s.shard.Nodes.Mark(), false
 	s.refuse(kind, size, wire.Errorf("08007", "the connection to the server was lost: it is not known whether the rows were inserted").
@@ -120,7 +120,7 @@ func (s *session) runThere(shard int, frames []byte) (pool.Answer, error) {
 	a, err := s.runOn(s.lease, frames, answerMax)
 	if isLost(err) {
 		l := s.lease
-		s.shard.Nodes.Suspect(l.Node, err)
+		s.shard.lost(l.Node, err)
 		s.giveBack(pool.Dead)
 		return a, wire.Errorf("08006", "the connection to a server was lost").WithDetail("Node %s.", l.Address()).WithCause(err)
 	}

@@ -142,6 +142,11 @@ func (s *session) runEachOn(on []*pool.Server, frames [][]byte, keep int) ([]poo
 // runTogether runs a request on each of some connections, at once; nil frames are none. It blocks the session, not its loop.
 func (s *session) runTogether(ctx context.Context, on []*pool.Server, frames [][]byte, o pool.RunOptions) ([]pool.Answer, []error) {
 	answers, errs := make([]pool.Answer, len(on)), make([]error, len(on))
+	defer func() {
+		for i, l := range on {
+			s.notesSick(s.shardAt(l), l, errs[i])
+		}
+	}()
 	if s.task.awaits() {
 		s.runOnLoop(ctx, on, frames, o, func(i int, r *pool.Running) { answers[i], errs[i] = r.Answer() })
 		return answers, errs

@@ -257,6 +257,7 @@ func (srv *Server) sweep() {
 			})
 			may.tell()
 			srv.expireBlocks(now)
+			srv.tickBreakers(now)
 		}
 	}
 }

@@ -260,7 +260,7 @@ func (c *copyIn) told(shard *copyShard) *wire.Error {
 func (c *copyIn) lost() error {
 	for _, shard := range c.shards {
 		if shard.err != nil && isLost(shard.err) {
-			c.s.db.Shards[shard.index].Nodes.Suspect(shard.lease.Node, shard.err)
+			c.s.db.Shards[shard.index].lost(shard.lease.Node, shard.err)
 			return c.told(shard)
 		}
 	}

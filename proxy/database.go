@@ -81,6 +81,8 @@ type DatabasePolicy struct {
 	PartialResults bool
 	// GatherMax bounds the rows that one statement gathers from several shards, in bytes.
 	GatherMax int64
+	// Breaker says when a shard is left alone that fails much of what it is asked.
+	Breaker gate.BreakerOptions
 	// HotKeys has keys counted that statements ask for.
 	HotKeys bool
 	// SlowStatement is the time from which a request is logged; 0: none is.
@@ -97,6 +99,8 @@ type Shard struct {
 	Pools *pool.Pools
 	Nodes Nodes
 	Gate  *gate.Gate
+	// Breaker keeps statements from the primary; its zero value is ready.
+	Breaker gate.Breaker
 	// placed is the mark of what replicas must have replayed, 0 for nothing: see Placed.
 	placed atomic.Uint64
 }

@@ -154,7 +154,7 @@ func (s *session) notCommitted(b branch, err error) error {
 
 // branchLost ends a transaction of which a part is lost.
 func (s *session) branchLost(b branch, cause error) error {
-	s.db.Shards[b.index].Nodes.Suspect(b.lease.Node, cause)
+	s.db.Shards[b.index].lost(b.lease.Node, cause)
 	for i := range s.spread.branches {
 		if s.spread.branches[i].lease == b.lease {
 			s.spread.branches = append(s.spread.branches[:i], s.spread.branches[i+1:]...)
@@ -394,7 +394,7 @@ func (s *session) settleBranches(all []branch, results []error, committed bool, 
 		}
 		switch {
 		case isLost(results[i]):
-			sh.Nodes.Suspect(b.lease.Node, results[i])
+			sh.lost(b.lease.Node, results[i])
 			if i == 0 {
 				lost = results[i]
 			} else {

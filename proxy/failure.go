@@ -74,6 +74,9 @@ func errQueryTimeout() *wire.Error {
 func (s *session) relayError(e *wire.Error, body []byte, size int) *wire.Error {
 	s.commitHold()
 	s.scriptFails()
+	if sick(e.Code) {
+		s.shard.fails(s.lease.Node, e.Code)
+	}
 	was := s.result.cut
 	s.resultEnds()
 	if e.Code == "57014" && was {
@@ -295,16 +298,18 @@ func (s *session) serverLost(cause error) error {
 	s.shard.Nodes.Suspect(l.Node, cause)
 	s.server.opt.Logger.Info("server connection lost", "session", s.id, "node", l.Address(), "error", cause)
 	s.giveBack(pool.Dead)
+	if !partial && !stateful && s.read && !s.delivered && !inTx && !s.cancelled && s.tries < triesMax {
+		s.owed.clear(s.undo)
+		s.rewind(l.Node)
+		return nil
+	}
+	s.shard.fails(l.Node, "08006")
 	switch {
 	case partial:
 		return errEnded // in the middle of a frame nothing can be said
 	case stateful:
 		e.Severity = "FATAL"
 		return e.WithHint("The session's state was on that server connection; connect again.")
-	case s.read && !s.delivered && !inTx && !s.cancelled && s.tries < triesMax:
-		s.owed.clear(s.undo)
-		s.rewind(l.Node)
-		return nil
 	}
 	s.endHold()
 	s.exclude, s.tries = 0, 0 // of this request

@@ -262,7 +262,7 @@ func (j *journalled) away(shard int, frames []byte) (a pool.Answer, lost bool, e
 	}
 	s.setPhase(phaseActive)
 	if a, err = s.runOn(s.lease, frames, answerMax); isLost(err) {
-		s.shard.Nodes.Suspect(s.lease.Node, err)
+		s.shard.lost(s.lease.Node, err)
 		s.giveBack(pool.Dead)
 		return a, true, err
 	}

@@ -57,7 +57,9 @@ func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err
 		}
 	}
 	for {
-		if !s.shard.Gate.Closed() {
+		ready := !s.shard.Gate.Closed()
+		broken := !s.shard.Breaker.Admits(ready)
+		if ready && !broken {
 			if node, ok := s.shard.Nodes.Primary(); ok {
 				return node, false, nil
 			}
@@ -68,6 +70,9 @@ func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err
 			if node, ok := s.shard.Nodes.PickRead(mark, mark != 0, 0); ok && s.tries < 8 {
 				return node, true, nil
 			}
+		}
+		if broken {
+			return 0, false, s.errBroken()
 		}
 		if err := s.hold(); err != nil {
 			return 0, false, err
@@ -137,6 +142,7 @@ func (s *session) refusedOnReplica(p *router.Plan) *wire.Error {
 func (s *session) hold() error {
 	t, err := s.shard.Gate.Enter(s.wake)
 	if err != nil {
+		s.shard.Breaker.InVain("57P03")
 		return wire.Errorf("57P03", "no primary, and too many statements wait for one").
 			WithDetail("Shard %s.", s.shard.Name).WithCause(errors.Join(errNoPrimary, err))
 	}
@@ -153,6 +159,7 @@ func (s *session) hold() error {
 	if t.State() == gate.Released {
 		return nil
 	}
+	s.shard.Breaker.InVain("57P03")
 	e := wire.Errorf("57P03", "no primary within the hold timeout").WithDetail("Shard %s has no primary.", s.shard.Name).WithCause(errNoPrimary)
 	if s.greeted == nil {
 		return e.WithHint("A login asks a server for its parameters; it may be tried again.")
@@ -223,6 +230,9 @@ func (s *session) attach(n need, replica bool) error {
 		if replica {
 			s.db.stats.replicaReads.Add(1)
 		}
+	}
+	if !replica {
+		s.shard.Breaker.Tried()
 	}
 	s.setPhase(phaseActive)
 	s.identityGoes = s.replacesIdentity()

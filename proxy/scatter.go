@@ -506,10 +506,10 @@ func (c *scattering) on(f func()) error {
 		case !isLost(shard.err):
 		case c.isMissing(shard.index), shard.spent:
 			c.dropped = true
-			s.db.Shards[shard.index].Nodes.Suspect(shard.lease.Node, shard.err)
+			s.db.Shards[shard.index].lost(shard.lease.Node, shard.err)
 		default:
 			c.lost = true
-			s.db.Shards[shard.index].Nodes.Suspect(shard.lease.Node, shard.err)
+			s.db.Shards[shard.index].lost(shard.lease.Node, shard.err)
 			return wire.Fatal("08006", "the connection to a server was lost").
 				WithDetail("Shard %s, node %s.", s.db.Shards[shard.index].Name, shard.lease.Address()).WithCause(shard.err)
 		}

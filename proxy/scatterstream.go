@@ -48,6 +48,9 @@ func (c *scattering) fail(e *wire.Error, raw []byte, shard int) {
 	if own := c.s.deadlocked(e); own != nil {
 		e, raw = own, own.Append(nil)[5:]
 	}
+	if shard >= 0 {
+		c.s.notesSick(c.shards[shard].index, c.shards[shard].lease, e)
+	}
 	c.err, c.raw, c.failed = e, raw, shard
 }
 

@@ -198,6 +198,7 @@ func (s *session) borrowed(srv *pool.Server, err error) (bool, error) {
 		return false, e
 	}
 	if time.Now().After(w.deadline) {
+		s.shard.Breaker.InVain("08001")
 		return false, wire.Errorf("08001", "could not connect to the primary").
 			WithDetail("Shard %s, node %s.", s.shard.Name, de.Address).WithCause(de)
 	}

@@ -139,6 +139,10 @@ func gateOptions(f *config.Failover) gate.Options {
 	return opt
 }
 
+func breakerOf(b *config.Breaker) gate.BreakerOptions {
+	return gate.BreakerOptions{Share: float64(b.Percent) / 100, Least: b.Least, Window: b.Window, OpenFor: b.OpenFor, OpenMax: b.OpenMax}
+}
+
 func databasePolicy(cfg *config.Config, conf *config.Database) proxy.DatabasePolicy {
 	maxClients := conf.Pool.MaxClients
 	if maxClients == 0 {
@@ -153,7 +157,7 @@ func databasePolicy(cfg *config.Config, conf *config.Database) proxy.DatabasePol
 		queries = max(conf.Pool.Size/2, 1)
 	}
 	return proxy.DatabasePolicy{
-		SlowStatement: cfg.Log.SlowStatement, HotKeys: conf.HotKeys, ScatterMax: queries, PartialResults: conf.PartialResults,
+		SlowStatement: cfg.Log.SlowStatement, HotKeys: conf.HotKeys, Breaker: breakerOf(&conf.Breaker), ScatterMax: queries, PartialResults: conf.PartialResults,
 		Consistent: conf.Reads.Consistency == config.ConsistencySession, Split: conf.Reads.Split,
 		WaitTimeout: wait, MaxClients: maxClients,
 		ParsedMax: int(cfg.Limits.ParsedStatement), MessageMax: int(cfg.Limits.MessageSize), GatherMax: int64(cfg.Limits.Gather),

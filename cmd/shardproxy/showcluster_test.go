@@ -28,7 +28,7 @@ func (px *proxied) consoleOf() (*pgx.Conn, *[]*pgconn.Notice) {
 }
 
 // shownBy returns the rows of a SHOW by their columns, NULL as -.
-func shownBy(t *testing.T, console *pgx.Conn, sql string) (all []map[string]string) {
+func shownBy(t testing.TB, console *pgx.Conn, sql string) (all []map[string]string) {
 	t.Helper()
 	rows, err := console.Query(within(t, 20*time.Second), sql)
 	if err != nil {

@@ -80,8 +80,9 @@ func (s *source) EndDoubt(ctx context.Context, by, name string, commit, force bo
 }
 
 func shardsOf(db *database) (all []admin.Shard) {
-	for _, sh := range db.shards {
-		all = append(all, admin.Shard{Name: sh.conf.Name, Nodes: sh.monitor.Snapshot(), Banned: sh.banned.Load(), Gate: sh.gate.Stats()})
+	for i, sh := range db.shards {
+		all = append(all, admin.Shard{Name: sh.conf.Name, Nodes: sh.monitor.Snapshot(), Banned: sh.banned.Load(), Gate: sh.gate.Stats(),
+			Breaker: db.proxy.Shards[i].Breaker.Status()})
 	}
 	return all
 }
