@@ -188,6 +188,7 @@ type databaseStats struct {
 	partials             atomic.Int64
 	waitTimeouts         atomic.Int64
 	asked                asked
+	times                times
 }
 
 // DatabaseTotals are counters since start.
@@ -202,6 +203,8 @@ type DatabaseTotals struct {
 	Deadlocks                int64 // over several shards, whose victims were statements of this process
 	Partials                 int64 // answers that lacked shards
 	WaitTimeouts             int64 // statements that got no server connection in time
+	// QueryTime and TransactionTime are what all requests and all transactions together have taken, as one in eight tells.
+	QueryTime, TransactionTime time.Duration
 }
 
 // Totals returns the database's counters.
@@ -213,6 +216,7 @@ func (d *Database) Totals() DatabaseTotals {
 		Pins: s.pins.Load(), Audits: s.audits.Load(), Received: s.received.Load(), Sent: s.sent.Load(),
 		Gathered: s.gathered.Load(), GatherHeld: s.gatherHeld.Load(), Deadlocks: s.deadlocks.Load(),
 		Partials: s.partials.Load(), WaitTimeouts: s.waitTimeouts.Load(),
+		QueryTime: s.times.queries(), TransactionTime: s.times.transactions(),
 	}
 }
 

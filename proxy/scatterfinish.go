@@ -31,6 +31,13 @@ func (c *scattering) finish(inputs []gathered) {
 	if !ok {
 		return
 	}
+	if c.joinsMuch(inputs) {
+		back := c.withoutLoops()
+		if c.err != nil {
+			return
+		}
+		defer back()
+	}
 	c.release(inputs) // for it is in Bind now
 	if c.opening != nil {
 		c.openFinal(&part)

@@ -52,6 +52,7 @@ type ask struct {
 type asking struct {
 	began time.Duration // after the session's start; 0 at rest, where what is answered takes no time, and when it is not timed
 	ask   ask           // of what the client sends; that of what is under way is with the replies owed
+	block time.Duration // when the transaction block at hand began, if its first request was timed; -1 if not, 0 for none
 	left  uint8         // requests until one is timed
 	seed  uint32        // of the gaps between those
 }
@@ -148,6 +149,7 @@ func (s *session) askEnds(was ask) {
 		took = time.Since(s.started) - a.began
 		s.tallyTime(took)
 	}
+	s.timesBlock(took)
 	if a.timed() {
 		of.durations.Observe(took)
 		s.countBytes() // a client that sends ahead may never rest
@@ -157,6 +159,46 @@ func (s *session) askEnds(was ask) {
 	a.next()
 	if p := phase(s.phase.Load()); (a.timed() || s.timesAll()) && p != phaseIdle && p != phaseIdleInTx {
 		a.began = time.Since(s.started)
+	}
+}
+
+// times are the times of one in timedEvery requests, and of the transaction blocks that these have begun, in nanoseconds.
+type times struct {
+	requests, inBlocks, blocks atomic.Int64
+}
+
+// queries and transactions are what all requests, and all transactions, have taken, as the timed ones tell. A request
+// outside of a block is a transaction.
+func (t *times) queries() time.Duration { return time.Duration(timedEvery * t.requests.Load()) }
+
+func (t *times) transactions() time.Duration {
+	// In this order: what is added meanwhile must not make it less.
+	within := t.inBlocks.Load()
+	return time.Duration(timedEvery * (t.requests.Load() - within + t.blocks.Load()))
+}
+
+// timesBlock notes the time of a request that is over, and that of the block which ends with it.
+func (s *session) timesBlock(took time.Duration) {
+	a, t := &s.asking, &s.db.stats.times
+	if a.timed() {
+		t.requests.Add(int64(took))
+		if a.block != 0 || s.tx != 'I' {
+			t.inBlocks.Add(int64(took))
+		}
+	}
+	switch {
+	case s.tx == 'I':
+		if a.block > 0 {
+			t.blocks.Add(int64(time.Since(s.started) - a.block))
+		}
+		a.block = 0
+	case a.block == 0 && !a.timed():
+		a.block = -1
+	case a.block == 0:
+		a.block = max(a.began, 1)
+		if a.began == 0 { // it was answered at rest
+			a.block = max(time.Since(s.started), 1)
+		}
 	}
 }
 
