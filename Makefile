@@ -107,6 +107,8 @@ nightly: need build lint ## the long way: all tests five times with the race det
 	for seed in 2 3 4; do \
 		SHARDPROXY_TEST_CYCLES=340 SHARDPROXY_TEST_SEED=$$seed go test -count 1 -timeout 1h -run TestDeadlockCycles ./cmd/shardproxy || exit 1; done
 	SHARDPROXY_TEST_CONTENTION=600 go test -count 1 -timeout 1h -run TestNoFalseDeadlock ./cmd/shardproxy
+	@# Half an hour of all that clients and operators do: nothing that is held at rest may grow.
+	SHARDPROXY_TEST_SOAK=1800 SHARDPROXY_TEST_SEED=$$RANDOM go test -count 1 -timeout 2h -run 'TestSoakFlat$$' ./cmd/shardproxy
 	scripts/fuzz.sh 10m
 
 help: ## print this list
