@@ -299,6 +299,7 @@ func (s *session) preparesHere(name string, rest []byte, p *router.Plan) *wire.E
 		return nil
 	}
 	if s.statements[name] != nil {
+		s.tellTrail("a statement is prepared twice")
 		return wire.Errorf("42P05", "prepared statement \"%s\" already exists", name)
 	}
 	if err := s.mayPrepare(rest); err != nil {

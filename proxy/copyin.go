@@ -271,7 +271,7 @@ func (c *copyIn) lost() error {
 func (s *session) flushAll() error {
 	for {
 		if err := s.client.Flush(); err != nil {
-			return err
+			return s.clientError(err)
 		}
 		if s.client.Pending() == 0 {
 			return nil

@@ -102,7 +102,7 @@ func (s *session) prepareFor(e *expect) {
 	case has && s.forgetting:
 		s.prepare(st)
 		e.again = st
-	case has && s.tx != 'E':
+	case has && (s.tx != 'E' || parsesInFailed(e.statement.plan)):
 		e.mode = local
 	case has:
 		s.prepare(st) // which fails, and the server keeps it
@@ -110,6 +110,25 @@ func (s *session) prepareFor(e *expect) {
 		s.prepare(st)
 		e.injected = st
 	}
+}
+
+// parsesInFailed reports whether a server parses the statement in a failed transaction too: what ends it, and nothing at
+// all (exec_parse_message of PostgreSQL's tcop/postgres.c).
+func parsesInFailed(p *router.Plan) bool {
+	if p == nil || p.Statement == nil || p.Statement.Opaque {
+		return false
+	}
+	if len(p.Statement.Commands) == 0 {
+		return true
+	}
+	if p.Single == nil {
+		return false
+	}
+	switch p.Single.Kind {
+	case query.KindRollback, query.KindCommit, query.KindRollbackTo, query.KindPrepareTx:
+		return true
+	}
+	return false
 }
 
 // ensure makes the lease have the statement before what is sent next.

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -286,5 +287,41 @@ func TestCancelBehindWhatIsOurs(t *testing.T) {
 	cancelRaw(t, f.addr, a)
 	if lines := <-got; !contains(lines, "57014") {
 		t.Error(lines)
+	}
+}
+
+// TestPreparedInFailed: who prepares what ends a failed transaction is told the same whether the server connection has that
+// statement of others or not.
+func TestPreparedInFailed(t *testing.T) {
+	f := start(t, fixtureOptions{size: 1})
+	for _, text := range []string{"ROLLBACK", "COMMIT", "ROLLBACK TO SAVEPOINT a", "ROLLBACK AND CHAIN", "PREPARE TRANSACTION 'it'", "", "SELECT 1", "SAVEPOINT b", "RELEASE a", "BEGIN"} {
+		var first []string
+		keeper := mustDial(t, f.addr, "app") // what nobody has prepared any more is forgotten
+		for i := range 3 {
+			c := mustDial(t, f.addr, "app")
+			c.do(t, "BEGIN; SAVEPOINT a")
+			c.mustSay(t, 1, "22012", fQuery("SELECT 1/0"))
+			said := c.say(1, fParse("s", text), fBind("", "s"), fExecute("", 0), fSync())
+			if i == 0 {
+				first = said
+				want := "25P02"
+				if strings.HasPrefix(text, "ROLLBACK") || text == "COMMIT" || strings.HasPrefix(text, "PREPARE") {
+					want = `C "ROLLBACK`
+				}
+				if !strings.Contains(strings.Join(said, " "), want) {
+					t.Errorf("%s: %q, want %s", text, said, want)
+				}
+			} else if !slices.Equal(said, first) {
+				t.Errorf("%s: %q, and the %d. time %q", text, first, i+1, said)
+			}
+			c.do(t, "ROLLBACK")
+			c.Close()
+			waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
+			if i == 1 { // outside of a failed transaction, so that the connection has it surely
+				keeper.say(1, fParse("s", text), fSync())
+				waitFor(t, func() bool { return f.db.Shards[0].Pools.Lent() == 0 })
+			}
+		}
+		keeper.Close()
 	}
 }

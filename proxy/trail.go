@@ -29,6 +29,15 @@ func (s *session) remembers(kind byte, size int) {
 // errNoMessage ends a session whose client sent what is no message of the protocol, or whose bytes
 // the proxy has lost count of.
 func (s *session) errNoMessage(kind byte) error {
+	s.tellTrail(brokenProtocol, "type", kind)
+	return wire.Fatal("08P01", "invalid frontend message type %d", kind)
+}
+
+// tellTrail logs the last frames of the client.
+func (s *session) tellTrail(what string, more ...any) {
+	if s.trail == nil && what != brokenProtocol {
+		return
+	}
 	b := s.client.Buffered()
 	var frames []string
 	var head []byte
@@ -38,7 +47,9 @@ func (s *session) errNoMessage(kind byte) error {
 			frames = append(frames, t.frames[i%len(t.frames)])
 		}
 	}
-	s.server.opt.Logger.Warn("client broke the protocol", "session", s.id, "client", s.addr, "user", s.userName, "type", kind, "at", s.client.Consumed(),
-		"buffered", len(b), "head", fmt.Sprintf("%q", head), "frames", frames)
-	return wire.Fatal("08P01", "invalid frontend message type %d", kind)
+	s.server.opt.Logger.Warn(what, append([]any{"session", s.id, "client", s.addr, "user", s.userName, "at", s.client.Consumed(),
+		"buffered", len(b), "head", fmt.Sprintf("%q", head), "frames", frames}, more...)...)
 }
+
+// brokenProtocol is what is logged in all builds.
+const brokenProtocol = "client broke the protocol"

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -67,6 +68,7 @@ type soak struct {
 	all    []*soakClient
 	seen   []soakSample
 	before string // goroutines of the first sample that counts
+	heap   string // a file with what was alive then
 
 	mu    sync.Mutex
 	steps map[string]int // by load
@@ -98,7 +100,7 @@ func TestSoakFlat(t *testing.T) {
 			t.Error(bad)
 		}
 		if t.Failed() {
-			t.Logf("goroutines after the warm-up:\n%s\nand at the end:\n%s\ndescriptors: %v", s.before, s.goroutines(), s.descriptors())
+			t.Logf("goroutines after the warm-up:\n%s\nand at the end:\n%s\ndescriptors: %v\nwhat is alive now and was not:\n%s", s.before, s.goroutines(), s.descriptors(), s.grown())
 		}
 	}
 	s.leave()
@@ -216,6 +218,23 @@ func (s *soak) rest() {
 	})
 	<-time.After(time.Second) // what goes on by itself is to be as it is at rest
 	s.kept()
+	s.astray()
+}
+
+// astray fails when the proxy was wrong about what a server has prepared: none of the clients prepares a name twice.
+func (s *soak) astray() {
+	s.t.Helper()
+	for _, cl := range s.shards {
+		for _, n := range cl.Nodes() {
+			log, err := os.ReadFile(n.Engine.LogFile())
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			for _, line := range lines(string(log), "prepared statement .* already exists") {
+				s.t.Errorf("%s: %s", n.Name(), line)
+			}
+		}
+	}
 }
 
 // clear empties the tables that rows were copied and written to.

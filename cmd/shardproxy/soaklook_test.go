@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -53,6 +54,9 @@ func (s *soak) look(first bool) {
 	for range 2 {
 		s.page("/debug/pprof/heap?gc=1")
 	}
+	if first {
+		s.heap = s.alive()
+	}
 	page := s.page("/metrics")
 	sample := soakSample{at: time.Now(), figures: []float64{
 		float64(s.ps.memory("VmRSS")) / (1 << 20), soakSum(s.t, page, "go_memstats_heap_alloc_bytes") / (1 << 20),
@@ -79,6 +83,23 @@ func (s *soak) look(first bool) {
 	if first {
 		s.before = s.goroutines()
 	}
+}
+
+// alive returns a file with a profile of what is alive.
+func (s *soak) alive() string {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), "heap")
+	if err := os.WriteFile(path, []byte(s.page("/debug/pprof/heap?gc=1")), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// grown says what has been made since the first sample that counts and is still alive.
+func (s *soak) grown() string {
+	s.t.Helper()
+	out, err := exec.Command("go", "tool", "pprof", "-top", "-nodecount=25", "-sample_index=inuse_space", "-base", s.heap, s.alive()).CombinedOutput()
+	return fmt.Sprintf("%s%v", out, err)
 }
 
 // descriptors lists what the process has open.
