@@ -73,6 +73,9 @@ func families() []family {
 		"client_logins_total", "Sessions begun.",
 		"peers", "Other processes of the machine that cancel requests are passed on to (listen.peer_directory).",
 		"peer_cancels_received_total", "Cancel requests that other processes passed on and that named a session here.",
+		"tracing_spans_total", "Spans that the collector has taken.",
+		"tracing_requests_dropped_total", "Requests that it was not told of, because too many waited to be told of or it did not take them.",
+		"tracing_export_failures_total", "Messages to the collector that failed.",
 		"config_reload_failures_total", "Reloads that failed and changed nothing.",
 		"config_reloads_total", "Reloads, failed ones included.",
 		"config_last_reload_successful", "1 when the last reload succeeded or there was none, else 0.",
@@ -225,6 +228,9 @@ func (e emitter) process(p Process, version string, now time.Time) {
 		e.counter("concurrency_waits_total", c.Waited, c.Kind, c.By)
 		e.counter("concurrency_refusals_total", c.Refused, c.Kind, c.By)
 	}
+	e.counter("tracing_spans_total", p.Spans)
+	e.counter("tracing_requests_dropped_total", p.SpansDropped)
+	e.counter("tracing_export_failures_total", p.SpanFailures)
 	e.counter("config_reloads_total", p.Reloads)
 	e.counter("config_reload_failures_total", p.ReloadFailures)
 	e.gauge("config_last_reload_successful", float64(bit(p.ReloadError == "")))

@@ -138,6 +138,9 @@ type Process struct {
 	// ConfiguredAt is when the configuration in force was loaded; zero when
 	// none is yet.
 	ConfiguredAt time.Time
+	// Spans counts the spans of requests that a collector has taken, SpansDropped the requests that it was not told of,
+	// SpanFailures the messages to it that failed.
+	Spans, SpansDropped, SpanFailures int64
 	// Reloads and ReloadFailures count since start, whoever asked for them;
 	// ReloadError is why the last reload failed, empty when it did not.
 	Reloads, ReloadFailures int64

@@ -28,6 +28,8 @@ type Config struct {
 	Timeouts Timeouts `yaml:"timeouts"`
 	// Log says what is logged and how.
 	Log Log `yaml:"log"`
+	// Tracing says which requests an OpenTelemetry collector is told of.
+	Tracing Tracing `yaml:"tracing"`
 	// Shutdown says how the program ends.
 	Shutdown Shutdown `yaml:"shutdown"`
 	// Runtime says how sessions use the machine.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"shardproxy/wire"
 )
@@ -25,7 +26,9 @@ type Stream struct {
 	begun  chan struct{} // closed when the server has begun to run it, or never will
 	to     io.Writer
 
+	asked time.Time // when it was sent
 	// Written before ended is closed.
+	over   time.Time
 	answer Answer
 	err    error
 	rest   []byte // what came behind the answer
@@ -60,7 +63,7 @@ func (s *Server) Stream(frames []byte, o StreamOptions) (*Stream, error) {
 	if o.MessageMax == 0 {
 		o.MessageMax = messageMax
 	}
-	t := &Stream{server: s, ring: newRing(), ended: make(chan struct{}), sent: make(chan struct{}), begun: make(chan struct{}), to: sock}
+	t := &Stream{server: s, ring: newRing(), ended: make(chan struct{}), sent: make(chan struct{}), begun: make(chan struct{}), to: sock, asked: time.Now()}
 	from := &streamReader{ring: t.ring, from: sock, limit: o.MessageMax, begun: t.begun}
 	if l := s.TLS(); l != nil {
 		t.to, from.from = l, l
@@ -93,7 +96,7 @@ func (t *Stream) listen(from *streamReader) {
 	defer close(t.ended)
 	t.err = from.run()
 	from.begins()
-	t.answer, t.rest = from.answer, from.rest
+	t.answer, t.rest, t.over = from.answer, from.rest, time.Now()
 	if isLost(t.err) {
 		t.Break() // a request that is being written is of no use either
 	}
@@ -163,6 +166,9 @@ func (t *Stream) End() (Answer, error) {
 	}
 	return t.answer, t.err
 }
+
+// Times returns when the request was sent, and when its answer was there, which is to be asked for behind End.
+func (t *Stream) Times() (asked, over time.Time) { return t.asked, t.over }
 
 // isStatus reports whether the body is that of a ReadyForQuery.
 func isStatus(body []byte) bool {

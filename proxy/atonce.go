@@ -142,20 +142,30 @@ func (s *session) runEachOn(on []*pool.Server, frames [][]byte, keep int) ([]poo
 // runTogether runs a request on each of some connections, at once; nil frames are none. It blocks the session, not its loop.
 func (s *session) runTogether(ctx context.Context, on []*pool.Server, frames [][]byte, o pool.RunOptions) ([]pool.Answer, []error) {
 	answers, errs := make([]pool.Answer, len(on)), make([]error, len(on))
+	began, over := time.Now(), make([]time.Time, len(on))
 	defer func() {
 		for i, l := range on {
 			s.notesSick(s.shardAt(l), l, errs[i])
+			if frames[i] != nil {
+				s.notesRun(s.shardAt(l), l, began, over[i], errs[i] != nil)
+			}
 		}
 	}()
 	if s.task.awaits() {
-		s.runOnLoop(ctx, on, frames, o, func(i int, r *pool.Running) { answers[i], errs[i] = r.Answer() })
+		s.runOnLoop(ctx, on, frames, o, func(i int, r *pool.Running) {
+			answers[i], errs[i] = r.Answer()
+			over[i] = time.Now()
+		})
 		return answers, errs
 	}
 	s.task.aside(func() {
 		var group sync.WaitGroup
 		for i, l := range on {
 			if frames[i] != nil {
-				group.Go(func() { answers[i], errs[i] = l.Run(ctx, frames[i], o) })
+				group.Go(func() {
+					answers[i], errs[i] = l.Run(ctx, frames[i], o)
+					over[i] = time.Now()
+				})
 			}
 		}
 		group.Wait()

@@ -272,6 +272,7 @@ func (b *batch) parse(body []byte) *wire.Error {
 		return errTooLong()
 	}
 	p := s.plan(cut(rest))
+	s.seesParent(rest)
 	if p.Where == router.Refused && !p.Refusal.Describable() {
 		return p.Refusal.Error()
 	}

@@ -87,6 +87,8 @@ type DatabasePolicy struct {
 	HotKeys bool
 	// SlowStatement is the time from which a request is logged; 0: none is.
 	SlowStatement time.Duration
+	// Tracing says which requests are told of; nil: none is.
+	Tracing *Tracing
 	// SessionStatements bounds the named prepared statements one client may hold.
 	SessionStatements int
 	// SessionStatementBytes bounds their texts.

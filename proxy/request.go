@@ -654,6 +654,7 @@ func (s *session) runs(p *router.Plan) {
 // holds for those behind it.
 func (s *session) planInto(text []byte) *router.Plan {
 	p := s.plan(text)
+	s.seesParent(text)
 	s.segment = append(s.segment, p)
 	s.alteredAhead = s.alteredAhead || p.Effects&altersMeaning != 0
 	return p
@@ -671,6 +672,7 @@ func (s *session) planAhead(text []byte) *router.Plan {
 	if s.segmentRead < len(s.segment) {
 		return s.segment[s.segmentRead]
 	}
+	s.seesParent(text)
 	return s.plan(text)
 }
 

@@ -234,6 +234,7 @@ func (s *session) attach(n need, replica bool) error {
 	if !replica {
 		s.shard.Breaker.Tried()
 	}
+	s.notesLease()
 	s.setPhase(phaseActive)
 	s.identityGoes = s.replacesIdentity()
 	if s.learning != nil {

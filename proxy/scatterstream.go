@@ -80,6 +80,8 @@ func (c *scattering) endStreams(err error) {
 			continue
 		}
 		shard.answer, shard.err = shard.stream.End()
+		from, to := shard.stream.Times()
+		c.s.notesRun(shard.index, shard.lease, from, to, shard.err != nil)
 		shard.stream = nil
 		close(ends[i])
 		switch {

@@ -8,6 +8,7 @@ import (
 
 	"shardproxy/query"
 	"shardproxy/tally"
+	"shardproxy/trace"
 )
 
 // slowLinesMax bounds the lines of slow statements that one database logs in a second.
@@ -49,6 +50,7 @@ type slowNotes struct {
 	on           []int
 	waited, held time.Duration
 	waits        time.Duration // when it began to wait, after the session's start
+	traced       *traceNotes   // nil while requests are not told of
 }
 
 // noteShards notes on which shards a statement runs; nil: on all.
@@ -58,14 +60,16 @@ func (t *tallying) noteShards(shards []int) {
 	}
 }
 
-// timesAll reports whether each request is timed, for the log of slow ones.
+// timesAll reports whether each request is timed, for the log of slow ones or to be told of.
 func (s *session) timesAll() bool {
-	if s.db.Policy().SlowStatement <= 0 {
+	p := s.db.Policy()
+	if p.SlowStatement <= 0 && p.Tracing == nil {
 		return false
 	}
 	if s.tallying.slow == nil {
 		s.tallying.slow = &slowNotes{}
 	}
+	s.notesTrace(p.Tracing != nil)
 	return true
 }
 
@@ -82,8 +86,10 @@ func (s *session) notePhase(was, is phase) {
 	switch was {
 	case phaseWaiting:
 		t.waited += now - t.waits
+		s.tallying.step(trace.Step{Kind: trace.Acquire, Shard: s.shard.Name, From: t.waits, To: now})
 	case phaseHeld:
 		t.held += now - t.waits
+		s.tallying.step(trace.Step{Kind: trace.Gate, Shard: s.shard.Name, From: t.waits, To: now})
 	}
 	t.waits = now
 }

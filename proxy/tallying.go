@@ -73,7 +73,10 @@ func (s *session) tallyNext() {
 	t := &s.tallying
 	t.sent, t.rows, t.failed, t.ended, t.only = s.client.Sent(), 0, false, 0, nil
 	if t.nowhere = false; t.slow != nil {
-		*t.slow = slowNotes{}
+		traced := t.slow.traced
+		if *t.slow = (slowNotes{traced: traced}); traced != nil {
+			traced.steps = traced.steps[:0]
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"shardproxy/histogram"
 	"shardproxy/query"
 	"shardproxy/router"
+	"shardproxy/trace"
 )
 
 // What a request is, for its time. Of several statements in one request the greatest counts.
@@ -44,8 +45,9 @@ type asked [len(askKinds)][len(askScopes)]struct {
 
 // ask is what a request is.
 type ask struct {
-	kind  askKind
-	scope askScope
+	kind   askKind
+	scope  askScope
+	parent *trace.Context // that its text names; nil for none
 }
 
 // asking is the request that a session is at.
@@ -124,7 +126,7 @@ func (s *session) noteAskKind(kind askKind, scope askScope) {
 func (s *session) refusesAsk() {
 	for i := s.owed.head; i < len(s.owed.items); i++ {
 		if e := &s.owed.items[i]; e.ends() {
-			e.ask = ask{askWrite, scopeRefused}
+			e.ask.kind, e.ask.scope = askWrite, scopeRefused
 			return
 		}
 	}
@@ -148,6 +150,9 @@ func (s *session) askEnds(was ask) {
 	if a.began > 0 {
 		took = time.Since(s.started) - a.began
 		s.tallyTime(took)
+		s.traces(was.parent, took)
+	} else if s.tallying.traced() && s.tallying.slow.code != "" { // refused at once
+		s.traces(was.parent, 0)
 	}
 	s.timesBlock(took)
 	if a.timed() {

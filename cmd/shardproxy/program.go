@@ -37,6 +37,7 @@ type program struct {
 	querier *auth.ServerQuerier
 	resets  sync.WaitGroup
 	tidying sync.WaitGroup
+	tracer  tracer             // guarded by mu, like state's changes
 	stop    context.CancelFunc // of tidying; nil until opened
 	certs   *auth.Certificates // nil without TLS
 	server  *proxy.Server
@@ -118,6 +119,11 @@ func (p *program) build(cfg *config.Config) error {
 	if p.auth, err = auth.New(auth.Options{Config: cfg, Querier: p.querier, Secret: cfg.Auth.Secret, Registerer: p.registry}); err != nil {
 		return err
 	}
+	to, err := p.tracerFor(cfg)
+	if err != nil {
+		return err
+	}
+	p.useTracer(cfg, to)
 	if t := cfg.Listen.TLS; t != nil && t.Mode != config.TLSDisable {
 		p.certs, err = auth.NewCertificates(auth.CertificateOptions{TLS: *t, Logger: p.log, Registerer: p.registry})
 		if err != nil {
@@ -348,6 +354,7 @@ func (p *program) close() {
 	if p.certs != nil {
 		_ = p.certs.Close() // never fails
 	}
+	p.closeTracer()
 	p.tidying.Wait()
 	p.resets.Wait()
 	_ = p.querier.Close() // its connections may be gone already

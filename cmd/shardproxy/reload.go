@@ -49,12 +49,18 @@ func (p *program) reloadLocked() error {
 			return err
 		}
 	}
+	to, err := p.tracerFor(cfg)
+	if err != nil {
+		return err
+	}
 	next, fresh, err := p.nextState(old, cfg)
 	if err != nil {
+		p.dropTracer(to)
 		return err
 	}
 	for _, db := range fresh {
 		if err := db.open(context.Background()); err != nil {
+			p.dropTracer(to)
 			for _, f := range fresh {
 				f.close()
 			}
@@ -69,6 +75,7 @@ func (p *program) reloadLocked() error {
 	p.server.Configure(p.settings(next))
 	p.querier.Reset()
 	p.retire(old, next)
+	p.useTracer(cfg, to)
 	p.tellExposures()
 	for _, c := range changes {
 		p.logChange(c)
