@@ -96,11 +96,12 @@ func TestSoakFlat(t *testing.T) {
 	t.Logf("what was held at rest:\n%s", soakTable(s.seen))
 	t.Log(s.counts())
 	if len(s.seen) >= soakJudged {
+		t.Logf("what is alive now and was not after the warm-up:\n%s", s.grown())
 		for _, bad := range soakTrends(s.seen) {
 			t.Error(bad)
 		}
 		if t.Failed() {
-			t.Logf("goroutines after the warm-up:\n%s\nand at the end:\n%s\ndescriptors: %v\nwhat is alive now and was not:\n%s", s.before, s.goroutines(), s.descriptors(), s.grown())
+			t.Logf("goroutines after the warm-up:\n%s\nand at the end:\n%s\ndescriptors: %v", s.before, s.goroutines(), s.descriptors())
 		}
 	}
 	s.leave()
