@@ -56,9 +56,10 @@ func (s *session) pick(n need, pol *DatabasePolicy) (node int, replica bool, err
 			s.shard.Nodes.Want()
 		}
 	}
-	for {
+	for held := false; ; held = true {
 		ready := !s.shard.Gate.Closed()
-		broken := !s.shard.Breaker.Admits(ready)
+		// Who has waited for the primary is not turned away when it is there.
+		broken := !held && !s.shard.Breaker.Admits(ready)
 		if ready && !broken {
 			if node, ok := s.shard.Nodes.Primary(); ok {
 				return node, false, nil
