@@ -57,7 +57,7 @@ func (c *soakClient) comes(context.Context) error {
 
 // guesses fails to log in, from many addresses: more than the proxy remembers.
 func (c *soakClient) guesses(ctx context.Context) error {
-	user, password, database := c.pick("app", "nobody", fmt.Sprint("n", c.number())), "wrong", c.pick("app", "app", "nowhere", "shardproxy")
+	user, password, database := c.pick("app", "nobody", fmt.Sprint("n", c.r.IntN(200))), "wrong", c.pick("app", "app", "nowhere", "shardproxy")
 	config, err := pgx.ParseConfig(c.ps.dsnOf(user, password, database))
 	if err != nil {
 		return err

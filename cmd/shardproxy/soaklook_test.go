@@ -62,21 +62,11 @@ func (s *soak) look(first bool) {
 		float64(s.ps.memory("VmRSS")) / (1 << 20), soakSum(s.t, page, "go_memstats_heap_alloc_bytes") / (1 << 20),
 		float64(len(s.descriptors())), float64(s.threads()), soakSum(s.t, page, "go_goroutines"), soakSum(s.t, page, "shardproxy_clients"),
 	}}
-	onServers := make([]float64, 5)
-	for _, cl := range s.shards {
-		for _, n := range cl.Nodes() {
-			row := n.Rows("app", `SELECT count(*) FILTER (WHERE pid <> pg_backend_pid()), (SELECT count(*) FROM pg_replication_slots),
-				count(*) FILTER (WHERE state LIKE 'idle in%'), (SELECT count(*) FROM pg_prepared_xacts),
-				(SELECT count(*) FROM pg_ls_tmpdir()) + (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r')
-				FROM pg_stat_activity WHERE backend_type = 'client backend'`)[0]
-			for i, v := range row {
-				x, err := strconv.ParseFloat(v, 64)
-				if err != nil {
-					s.t.Fatal(err)
-				}
-				onServers[i] += x
-			}
-		}
+	onServers := s.onServers()
+	// The proxy's own may be at a look at the schema, in a transaction, just then.
+	for tries := 0; slices.Max(onServers[2:]) > 0 && tries < 30; tries++ {
+		<-time.After(100 * time.Millisecond)
+		onServers = s.onServers()
 	}
 	sample.figures = append(sample.figures, onServers...)
 	s.seen = append(s.seen, sample)
@@ -100,6 +90,28 @@ func (s *soak) grown() string {
 	s.t.Helper()
 	out, err := exec.Command("go", "tool", "pprof", "-top", "-nodecount=25", "-sample_index=inuse_space", "-base", s.heap, s.alive()).CombinedOutput()
 	return fmt.Sprintf("%s%v", out, err)
+}
+
+// onServers returns the figures of all servers together.
+func (s *soak) onServers() []float64 {
+	s.t.Helper()
+	sum := make([]float64, 5)
+	for _, cl := range s.shards {
+		for _, n := range cl.Nodes() {
+			row := n.Rows("app", `SELECT count(*) FILTER (WHERE pid <> pg_backend_pid()), (SELECT count(*) FROM pg_replication_slots),
+				count(*) FILTER (WHERE state LIKE 'idle in%'), (SELECT count(*) FROM pg_prepared_xacts),
+				(SELECT count(*) FROM pg_ls_tmpdir()) + (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r')
+				FROM pg_stat_activity WHERE backend_type = 'client backend'`)[0]
+			for i, v := range row {
+				x, err := strconv.ParseFloat(v, 64)
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				sum[i] += x
+			}
+		}
+	}
+	return sum
 }
 
 // descriptors lists what the process has open.
