@@ -74,9 +74,7 @@ func errQueryTimeout() *wire.Error {
 func (s *session) relayError(e *wire.Error, body []byte, size int) *wire.Error {
 	s.commitHold()
 	s.scriptFails()
-	if sick(e.Code) {
-		s.shard.fails(s.lease.Node, e.Code)
-	}
+	s.notesSick(s.index, s.lease, e)
 	was := s.result.cut
 	s.resultEnds()
 	if e.Code == "57014" && was {

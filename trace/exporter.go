@@ -146,20 +146,19 @@ func (e *Exporter) batch(first *Request) []*Request {
 	all := []*Request{first}
 	timer := time.NewTimer(batchWait)
 	defer timer.Stop()
-	stop := e.stop
 	for len(all) < batchMax {
 		select {
 		case r := <-e.queue:
 			all = append(all, r)
 			continue
-		default:
+		default: // what is there goes along, also at the end
 		}
 		select {
 		case r := <-e.queue:
 			all = append(all, r)
 		case <-timer.C:
 			return all
-		case <-stop:
+		case <-e.stop:
 			return all
 		}
 	}

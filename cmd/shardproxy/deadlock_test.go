@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -594,17 +595,20 @@ func TestNoDeadlockNoLooks(t *testing.T) {
 }
 
 // sample returns the sum of a family's samples.
-func (px *proxied) sample(name string) (sum float64) {
+func (px *proxied) sample(name string) float64 {
 	px.t.Helper()
-	for line := range strings.Lines(px.metricsText()) {
-		rest, ok := strings.CutPrefix(line, name+"{")
-		if _, value, found := strings.Cut(rest, "} "); ok && found {
-			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			if err != nil {
-				px.t.Fatal(err)
-			}
-			sum += v
+	return sampleSum(px.t, px.metricsText(), name)
+}
+
+// sampleSum returns the sum of a family's samples in a page of metrics.
+func sampleSum(t testing.TB, page, family string) (sum float64) {
+	t.Helper()
+	for _, m := range regexp.MustCompile(`(?m)^`+family+`(?:\{.*\})? (.*)$`).FindAllStringSubmatch(page, -1) {
+		v, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
 		}
+		sum += v
 	}
 	return sum
 }

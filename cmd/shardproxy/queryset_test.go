@@ -52,7 +52,14 @@ func TestTPCH(t *testing.T) {
 // one, two and four shards.
 func TestCHBench(t *testing.T) {
 	t.Parallel()
-	set := benchmark{schema: chbench.Schema(), write: chbench.Write}
+	set := chBenchmark(t)
+	set.golden(t, "testdata/chbench.txt")
+}
+
+// chBenchmark is CH-benCHmark's.
+func chBenchmark(t *testing.T) (set benchmark) {
+	t.Helper()
+	set = benchmark{schema: chbench.Schema(), write: chbench.Write}
 	for _, table := range chbench.Tables() {
 		set.add(table.Name, table.Key)
 	}
@@ -60,7 +67,7 @@ func TestCHBench(t *testing.T) {
 	if set.queries, err = chbench.Queries(); err != nil {
 		t.Fatal(err)
 	}
-	set.golden(t, "testdata/chbench.txt")
+	return set
 }
 
 // benchmark is tables with their rows and queries over them.

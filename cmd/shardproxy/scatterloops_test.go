@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"shardproxy/internal/chbench"
 )
 
 // TestScatterLoops: a query that joins many gathered rows is finished without nested loops, and what follows in its transaction is planned as
@@ -87,18 +85,11 @@ func TestScatterLoops(t *testing.T) {
 // TestScatterLoopsTime runs a query whose joins a server thinks to find no rows.
 func TestScatterLoopsTime(t *testing.T) {
 	t.Parallel()
-	set := benchmark{schema: chbench.Schema(), write: chbench.Write}
-	for _, table := range chbench.Tables() {
-		set.add(table.Name, table.Key)
-	}
-	queries, err := chbench.Queries()
-	if err != nil {
-		t.Fatal(err)
-	}
+	set := chBenchmark(t)
 	b := &both{tables: set.tables, limit: time.Minute}
 	b.start(t, 2, set.schema, set.places)
 	set.load(b)
-	sql := queries[7].Constants()
+	sql := set.queries[7].Constants()
 	took := func(sql string) time.Duration {
 		began := time.Now()
 		if a := ask(t, b.proxy, modes[0], sql, nil); a.err != nil {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -322,19 +321,7 @@ func (s *soak) askAdmin(ctx context.Context, path string) (string, error) {
 // metric returns the sum of a family's values.
 func (s *soak) metric(family string) float64 {
 	s.t.Helper()
-	return soakSum(s.t, s.page("/metrics"), family)
-}
-
-func soakSum(t testing.TB, page, family string) (sum float64) {
-	t.Helper()
-	for _, m := range regexp.MustCompile(`(?m)^`+family+`(?:\{.*\})? (.*)$`).FindAllStringSubmatch(page, -1) {
-		v, err := strconv.ParseFloat(m[1], 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum += v
-	}
-	return sum
+	return sampleSum(s.t, s.page("/metrics"), family)
 }
 
 // soakPause waits, and says whether ctx goes on.

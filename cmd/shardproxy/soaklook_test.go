@@ -59,8 +59,8 @@ func (s *soak) look(first bool) {
 	}
 	page := s.page("/metrics")
 	sample := soakSample{at: time.Now(), figures: []float64{
-		float64(s.ps.memory("VmRSS")) / (1 << 20), soakSum(s.t, page, "go_memstats_heap_alloc_bytes") / (1 << 20),
-		float64(len(s.descriptors())), float64(s.threads()), soakSum(s.t, page, "go_goroutines"), soakSum(s.t, page, "shardproxy_clients"),
+		float64(s.ps.memory("VmRSS")) / (1 << 20), sampleSum(s.t, page, "go_memstats_heap_alloc_bytes") / (1 << 20),
+		float64(len(s.descriptors())), float64(s.threads()), sampleSum(s.t, page, "go_goroutines"), sampleSum(s.t, page, "shardproxy_clients"),
 	}}
 	onServers := s.onServers()
 	// The proxy's own may be at a look at the schema, in a transaction, just then.

@@ -190,20 +190,9 @@ func TestTracing(t *testing.T) {
 	if got := col.header.Get("Authorization"); got != "Bearer secret" {
 		t.Errorf("the header says %q", got)
 	}
-	if s.sample0("shardproxy_tracing_spans_total") < 10 {
+	if s.sample("shardproxy_tracing_spans_total") < 10 {
 		t.Error("no span is counted")
 	}
-}
-
-// sample0 returns the value of a family without labels.
-func (px *proxied) sample0(name string) (v float64) {
-	px.t.Helper()
-	for line := range strings.Lines(px.metricsText()) {
-		if rest, ok := strings.CutPrefix(line, name+" "); ok {
-			_, _ = fmt.Sscan(rest, &v)
-		}
-	}
-	return v
 }
 
 // TestTracingParents: a request belongs to the trace that its comment names, which also says whether it is told of; a reload turns tracing on and off.
@@ -285,7 +274,7 @@ func TestTracingAway(t *testing.T) {
 		t.Errorf("2000 requests took %v", took)
 	}
 	eventually(t, "what the collector misses is counted", func() bool {
-		return px.sample0("shardproxy_tracing_requests_dropped_total") > 1000 && px.sample0("shardproxy_tracing_export_failures_total") > 0
+		return px.sample("shardproxy_tracing_requests_dropped_total") > 1000 && px.sample("shardproxy_tracing_export_failures_total") > 0
 	})
 	if n := strings.Count(px.logged(), "traces cannot be exported"); n != 1 {
 		t.Errorf("%d lines tell of it", n)
@@ -296,7 +285,7 @@ func TestTracingAway(t *testing.T) {
 	col.mu.Unlock()
 	eventually(t, "it is told again", func() bool {
 		must(t, c, "SELECT 2")
-		return px.sample0("shardproxy_tracing_spans_total") > 0
+		return px.sample("shardproxy_tracing_spans_total") > 0
 	})
 	col.mu.Lock()
 	col.hangs = make(chan struct{})
