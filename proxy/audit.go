@@ -66,7 +66,7 @@ func (s *session) startAudit() {
 		s.setsUnknown = s.setsUnknown || loaded && !complete
 		s.auditAgain.Store(!loaded)
 	}
-	s.suspect = 0
+	s.suspect, s.left = 0, false
 	s.audit = auditAnswer{running: true, again: s.audit.again, row: s.audit.row[:0]}
 	var b strings.Builder
 	b.WriteString(auditSQL)
@@ -134,6 +134,16 @@ func (s *session) auditDone() error {
 	s.hasTemp = r.Temp
 	s.steps++
 	return nil
+}
+
+// tellsEnd notes that the client is about to hear that its statement is over: what that may have left on the lease is the session's, and gone
+// when the connection is. What a rollback takes away it need not be told of.
+func (s *session) tellsEnd() {
+	left := s.suspect
+	if s.tx != 'I' {
+		left &= query.EffectAdvisory | query.EffectPrepared | query.EffectUnknown
+	}
+	s.left = s.left || left != 0
 }
 
 func (s *session) pin(reason string) {

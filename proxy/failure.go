@@ -284,8 +284,8 @@ const triesMax = 8
 func (s *session) serverLost(cause error) error {
 	l := s.lease
 	partial := s.download > 0 && !s.swallowing
-	stateful := s.pinned != "" || s.mode == ModeSession || s.audit.running
 	inTx := s.tx != 'I'
+	stateful := s.pinned != "" || s.mode == ModeSession || s.audit.running || s.left
 	s.download, s.copyIn, s.syncsInCopy, s.copyUnsure = 0, false, 0, false
 	s.breach = false
 	s.dropBranches()

@@ -187,3 +187,32 @@ func TestLastWordOfServer(t *testing.T) {
 		}
 	}
 }
+
+// TestLostState has servers end right behind a statement that leaves something in its session: before anything has asked what that is, the client is told
+// that it is gone.
+func TestLostState(t *testing.T) {
+	c := pgtest.Start(t, pgtest.Options{})
+	fp := faultproxy.Start(t, faultproxy.Options{Target: c.Primary().Addr()})
+	for _, driver := range []proxy.Driver{proxy.DriverLoop, proxy.DriverGoroutine} {
+		f := start(t, fixtureOptions{size: 1, nodes: []string{fp.Addr()}, driver: driver})
+		for leaves, tag := range map[string]string{"CREATE TEMP TABLE mine (v int)": "CREATE TABLE", "SELECT pg_advisory_lock(7)": "SELECT 1", "LISTEN mine": "LISTEN"} {
+			for _, before := range []string{"", "BEGIN; "} {
+				for range 5 {
+					a := f.connect("&default_query_exec_mode=simple_protocol")
+					end := fp.On(faultproxy.Rule{From: faultproxy.FromServer, Kind: wire.MsgCommandComplete, Text: tag, Do: faultproxy.Call(func() {
+						c.Primary().Exec("app", "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'app'")
+					})})
+					exec(t, a, before+leaves)
+					end.Remove()
+					_, err := a.Exec(ctx10(t), "SELECT 1")
+					if before != "" && codeOf(err) != "" && (strings.HasPrefix(leaves, "CREATE") || strings.HasPrefix(leaves, "LISTEN")) {
+						continue // it is rolled back
+					}
+					if !a.IsClosed() {
+						t.Errorf("%s%s: the session goes on: %v", before, leaves, err)
+					}
+				}
+			}
+		}
+	}
+}

@@ -399,6 +399,7 @@ func (s *session) refuse(kind byte, size int, e *wire.Error) {
 
 func (s *session) answerReady() {
 	s.endVictim(s.lease)
+	s.tellsEnd()
 	if s.script != nil {
 		s.commandDone()
 		return

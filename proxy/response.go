@@ -535,6 +535,9 @@ func (s *session) ready(body []byte, size int) error {
 	if !s.enlisting || e.purpose == forBegin {
 		s.transaction(status)
 	}
+	if e.mode == relay {
+		s.tellsEnd()
+	}
 	if e.mode == relay && s.tx == 'I' {
 		s.tellOfRole()
 		if s.tellParams {

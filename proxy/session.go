@@ -204,6 +204,7 @@ type session struct {
 	localMeaning   bool                   // SET LOCAL changed what texts mean, until the transaction ends
 	localConstants bool                   // and not only where names are found
 	suspect        query.Effect           // effects since the last audit that it must look at
+	left           bool                   // of these, what the client was told of may be on the lease
 	pinned         string                 // why the lease is kept, "" when it is not
 	pinnedWhy      atomic.Pointer[string] // pinned, for SHOW
 	crossShard     CrossShard

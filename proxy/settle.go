@@ -68,7 +68,7 @@ func (s *session) settle() error {
 	}
 	if s.pinned != "" || s.mode == ModeSession {
 		s.setPhase(phaseIdle)
-		s.suspect = 0
+		s.suspect, s.left = 0, false
 		return s.reapply()
 	}
 	if s.tellParams {
@@ -572,7 +572,7 @@ func (s *session) giveBack(f pool.Fate) {
 	if s.deaf != nil {
 		f = pool.Dead
 	}
-	s.lease, s.deaf, s.identityGoes, s.unsure = nil, nil, false, false
+	s.lease, s.deaf, s.identityGoes, s.unsure, s.left = nil, nil, false, false, false
 	s.leased.Store(nil)
 	l.Release(f)
 }
