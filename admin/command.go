@@ -92,6 +92,7 @@ func newCommands() *commands {
 	c.add(showHotKeys())
 	c.add(explainRoute())
 	c.add(resetQueries())
+	c.add(resetCache())
 	c.add(showFDs())
 	c.add(&command{name: "SHOW HELP", usage: "SHOW HELP", doc: "Lists the commands, as a notice.", run: c.help})
 	for _, cmd := range slices.Concat(steering(), planning(), blocking()) {

@@ -110,7 +110,7 @@ func TestPgBouncerColumns(t *testing.T) {
 			"client_parse_count server_parse_count bind_count",
 		"TOTALS": "name value",
 	}
-	ours := map[string]bool{"NODES": true, "TABLES": true, "TWOPC": true, "SHARDS": true, "SLOTS": true, "MOVES": true, "GATES": true, "EVENTS": true, "SETTINGS": true, "MOVE_HISTORY": true, "PROXIES": true, "QUERIES": true, "HOT": true, "PLANS": true, "ERRORS": true, "BLOCKS": true}
+	ours := map[string]bool{"NODES": true, "TABLES": true, "TWOPC": true, "SHARDS": true, "SLOTS": true, "MOVES": true, "GATES": true, "EVENTS": true, "SETTINGS": true, "MOVE_HISTORY": true, "PROXIES": true, "QUERIES": true, "CACHE": true, "HOT": true, "PLANS": true, "ERRORS": true, "BLOCKS": true}
 	for _, v := range views() {
 		var got []string
 		for _, c := range v.columns {

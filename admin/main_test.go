@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"shardproxy/auth"
+	"shardproxy/cache"
 	"shardproxy/config"
 	"shardproxy/failover"
 	"shardproxy/gate"
@@ -138,7 +139,9 @@ func newWorld() *world {
 			MaxServers: 100, MaxClients: 500, Clients: 4,
 			Totals: proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, Gathered: 4321, GatherHeld: 21,
 				QueryTime: 900 * time.Millisecond, TransactionTime: 1600 * time.Millisecond},
-			Scatters:   map[string]int64{"merge": 11, "gather": 2},
+			Scatters: map[string]int64{"merge": 11, "gather": 2},
+			Cache: &cache.Stats{Open: true, Entries: 3, Bytes: 4000, BytesMax: 64 << 20, Hits: 50, Misses: 20, Waits: 4, Stored: 12, Large: 2, Stale: 1,
+				Invalidated: 5, Expired: 3, Evicted: 1},
 			Asked:      []proxy.Asked{{Kind: "read", Scope: "one", Count: 8}},
 			PoolTotals: pool.Totals{Assigned: 850, Opened: 9, Closed: 2, DialErrors: 1, Resets: 6, Cancels: 7, Shed: 8, WaitNanos: 1_500_000_000},
 			Shards:     []Shard{{Name: "s0", Nodes: snapshot(0), Banned: 1 << 1}}},
@@ -211,6 +214,11 @@ func (w *world) EndDoubt(_ context.Context, by, name string, commit, force bool)
 	if !force {
 		return wire.Errorf("55000", "not against what decides it")
 	}
+	return nil
+}
+
+func (w *world) ResetCache(name string) error {
+	w.order("reset cache " + name)
 	return nil
 }
 

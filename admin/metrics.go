@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardproxy/cache"
 	"shardproxy/gate"
 	"shardproxy/histogram"
 	"shardproxy/router"
@@ -127,6 +128,18 @@ func families() []family {
 		"slow_statements_total", "Requests that took as long as log.slow_statement.",
 		"slow_statements_unlogged_total", "Those of them that were not logged, because there were more than ten a second.",
 		"statement_fingerprint_evictions_total", "Kinds of statements that gave way to others in SHOW QUERIES.")
+	add([]string{"database"},
+		"cache_open", "1 while results are kept, 0 while what other proxies write is not heard; only of databases that keep results, as all of the cache's.",
+		"cache_entries", "Results that are kept.",
+		"cache_bytes", "What they take.",
+		"cache_limit_bytes", "What they may take (cache.size).",
+		"cache_hits_total", "Requests that were answered with a kept result.",
+		"cache_misses_total", "Requests that could have been, and were not.",
+		"cache_waits_total", "Misses that waited for somebody who asked the same.",
+		"cache_stored_total", "Results that came in.")
+	add([]string{"database", "reason"},
+		"cache_unstored_total", "Results that were not kept, by the reason: large, or stale for a table that had changed while they were read.",
+		"cache_dropped_total", "Results that are no longer kept, by the reason: invalidated, expired, or evicted to make room.")
 	add([]string{"database", "way"}, "scatters_total", "Queries over several shards, by how they were answered.")
 	add([]string{"database", "user", "node", "state"}, "servers", "Server connections, by what they do.")
 	add([]string{"database", "user", "node"},
@@ -289,9 +302,28 @@ func (e emitter) database(d *Database, now time.Time) {
 	if d.Cluster != nil {
 		e.cluster(d.Name, d.Cluster())
 	}
+	if d.Cache != nil {
+		e.cache(d.Name, d.Cache)
+	}
 	for i := range d.Shards {
 		e.shard(d.Name, &d.Shards[i], now)
 	}
+}
+
+func (e emitter) cache(database string, k *cache.Stats) {
+	e.gauge("cache_open", float64(bit(k.Open)), database)
+	e.gauge("cache_entries", float64(k.Entries), database)
+	e.gauge("cache_bytes", float64(k.Bytes), database)
+	e.gauge("cache_limit_bytes", float64(k.BytesMax), database)
+	e.counter("cache_hits_total", k.Hits, database)
+	e.counter("cache_misses_total", k.Misses, database)
+	e.counter("cache_waits_total", k.Waits, database)
+	e.counter("cache_stored_total", k.Stored, database)
+	e.counter("cache_unstored_total", k.Large, database, "large")
+	e.counter("cache_unstored_total", k.Stale, database, "stale")
+	e.counter("cache_dropped_total", k.Invalidated, database, "invalidated")
+	e.counter("cache_dropped_total", k.Expired, database, "expired")
+	e.counter("cache_dropped_total", k.Evicted, database, "evicted")
 }
 
 func (e emitter) shard(database string, s *Shard, now time.Time) {

@@ -110,9 +110,11 @@ func (p *parser) command() (request, bool) {
 	case "set":
 		return p.set(r)
 	case "reset":
-		if p.accept("queries") {
-			r.verb = "reset queries"
-			return p.within(r)
+		for _, what := range []string{"queries", "cache"} {
+			if p.accept(what) {
+				r.verb = "reset " + what
+				return p.within(r)
+			}
 		}
 		return p.name(r)
 	case "pause", "resume", "kill", "reconnect", "shutdown", "disable", "enable", "kill_client", "wait_close", "drain":

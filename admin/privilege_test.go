@@ -16,7 +16,7 @@ import (
 func TestPrivileges(t *testing.T) {
 	steers := map[string]bool{"RELOAD": true, "PAUSE": true, "RESUME": true, "KILL": true, "RECONNECT": true, "SHUTDOWN": true, "TWOPC": true,
 		"SHOW FDS": true, "DISABLE": true, "ENABLE": true, "KILL_CLIENT": true, "WAIT_CLOSE": true, "SUSPEND": true, "DRAIN": true, "MOVE": true, "BAN": true, "UNBAN": true,
-		"RESET QUERIES": true, "BLOCK": true, "MOVE PLAN": true, "MOVE START": true, "UNBLOCK": true}
+		"RESET QUERIES": true, "RESET CACHE": true, "BLOCK": true, "MOVE PLAN": true, "MOVE START": true, "UNBLOCK": true}
 	reads := map[string]bool{"SHOW PREPARED": true, "SHOW HOT_KEYS": true}
 	looks := map[string]bool{"EXPLAIN ROUTE": true, "SET": true, "RESET": true, "BEGIN": true, "COMMIT": true, "END": true, "ROLLBACK": true, "ABORT": true,
 		"DEALLOCATE": true, "DISCARD": true}
@@ -59,6 +59,8 @@ func TestMonitorCannotSteer(t *testing.T) {
 				texts = []string{"SHOW HOT_KEYS", "show hot_keys limit 1"}
 			case "RESET QUERIES":
 				texts = []string{"RESET QUERIES", "reset queries in shop"}
+			case "RESET CACHE":
+				texts = []string{"RESET CACHE", "reset cache in shop"}
 			case "TWOPC":
 				texts = []string{"TWOPC COMMIT 'a:1'", "twopc rollback 'a:1' force"}
 			case "BAN", "UNBAN":

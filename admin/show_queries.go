@@ -111,11 +111,6 @@ func resetQueries() *command {
 	return &command{name: "RESET QUERIES", usage: "RESET QUERIES [IN database]", needs: maySteer,
 		doc: "Makes the counters of SHOW QUERIES 0, in all databases or in one.",
 		run: func(_ context.Context, s *session, r request) (result, *wire.Error) {
-			all, err := s.targets(request{verb: r.verb, arg: r.in, hasArg: r.hasIn})
-			if err != nil {
-				return result{}, err
-			}
-			err = s.each(request{hasArg: r.hasIn}, all, func(d Database) error { return s.console.opt.Steerer.ResetQueries(d.Name) })
-			return result{tag: "RESET"}, err
+			return s.resets(r, s.console.opt.Steerer.ResetQueries)
 		}}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"shardproxy/cache"
 	"shardproxy/config"
 	"shardproxy/failover"
 	"shardproxy/gate"
@@ -78,6 +79,8 @@ type Steerer interface {
 	Disable(database string, on bool) error
 	// ResetQueries makes what Database.Statements returns 0.
 	ResetQueries(database string) error
+	// ResetCache drops all kept results of a database, in the other proxies too.
+	ResetCache(database string) error
 	// KillClient ends the client with this ID; found is false when there is none.
 	KillClient(id uint64) (found bool)
 	// Drain has this proxy say that it is not ready, so that no new clients are sent to it, or that it is.
@@ -187,7 +190,9 @@ type Database struct {
 	// Refusals counts requests that no shard could be found for, by the reason.
 	Refusals map[router.Reason]int64
 	// Scatters counts queries over several shards, by how they were answered.
-	Scatters   map[string]int64
+	Scatters map[string]int64
+	// Cache is what it keeps of results; nil for nothing.
+	Cache      *cache.Stats
 	PoolTotals pool.Totals
 	// Asked are the requests, by kind and scope.
 	Asked  []proxy.Asked

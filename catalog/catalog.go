@@ -10,8 +10,9 @@ type Catalog struct {
 	relations map[string][]relation
 	// types holds only those that are not fit for every node.
 	types map[string][]object
-	// attributes holds the functions that a.b may call, by name.
-	attributes map[string]Verdict
+	// attributes holds the functions that a.b may call, by name; unsteadyAttributes names those that are not steady.
+	attributes         map[string]Verdict
+	unsteadyAttributes []string
 	// command is the verdict on commands that change the catalog.
 	command Verdict
 	// roleSchemas are the schemas that $user may stand for.
@@ -44,18 +45,26 @@ type Catalog struct {
 type function struct {
 	object
 	minArgs, maxArgs int // maxArgs < 0: any number
+	writes           Reach
+}
+
+// fits reports whether it can be called with so many arguments, -1 for any number.
+func (f *function) fits(args int) bool {
+	return args < 0 || args >= f.minArgs && (f.maxArgs < 0 || args <= f.maxArgs)
 }
 
 // object is anything found by schema and name.
 type object struct {
-	schema  string
-	verdict Verdict
+	schema   string
+	verdict  Verdict
+	unsteady bool // see Steady
 }
 
 // relation holds one verdict for reading and one for writing.
 type relation struct {
-	schema      string
-	read, write Verdict
+	schema        string
+	read, write   Verdict
+	reads, writes Reach
 }
 
 // Version grows with every snapshot that a Refresher publishes; 0 for one that
@@ -68,8 +77,7 @@ func (c *Catalog) Version() uint64 { return c.version }
 func (c *Catalog) Function(schema, name string, args int, path Path) Verdict {
 	var v Verdict
 	for _, f := range c.functions[name] {
-		fits := args < 0 || args >= f.minArgs && (f.maxArgs < 0 || args <= f.maxArgs)
-		if fits && path.reaches(schema, f.schema) {
+		if f.fits(args) && path.reaches(schema, f.schema) {
 			v = v.worse(f.verdict)
 		}
 	}

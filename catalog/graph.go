@@ -42,6 +42,10 @@ type node struct {
 	minArgs, maxArgs int
 	attribute        bool
 	body             *string
+	// volatile is as a function is declared; unsteady is the opposite of what Steady tells.
+	volatile, unsteady bool
+	// view is set for uses of a view, which has no rows of its own.
+	view bool
 }
 
 // graph is all that is read from the catalog, before it is condensed.
@@ -85,10 +89,13 @@ func (g *graph) functionRow(r pgx.CollectableRow) (struct{}, error) {
 	}
 	n.what = "calls function " + n.name
 	n.verdict.Asks = asks(oid < firstUserOID, n)
+	n.volatile = volatility == "v"
 	if oid < firstUserOID {
-		builtinFunction(n, volatility == "v")
+		n.unsteady = !steadyBuiltin(n.name, volatility)
+		builtinFunction(n, n.volatile)
 	} else {
-		userFunction(n, volatility == "v", extension)
+		n.unsteady = volatility != "i"
+		userFunction(n, n.volatile, extension)
 	}
 	g.add(nodeID{nodeFunction, oid}, n)
 	return struct{}{}, nil
@@ -187,7 +194,7 @@ func (g *graph) relationRow(r pgx.CollectableRow) (struct{}, error) {
 	if err := r.Scan(&oid, &schema, &name, &kind, &persistence); err != nil {
 		return struct{}{}, err
 	}
-	read := &node{schema: schema, name: name, what: "reads " + name, verdict: Verdict{Found: true}}
+	read := &node{schema: schema, name: name, what: "reads " + name, verdict: Verdict{Found: true}, view: kind == "v"}
 	switch {
 	case persistence == "u":
 		read.judge(Local, "reads unlogged relation "+name)
@@ -196,7 +203,7 @@ func (g *graph) relationRow(r pgx.CollectableRow) (struct{}, error) {
 	case kind == "f":
 		read.judge(Local, "reads foreign table "+name)
 	}
-	write := &node{schema: schema, name: name, what: "writes to " + name}
+	write := &node{schema: schema, name: name, what: "writes to " + name, view: kind == "v"}
 	write.judge(Writes, "writes to "+name)
 	write.uses = []nodeID{{nodeRead, oid}}
 	g.add(nodeID{nodeRead, oid}, read)

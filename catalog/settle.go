@@ -75,33 +75,39 @@ func (g *graph) fill(c *Catalog) {
 	for id, n := range g.nodes {
 		switch id.kind {
 		case nodeFunction:
-			g.fillFunction(c, n)
+			g.fillFunction(c, id, n)
 		case nodeOperator:
-			c.operators[n.name] = mergeObject(c.operators[n.name], object{n.schema, n.verdict})
+			c.operators[n.name] = mergeObject(c.operators[n.name], object{n.schema, n.verdict, g.unsteadyOperator(n)})
 		case nodeType:
 			if n.verdict.Fitness > Anywhere {
-				c.types[n.name] = mergeObject(c.types[n.name], object{n.schema, n.verdict})
+				c.types[n.name] = mergeObject(c.types[n.name], object{schema: n.schema, verdict: n.verdict})
 			}
 		case nodeRead:
 			c.relations[n.name] = append(c.relations[n.name], relation{
 				schema: n.schema, read: n.verdict, write: g.nodes[nodeID{nodeWrite, id.oid}].verdict,
+				reads: g.readsOf(id), writes: g.writesOf(nodeID{nodeWrite, id.oid}),
 			})
 		}
 	}
+	slices.Sort(c.unsteadyAttributes)
 }
 
-func (g *graph) fillFunction(c *Catalog, n *node) {
-	f := function{object{n.schema, n.verdict}, n.minArgs, n.maxArgs}
+func (g *graph) fillFunction(c *Catalog, id nodeID, n *node) {
+	f := function{object{n.schema, n.verdict, n.unsteady}, n.minArgs, n.maxArgs, g.writesOf(id)}
 	if n.direct != nil {
 		f.verdict = *n.direct
 	}
 	if n.attribute && f.verdict.Fitness > Anywhere {
 		c.attributes[n.name] = c.attributes[n.name].worse(f.verdict)
 	}
+	if n.attribute && n.unsteady {
+		c.unsteadyAttributes = append(c.unsteadyAttributes, n.name)
+	}
 	list := c.functions[n.name]
 	for i, o := range list {
 		if o.schema == f.schema && o.minArgs == f.minArgs && o.maxArgs == f.maxArgs {
 			list[i].verdict = o.verdict.worse(f.verdict)
+			list[i].unsteady, list[i].writes = o.unsteady || f.unsteady, o.writes.With(f.writes)
 			return
 		}
 	}
@@ -112,6 +118,7 @@ func mergeObject(list []object, o object) []object {
 	for i := range list {
 		if list[i].schema == o.schema {
 			list[i].verdict = list[i].verdict.worse(o.verdict)
+			list[i].unsteady = list[i].unsteady || o.unsteady
 			return list
 		}
 	}

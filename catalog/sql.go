@@ -108,6 +108,8 @@ WITH expressions (kind, oid, expression) AS (
 SELECT kind, oid, CASE field WHEN 'opno' THEN 'o' WHEN 'relid' THEN 'r' ELSE 'f' END, target FROM mentions
 UNION ALL -- writing to a view writes to what it shows; rules write to what they name
 SELECT 'w', oid, 'w', target FROM mentions WHERE field = 'relid' AND kind IN ('r', 'w')
+UNION ALL -- CURRENT_DATE and its like, which are no calls
+SELECT 'r', oid, 'f', 'pg_catalog.now'::regproc::oid FROM expressions WHERE kind = 'r' AND expression ~ 'SQLVALUEFUNCTION :op [0-8] '
 UNION ALL
 SELECT 'w', tgrelid, 'f', tgfoid FROM pg_trigger WHERE NOT tgisinternal
 UNION ALL -- event triggers: under number 0, writing to no relation

@@ -60,6 +60,8 @@ type Database struct {
 	Failover Failover `yaml:"failover"`
 	// Breaker says when a shard is left alone that fails much of what it is asked.
 	Breaker Breaker `yaml:"breaker"`
+	// Cache says of which queries results are kept in the proxy.
+	Cache Cache `yaml:"cache"`
 	// Catalog says how the database's schema is followed.
 	Catalog Catalog `yaml:"catalog"`
 	// Moves bounds what moves of slots take of the shards, where this proxy carries them out.

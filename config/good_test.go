@@ -96,7 +96,7 @@ func seenKeys(t *testing.T, data []byte, name string) map[string]bool {
 }
 
 var (
-	mapElement  = regexp.MustCompile(`\b(databases|tables|schemas|functions|list)(\.[A-Za-z0-9_-]+|\["(\\.|[^"\\])*"\])`)
+	mapElement  = regexp.MustCompile(`\b(databases|tables|schemas|functions|list|statements)(\.[A-Za-z0-9_-]+|\["(\\.|[^"\\])*"\])`)
 	listElement = regexp.MustCompile(`\[[^]]*\]`)
 )
 
@@ -155,6 +155,7 @@ func goodConfig(t *testing.T) *Config {
 					HoldTimeout: 10 * time.Second, HoldStatements: 1000,
 				},
 				Breaker: Breaker{Least: 20, Window: 10 * time.Second, OpenFor: 5 * time.Second, OpenMax: time.Minute},
+				Cache:   Cache{Entry: 256 << 10},
 				Catalog: Catalog{Refresh: 30 * time.Second},
 				Moves:   Moves{AtOnce: 2, HoldLimit: 500 * time.Millisecond, CopyRate: 50 << 20, PurgeRows: 20000, MaxLag: 64 << 20, MaxWAL: 16 << 30},
 			},
@@ -244,6 +245,10 @@ func goodShop(t *testing.T) Database {
 			HoldTimeout: 20 * time.Second, HoldStatements: 2000,
 		},
 		Breaker: Breaker{Percent: 40, Least: 30, Window: 20 * time.Second, OpenFor: 2 * time.Second, OpenMax: 3 * time.Minute},
+		Cache: Cache{
+			Size: 64 << 20, Entry: 1 << 20, Tables: []CachedTable{{"public.prices", time.Minute}, {`shop."Odd"`, 100 * time.Millisecond}},
+			Statements: []CachedStatement{{"SELECT * FROM menu WHERE id = 1", 5 * time.Second}, {"00000000000000ee", time.Hour}},
+		},
 		Catalog: Catalog{Refresh: 2 * time.Minute},
 		Moves:   Moves{AtOnce: 3, HoldLimit: 300 * time.Millisecond, CopyRate: 100 << 20, PurgeRows: 5000, MaxLag: 1 << 20, MaxActive: 40, MaxWAL: 2 << 30},
 	}

@@ -24,6 +24,7 @@ func (v *validator) database(db *Database, path string) {
 	v.sharding(db, path)
 	v.pool(&db.Pool, path+".pool")
 	v.statementSize(db.StatementSize, path)
+	v.cache(&db.Cache, path+".cache")
 	for i, f := range db.Reads.ReadOnlyFunctions {
 		if !qualifiedName.MatchString(f) {
 			v.add(v.listPath(path+".reads.read_only_functions", i), fmt.Sprintf("%q is not a function's name", f),

@@ -144,6 +144,7 @@ func (s *session) tellsEnd() {
 		left &= query.EffectAdvisory | query.EffectPrepared | query.EffectUnknown
 	}
 	s.left = s.left || left != 0
+	s.tellsWrites()
 }
 
 func (s *session) pin(reason string) {

@@ -183,6 +183,7 @@ func countBlock(e *wire.Error) {
 // long and new; the text must not move meanwhile.
 func (s *session) plan(text []byte) *router.Plan {
 	p := s.planned(text)
+	s.writesBy(p)
 	if all := s.db.blocks.byPrint.Load(); all != nil {
 		return s.unlessBlocked(*all, p, text)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shardproxy/cache"
 	"shardproxy/catalog"
 	"shardproxy/gate"
 	"shardproxy/pool"
@@ -89,6 +90,8 @@ type DatabasePolicy struct {
 	SlowStatement time.Duration
 	// Tracing says which requests are told of; nil: none is.
 	Tracing *Tracing
+	// Cache keeps results; nil: none are kept.
+	Cache *cache.Cache
 	// SessionStatements bounds the named prepared statements one client may hold.
 	SessionStatements int
 	// SessionStatementBytes bounds their texts.
@@ -224,7 +227,12 @@ func (d *Database) Totals() DatabaseTotals {
 
 // SchemaChanged says that names may mean other objects than before, or objects
 // have other columns: statements prepared from now on share none that servers have.
-func (d *Database) SchemaChanged() { d.schema.Add(1) }
+func (d *Database) SchemaChanged() {
+	d.schema.Add(1)
+	if c := d.Policy().Cache; c != nil {
+		c.Clear()
+	}
+}
 
 // Disable turns new clients away, or lets them in again; those that are there are not touched.
 func (d *Database) Disable(on bool) { d.disabled.Store(on) }

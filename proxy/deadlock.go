@@ -201,12 +201,16 @@ func (s *session) cancelVictim() {
 }
 
 // deadlocked is what the client is told instead of a cancelled statement's error, nil when
-// that is another one: that of its deadlock, or that it has taken too long on several shards.
+// that is another one: that of its deadlock, that its session is ended, or that it has taken too long on several shards.
 func (s *session) deadlocked(e *wire.Error) *wire.Error {
 	v := s.victim.Load()
 	switch {
 	case e == nil || e.Code != "57014":
 		return nil
+	case v == nil && s.control.Load()&controlKill != 0:
+		killed := *errTerminated()
+		killed.Severity = "ERROR" // the connection to the server is not at its end; the session is, and says so
+		return &killed
 	case v == nil && s.overtime.Load():
 		return errQueryTimeout()
 	case v == nil:
@@ -219,7 +223,7 @@ func (s *session) deadlocked(e *wire.Error) *wire.Error {
 // ofVictim makes the error of a cancelled victim that of its deadlock.
 func (s *session) ofVictim(a *pool.Answer, err error) error {
 	var said *wire.Error
-	if s.victim.Load() == nil && !s.overtime.Load() || !errors.As(err, &said) {
+	if !errors.As(err, &said) {
 		return err
 	}
 	e := s.deadlocked(said)

@@ -7,6 +7,23 @@ import (
 	"shardproxy/wire"
 )
 
+// preparedStatement is what a client's statement name means.
+type preparedStatement struct {
+	name   string
+	shared *pool.Statement // nil for one whose text is not kept: see sendLargeParse
+	plan   *router.Plan
+	// scope is what shared was acquired with, settings were in force then; unknown
+	// is set when they are not known, unseen when they are believed.
+	scope           string
+	settings        *pool.Settings
+	unknown, unseen bool
+	shape           shape
+	// substituted is set when servers run another text than the client's.
+	substituted bool
+	// sql is the PREPARE command that made it, "" when a Parse did.
+	sql string
+}
+
 // Servers know the statements that clients prepare under names of ours, shared
 // by all clients with the same text, types and scope; see pool.Statement.
 

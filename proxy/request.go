@@ -330,6 +330,9 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		}
 		size = frameSize(s.client.Buffered())
 	}
+	if v, err := s.answersKept(&need); v != goesOn || err != nil {
+		return v == isRefused, err
+	}
 	if s.answersHere(&need) || s.peelsBegin(&need) {
 		return true, nil
 	}

@@ -44,7 +44,7 @@ func (p *replicaParts) fail(shard int) bool {
 // What is only vouched for by the client is not, for a part of it may have to run on a primary, and would write there.
 func (s *session) mayReadReplicas(p *router.Plan) bool {
 	n := s.needOf(p)
-	return s.mode != ModeSession && n.read && !n.primary && (n.replica || s.db.Policy().Split) && !s.whole()
+	return s.mode != ModeSession && n.read && !n.primary && !s.fillsCache() && (n.replica || s.db.Policy().Split) && !s.whole()
 }
 
 // seeksReplicas finds out whether the query is read on replicas.

@@ -156,6 +156,7 @@ func (s *session) note(p *router.Plan) {
 	s.notesSequences(p)
 	if p == nil {
 		s.suspect |= query.EffectUnknown
+		s.writesAny()
 		return
 	}
 	s.suspect |= p.Effects & auditEffects

@@ -47,23 +47,6 @@ const (
 	controlDeadlock             // the statement in doomed is to be cancelled
 )
 
-// preparedStatement is what a client's statement name means.
-type preparedStatement struct {
-	name   string
-	shared *pool.Statement // nil for one whose text is not kept: see sendLargeParse
-	plan   *router.Plan
-	// scope is what shared was acquired with, settings were in force then; unknown
-	// is set when they are not known, unseen when they are believed.
-	scope           string
-	settings        *pool.Settings
-	unknown, unseen bool
-	shape           shape
-	// substituted is set when servers run another text than the client's.
-	substituted bool
-	// sql is the PREPARE command that made it, "" when a Parse did.
-	sql string
-}
-
 // session is one logged-in client.
 type session struct {
 	server             *Server
@@ -80,6 +63,7 @@ type session struct {
 	addr               string
 	address            netip.Addr               // not valid on a Unix-domain socket
 	throttle           atomic.Pointer[throttle] // nil when nothing bounds it
+	keeping            *keeping                 // nil until its database keeps results
 	trail              *trail                   // nil but in checked builds
 	permits            *heldPermits             // nil when it has none
 	started            time.Time
@@ -380,6 +364,7 @@ func (s *session) rest(look bool) error {
 	if s.permits != nil && (s.tx == 'I' || s.lost) {
 		s.endPermits()
 	}
+	s.keepsAnswer()
 	s.setPhase(s.restingPhase())
 	if err := s.obeyIdle(); err != nil {
 		return err
@@ -674,6 +659,7 @@ func (s *session) farewell(err error) {
 // end gives everything back.
 func (s *session) end() {
 	s.setPhase(phaseEnded)
+	s.endsKeeping()
 	s.leaveQueue()
 	s.dropBranches()
 	if s.lease != nil {

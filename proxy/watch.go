@@ -11,6 +11,9 @@ import (
 // COPY that waits for its client whether a shard has refused it already.
 const copyPoll = 100 * time.Millisecond
 
+// killGrace is how long a client whose session is ended may take to read what it is told of that.
+const killGrace = time.Second
+
 // watcher looks after what a parked session has run on several connections at once, which
 // block: it has it cancelled there when it is not wanted any more. Until its end nothing runs
 // on them that must not be hit: its requests have been taken by then.
@@ -43,6 +46,7 @@ func (w *watcher) watch(done <-chan struct{}) {
 	var cancels sync.WaitGroup
 	defer cancels.Wait()
 	client, cancelled := w.s.client.Socket(), false
+	var killed time.Time
 	for {
 		select {
 		case <-done:
@@ -71,7 +75,10 @@ func (w *watcher) watch(done <-chan struct{}) {
 				cancels.Go(func() { cancelUntil(l, done) })
 			}
 		}
-		if w.leaves && (w.s.control.Load()&controlKill != 0 || left) {
+		if killed.IsZero() && w.s.control.Load()&controlKill != 0 {
+			killed = time.Now()
+		}
+		if w.leaves && (left || !killed.IsZero() && time.Since(killed) > killGrace) {
 			_ = client.Shutdown() // or it would be waited for
 		}
 	}

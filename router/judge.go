@@ -36,6 +36,7 @@ func (j *judge) plan(st *query.Statement) *Plan {
 	if st.Opaque {
 		p.Intent, p.MayWrite, p.Simple, p.Effects = Write, true, false, query.EffectUnknown
 		p.Why = "the text could not be understood"
+		p.Footprint.WritesAny = true
 		return p
 	}
 	for i := range st.Commands {
@@ -59,6 +60,7 @@ func (j *judge) plan(st *query.Statement) *Plan {
 	if len(st.Commands) == 1 {
 		p.Single = &st.Commands[0]
 	}
+	p.Footprint = j.footprint(p)
 	return p
 }
 

@@ -27,6 +27,8 @@ type Plan struct {
 	// MayWrite is set unless the statement surely leaves the rows of all tables as
 	// they are: what must run on the primary need not write, as BEGIN and SET.
 	MayWrite bool
+	// Footprint is what the text has to do with tables.
+	Footprint Footprint
 	// Effects is the union over the commands, with EffectUnknown added when a
 	// function is called that the catalog cannot vouch for.
 	Effects query.Effect

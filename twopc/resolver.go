@@ -56,7 +56,9 @@ type ResolverOptions struct {
 	// times as long.
 	Keep time.Duration
 	// Timeout bounds each statement, and each attempt to connect.
-	Timeout    time.Duration
+	Timeout time.Duration
+	// Finished is told of each part of a transaction that is committed; nil: nobody is.
+	Finished   func()
 	Logger     *slog.Logger          // slog.Default when nil
 	Registerer prometheus.Registerer // no metrics when nil
 }

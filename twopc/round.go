@@ -229,6 +229,9 @@ func (r *Resolver) finished(p *part) {
 		r.stats.RolledBack++
 	}
 	r.mu.Unlock()
+	if p.verdict == commitIt && r.opts.Finished != nil {
+		r.opts.Finished()
+	}
 	r.opts.Logger.Info("finished a part of a transaction whose coordinator is gone", "shard", r.opts.Shards[p.shard].Name, "name", p.name, "outcome", how, "age", p.age)
 }
 

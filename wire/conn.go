@@ -61,6 +61,7 @@ type Conn struct {
 	more bool
 
 	out []byte // nil when empty
+	tee *Tee   // nil: there is none
 
 	received, sent uint64 // bytes, for statistics
 }
@@ -249,6 +250,9 @@ func (c *Conn) Queue(p []byte) error {
 		return c.drainOut()
 	}
 	c.sent += uint64(len(p))
+	if c.tee != nil {
+		c.tee.add(p)
+	}
 	if err := c.drainOut(); err != nil {
 		return err
 	}
@@ -267,6 +271,9 @@ func (c *Conn) Output() []byte {
 // SetOutput gives back what Output returned, with frames appended.
 func (c *Conn) SetOutput(p []byte) {
 	c.sent += uint64(len(p) - len(c.out))
+	if c.tee != nil {
+		c.tee.add(p[len(c.out):])
+	}
 	if cap(p) != cap(c.out) {
 		c.buffers.put(c.out) // outgrown
 	}

@@ -233,7 +233,7 @@ func (c *cluster) watch(ctx context.Context, st *metadata.Status) {
 
 // resolve finishes transactions that their coordinators have left.
 func (c *cluster) resolve(id string) {
-	o := twopc.ResolverOptions{Database: c.db.conf.Name, Cluster: id, Logger: c.log, Registerer: c.db.deps.registry}
+	o := twopc.ResolverOptions{Database: c.db.conf.Name, Cluster: id, Logger: c.log, Registerer: c.db.deps.registry, Finished: c.db.distrusts}
 	for i, sh := range c.db.shards {
 		o.Shards = append(o.Shards, twopc.Shard{Name: sh.conf.Name, Connect: c.reach(i)})
 	}

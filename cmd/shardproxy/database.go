@@ -37,6 +37,7 @@ type database struct {
 	stop    context.CancelFunc
 	deps    databaseDeps
 	self    string // names this proxy, as it serves the database, to others
+	kept    keptResults
 }
 
 // databaseDeps are what databases share.
@@ -179,6 +180,9 @@ func (db *database) open(ctx context.Context) error {
 			return fmt.Errorf("database %s: %w", db.conf.Name, err)
 		}
 	}
+	policy := *db.proxy.Policy()
+	policy.Cache = db.keep(&db.conf.Cache)
+	db.proxy.SetPolicy(policy)
 	if err := db.catalog.Open(ctx); err != nil || db.cluster == nil || db.cluster.owners() == nil {
 		return err
 	}
@@ -205,6 +209,7 @@ func (db *database) close() {
 	if db.stop != nil {
 		db.stop()
 	}
+	db.keepNothing()
 	_ = db.catalog.Close() // never fails
 	if db.cluster != nil {
 		db.cluster.close()

@@ -134,7 +134,9 @@ func (p *program) nextState(old *state, cfg *config.Config) (next *state, fresh 
 func (p *program) retire(old, next *state) {
 	for name, db := range next.databases {
 		conf := next.cfg.Database(name)
-		db.proxy.SetPolicy(databasePolicy(next.cfg, conf))
+		policy := databasePolicy(next.cfg, conf)
+		policy.Cache, policy.Tracing = db.keep(&conf.Cache), db.proxy.Policy().Tracing // until there is another
+		db.proxy.SetPolicy(policy)
 		db.block(conf)
 		if db.cluster != nil {
 			db.cluster.moves.Store(&conf.Moves)

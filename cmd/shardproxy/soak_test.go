@@ -37,6 +37,7 @@ databases:
     failover: {probe_interval: 200ms, probe_timeout: 1s, recover_after: 1}
     catalog: {refresh: 1s}
     hot_keys: true
+    cache: {size: 128KiB, tables: {public.accounts: 5s, public.events: 5s, public.rates: 5s}}
     keys: [tenant_id]
     tables:
       accounts: {key: id}

@@ -126,7 +126,7 @@ func (s *source) Databases() []admin.Database {
 			Name: conf.Name, ServerName: conf.Server.Database, ServerUser: conf.Server.User,
 			Pool: poolPolicy(&conf.Pool, &config.User{}), Mode: string(conf.Pool.Mode),
 			MaxServers: conf.Pool.MaxServers, MaxClients: pol.MaxClients, Clients: db.proxy.Clients(),
-			Paused: db.paused(), Disabled: db.proxy.Disabled(), Totals: db.proxy.Totals(), Refusals: db.proxy.Refusals(), Scatters: db.proxy.Scatters(), Asked: db.proxy.Asked(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
+			Paused: db.paused(), Disabled: db.proxy.Disabled(), Totals: db.proxy.Totals(), Refusals: db.proxy.Refusals(), Scatters: db.proxy.Scatters(), Cache: db.keptStats(), Asked: db.proxy.Asked(), PoolTotals: db.poolTotals(), Shards: shardsOf(db),
 		})
 	})
 	return all

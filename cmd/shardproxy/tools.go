@@ -30,6 +30,9 @@ func load(path string) (*config.Config, error) {
 		return nil, err
 	}
 	for i := range cfg.Databases {
+		if _, err := cachedStatements(&cfg.Databases[i]); err != nil {
+			return nil, err
+		}
 		if _, err := configuredBlocks(&cfg.Databases[i], time.Time{}); err != nil {
 			return nil, err
 		}
