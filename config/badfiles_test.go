@@ -62,7 +62,6 @@ var badFiles = map[string][]string{
 	"function_argument_twice":   {`6:35: databases.shop.functions.f.argument[1]: the argument is listed twice, first on line 6`},
 	"function_in_placed_schema": {`7:17: databases.shop.functions["tenant_a.f"]: is in a schema that the rule on line 6 places as a whole`},
 	"cache": {
-		"5:25: databases.shop.cache.entry: is larger than cache.size (a part of it)",
 		`5:47: databases.shop.cache.tables.prices: "prices" is not a table with its schema (schema.table, as in public.prices)`,
 		`5:59: databases.shop.cache.tables["pg_catalog.pg_class"]: results of such tables are not kept (a table of your own)`,
 		`5:84: databases.shop.cache.tables["a b"]: "a b" is not a table with its schema (schema.table, as in public.prices)`,

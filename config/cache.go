@@ -54,9 +54,6 @@ func (v *validator) cache(c *Cache, path string) {
 			v.add(joinPath(path+".tables", t.Name), "results of such tables are not kept", "a table of your own")
 		}
 	}
-	if c.Size > 0 && c.Entry > c.Size {
-		v.add(path+".entry", "is larger than cache.size", "a part of it")
-	}
 	if c.Size > 0 && !c.On() {
 		v.add(path+".size", "nothing is named whose results are kept", "name tables or statements")
 	}
