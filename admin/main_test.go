@@ -137,7 +137,7 @@ func newWorld() *world {
 				{Fingerprint: 255, By: "admin", Since: clockAt(), Until: clockAt().Add(time.Hour), Refused: 4},
 			}, Name: "shop", ServerName: "shopdb", Pool: pool.Policy{Size: 20, Min: 2, Reserve: 1, LifeTime: time.Hour}, Mode: "transaction",
 			MaxServers: 100, MaxClients: 500, Clients: 4,
-			Totals: proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, Gathered: 4321, GatherHeld: 21,
+			Totals: proxy.DatabaseTotals{Statements: 900, Transactions: 800, Reads: 700, ReplicaReads: 600, Errors: 5, Retries: 4, Pins: 3, Audits: 2, Received: 123456789012, Sent: 98765, ClientParses: 40, ServerParses: 8, Binds: 320, Gathered: 4321, GatherHeld: 21,
 				QueryTime: 900 * time.Millisecond, TransactionTime: 1600 * time.Millisecond},
 			Scatters: map[string]int64{"merge": 11, "gather": 2},
 			Cache: &cache.Stats{Open: true, Entries: 3, Bytes: 4000, BytesMax: 64 << 20, Hits: 50, Misses: 20, Waits: 4, Stored: 12, Large: 2, Stale: 1,

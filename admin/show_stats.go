@@ -13,9 +13,9 @@ func totalsColumns() []column {
 		numericColumn("xact_time", "Microseconds that transactions took, from their first statement to their end. One in eight is measured, and counts eightfold."),
 		numericColumn("query_time", "Microseconds that requests took, from their first byte to their last answer. One in eight is measured, and counts eightfold."),
 		numericColumn("wait_time", "Microseconds that clients waited for a server connection."),
-		numericColumn("client_parse_count", "Always NULL: not counted."),
-		numericColumn("server_parse_count", "Always NULL: not counted."),
-		numericColumn("bind_count", "Always NULL: not counted."),
+		numericColumn("client_parse_count", "Prepared statements with a name that clients have made."),
+		numericColumn("server_parse_count", "Those that were made on servers for them."),
+		numericColumn("bind_count", "Times that clients have bound one."),
 		numericColumn("read_count", "Ours: statements proven to read."),
 		numericColumn("replica_read_count", "Ours: those of them that ran on a replica."),
 		numericColumn("error_count", "Ours: errors that clients were told of."),
@@ -35,9 +35,9 @@ func averageColumns() []column {
 		numericColumn("xact_time", "Microseconds that a transaction took."),
 		numericColumn("query_time", "Microseconds that a statement took."),
 		numericColumn("wait_time", "Microseconds that a client waited for a server connection, each time that it was lent one."),
-		numericColumn("avg_client_parse_count", "Always NULL: not counted."),
-		numericColumn("avg_server_parse_count", "Always NULL: not counted."),
-		numericColumn("avg_bind_count", "Always NULL: not counted."),
+		numericColumn("avg_client_parse_count", "Prepared statements with a name that clients have made in a second."),
+		numericColumn("avg_server_parse_count", "Those that were made on servers for them in a second."),
+		numericColumn("avg_bind_count", "Times in a second that clients have bound one."),
 	}
 }
 
@@ -65,7 +65,7 @@ func statsColumns() []column {
 func totalsOf(d *Database) []any {
 	t, p := d.Totals, d.PoolTotals
 	return []any{p.Assigned, t.Transactions, t.Statements, t.Received, t.Sent, t.TransactionTime.Microseconds(), t.QueryTime.Microseconds(),
-		p.WaitNanos / int64(time.Microsecond), nil, nil, nil,
+		p.WaitNanos / int64(time.Microsecond), t.ClientParses, t.ServerParses, t.Binds,
 		t.Reads, t.ReplicaReads, t.Errors, t.Retries}
 }
 
@@ -95,7 +95,7 @@ func showStats(c *Console) (rows [][]any) {
 func sumColumns() []column {
 	return []column{
 		textColumn("name", "total_ or avg_ and the name of a column of SHOW STATS_TOTALS; bytes_received and bytes_sent are called client_bytes and server_bytes, and the counts of parse and bind begin with ps_, as in PgBouncer. Behind the averages stand the totals that are ours."),
-		numericColumn("value", "The sum, or the average over all databases; NULL for what is NULL there."),
+		numericColumn("value", "The sum, or the average over all databases."),
 	}
 }
 

@@ -13,7 +13,7 @@ func TestAverages(t *testing.T) {
 	now := clockAt()
 	s.opt.Clock = func() time.Time { return now }
 	s.world.process.Started = now.Add(-100 * time.Second)
-	shop := "xact_count=8; query_count=9; bytes_received=1234567890; bytes_sent=987; xact_time=2000; query_time=1000; server_assignment_count=8; wait_time=1764; avg_bind_count=NULL"
+	shop := "xact_count=8; query_count=9; bytes_received=1234567890; bytes_sent=987; xact_time=2000; query_time=1000; server_assignment_count=8; wait_time=1764; avg_bind_count=3"
 	expect(t, shown(t, s, "STATS_AVERAGES", "database", "shop"), shop)
 	expect(t, shown(t, s, "STATS", "database", "shop"), "total_xact_count=800; total_query_count=900; total_received=123456789012; total_sent=98765; total_wait_time=1500000; "+
 		"total_server_assignment_count=850; total_query_time=900000; avg_xact_count=8; avg_query_count=9; avg_recv=1234567890; avg_sent=987; avg_wait_time=1764; avg_xact_time=2000; avg_query_time=1000; avg_server_assignment_count=8")

@@ -127,12 +127,12 @@ func TestShowRows(t *testing.T) {
 	expect(t, shown(t, s, "DATABASES", "name", "My-Db.2"), "host=NULL; port=NULL; force_user=proxy; shards_without_primary=1; held=12; held_max_ms=1500; "+
 		"why=only: nobody says to be one")
 	expect(t, shown(t, s, "STATS_TOTALS", "database", "shop"), "server_assignment_count=850; xact_count=800; query_count=900; bytes_received=123456789012; "+
-		"bytes_sent=98765; xact_time=1600000; query_time=900000; wait_time=1500000; client_parse_count=NULL; server_parse_count=NULL; bind_count=NULL; "+
+		"bytes_sent=98765; xact_time=1600000; query_time=900000; wait_time=1500000; client_parse_count=40; server_parse_count=8; bind_count=320; "+
 		"read_count=700; replica_read_count=600; error_count=5; retry_count=4")
-	expect(t, shown(t, s, "STATS_TOTALS", "database", "My-Db.2"), "xact_count=0; xact_time=0; bind_count=NULL")
+	expect(t, shown(t, s, "STATS_TOTALS", "database", "My-Db.2"), "xact_count=0; xact_time=0; bind_count=0")
 	expect(t, shown(t, s, "TOTALS", "name", "total_xact_count"), "value=800")
 	expect(t, shown(t, s, "TOTALS", "name", "total_client_bytes"), "value=123456789012")
-	expect(t, shown(t, s, "TOTALS", "name", "total_ps_bind_count"), "value=NULL")
+	expect(t, shown(t, s, "TOTALS", "name", "total_ps_bind_count"), "value=320")
 	expect(t, shown(t, s, "LISTS", "list", "used_clients"), "items=4")
 	expect(t, shown(t, s, "LISTS", "list", "login_clients"), "items=2")
 	expect(t, shown(t, s, "LISTS", "list", "used_servers"), "items=17")

@@ -76,6 +76,7 @@ func (s *session) allRequest(kind byte, size int) (r allRequest, e *wire.Error) 
 				return r, errOneOnly()
 			}
 			bound = true
+			s.countsBind(name)
 			if rest == nil {
 				if rest = s.restOf(name); rest == nil {
 					return r, wire.Errorf("26000", "prepared statement \"%s\" does not exist", name)

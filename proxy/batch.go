@@ -343,6 +343,7 @@ func (b *batch) bindTo(body []byte) *wire.Error {
 	if !ok {
 		return wire.Fatal("08P01", "invalid message format")
 	}
+	b.s.countsBind(name)
 	if len(portal) == 0 && (b.s.cursors[""] != nil || b.willOpen("")) {
 		b.special(&unit{}, func() error {
 			b.s.closes("")

@@ -192,8 +192,10 @@ type databaseStats struct {
 	deadlocks            atomic.Int64
 	partials             atomic.Int64
 	waitTimeouts         atomic.Int64
-	asked                asked
-	times                times
+	// Named prepared statements: made by clients, made on servers, bound.
+	clientParses, serverParses, binds atomic.Int64
+	asked                             asked
+	times                             times
 }
 
 // DatabaseTotals are counters since start.
@@ -208,6 +210,8 @@ type DatabaseTotals struct {
 	Deadlocks                int64 // over several shards, whose victims were statements of this process
 	Partials                 int64 // answers that lacked shards
 	WaitTimeouts             int64 // statements that got no server connection in time
+	// Prepared statements with a name: those that clients have made, those made on servers for them, and how often one was bound.
+	ClientParses, ServerParses, Binds int64
 	// QueryTime and TransactionTime are what all requests and all transactions together have taken, as one in eight tells.
 	QueryTime, TransactionTime time.Duration
 }
@@ -221,6 +225,7 @@ func (d *Database) Totals() DatabaseTotals {
 		Pins: s.pins.Load(), Audits: s.audits.Load(), Received: s.received.Load(), Sent: s.sent.Load(),
 		Gathered: s.gathered.Load(), GatherHeld: s.gatherHeld.Load(), Deadlocks: s.deadlocks.Load(),
 		Partials: s.partials.Load(), WaitTimeouts: s.waitTimeouts.Load(),
+		ClientParses: s.clientParses.Load(), ServerParses: s.serverParses.Load(), Binds: s.binds.Load(),
 		QueryTime: s.times.queries(), TransactionTime: s.times.transactions(),
 	}
 }

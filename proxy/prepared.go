@@ -93,10 +93,18 @@ func (s *session) parseAgain(old *preparedStatement, rest []byte, size int) {
 
 // newStatement returns a statement of the session that no name means yet.
 func (s *session) newStatement(name string, rest []byte, p *router.Plan) *preparedStatement {
+	s.db.stats.clientParses.Add(1)
 	scope := s.statementScope()
 	return &preparedStatement{
 		name: name, shared: s.db.Statements.Acquire(scope, rest), plan: p, scope: scope, settings: s.settings,
 		unknown: s.localConstants, unseen: s.suspect&query.EffectUnknown != 0,
+	}
+}
+
+// countsBind counts a Bind of a statement with a name.
+func (s *session) countsBind(name []byte) {
+	if len(name) > 0 {
+		s.db.stats.binds.Add(1)
 	}
 }
 
@@ -164,6 +172,7 @@ func (s *session) prepare(st *pool.Statement) {
 		s.lease.SetOutput(wire.AppendClose(s.lease.Output(), 'S', old.Name))
 		s.owed.push(expect{kind: expectClose, mode: swallow, injected: old})
 	}
+	s.db.stats.serverParses.Add(1)
 	s.lease.SetOutput(wire.AppendParse(s.lease.Output(), st.Name, st.Rest))
 }
 

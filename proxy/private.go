@@ -127,6 +127,7 @@ func (s *session) endPrivate() {
 // forwardParse sends a Parse as it is: the server has the name for this session only.
 func (s *session) forwardParse(name string, ps *preparedStatement, size int) {
 	s.define(ps)
+	s.db.stats.serverParses.Add(1)
 	if ps.shared == nil {
 		s.forwardLarge(size)
 	} else {

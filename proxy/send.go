@@ -366,6 +366,7 @@ func (s *session) sendBind(size int) (bool, error) {
 		}
 	}
 	s.open = true
+	s.countsBind(name)
 	s.owed.push(expect{kind: expectBind, about: about})
 	return true, nil
 }
