@@ -105,7 +105,7 @@ func TestMetricsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Replace(configText, `"%LISTEN%"}`, fmt.Sprintf(`"%%LISTEN%%", tls: {certificate: %q, key: %q}}`, certificate, key), 1)
-	text = strings.Replace(text, "server: {", "failover: {hold_timeout: 300ms}\n    server: {user: app, password: "+pgcluster.AppPassword+", ", 1) +
+	text = strings.Replace(text, "server: {", "failover: {hold_timeout: 300ms}\n    cache: {size: 1MiB, tables: {public.counted: 1s}}\n    server: {user: app, password: "+pgcluster.AppPassword+", ", 1) +
 		"auth: {throttle: {delay: 1ms}, auth_query: {user: postgres}}\n"
 	px := startProgram(t, cl, text)
 	eventually(t, "the primary is known", func() bool {
