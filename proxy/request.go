@@ -581,6 +581,8 @@ func (s *session) planOf(name []byte, unnamed *router.Plan, named []aheadText) *
 func (s *session) replan(st *preparedStatement) *router.Plan {
 	if !st.substituted && st.shared != nil {
 		st.plan = s.plan(st.shared.Text())
+	} else {
+		s.writesBy(st.plan)
 	}
 	return st.plan
 }

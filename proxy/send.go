@@ -377,11 +377,13 @@ func (s *session) boundPlan(name []byte) *router.Plan {
 		if s.db.blocks.byPrint.Load() != nil || s.unnamedAs.BlockedBy() != nil {
 			return s.planOf(name, nil, nil) // it may be blocked since it was parsed, or no longer
 		}
+		s.writesBy(s.unnamedAs)
 		return s.unnamedAs
 	}
 	if st := s.statements[string(name)]; st != nil {
 		return s.replan(st)
 	}
+	s.writesAny()
 	return nil
 }
 

@@ -437,6 +437,16 @@ func TestKeepReload(t *testing.T) {
 	if got := ps.console("SHOW CACHE"); got[0][9] != "3" {
 		t.Errorf("too large: %q", got)
 	}
+	pinned := ps.connect() // which keeps its connection, and prepares in one request what it runs in the next
+	must(t, pinned, "SELECT pg_advisory_lock(3)")
+	for i := range 3 {
+		eats()
+		want := fmt.Sprint("of its own ", i)
+		must(t, pinned, "UPDATE menu SET dish = $1 WHERE id = 1", pgx.QueryExecModeDescribeExec, want)
+		if got := eats(); got != want {
+			t.Errorf("behind a write of a session with a connection of its own: %s, want %s", got, want)
+		}
+	}
 	ps.console("RELOAD") // users and rights may be others
 	if got := ps.console("SHOW CACHE"); got[0][2] != "0" {
 		t.Errorf("entries behind a RELOAD: %q", got)
