@@ -268,11 +268,11 @@ func (c *Conn) Output() []byte {
 	return c.out
 }
 
-// SetOutput gives back what Output returned, with frames appended.
+// SetOutput gives back what Output returned, with frames appended, or without the last of them.
 func (c *Conn) SetOutput(p []byte) {
 	c.sent += uint64(len(p) - len(c.out))
 	if c.tee != nil {
-		c.tee.add(p[len(c.out):])
+		c.tee.given(p, len(c.out))
 	}
 	if cap(p) != cap(c.out) {
 		c.buffers.put(c.out) // outgrown

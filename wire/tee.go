@@ -14,6 +14,19 @@ type Tee struct {
 // Tee has what is queued from now on copied to t; nil ends that.
 func (c *Conn) Tee(t *Tee) { c.tee = t }
 
+// given notes the output, which had so many bytes before.
+func (t *Tee) given(out []byte, had int) {
+	if len(out) >= had {
+		t.add(out[had:])
+		return
+	}
+	if gone := had - len(out); !t.Over && gone <= len(t.Bytes) {
+		t.Bytes = t.Bytes[:len(t.Bytes)-gone]
+	} else {
+		t.Over, t.Bytes = true, nil
+	}
+}
+
 func (t *Tee) add(p []byte) {
 	if t.First != nil && len(p) > 0 {
 		t.First()
