@@ -67,7 +67,7 @@ func (s *session) answersKept(n *need) (verdict, error) {
 			s.givesKept(a, answer)
 			return isRefused, nil
 		}
-		if waited || hasMoment(s.client.Buffered()[:a.size]) {
+		if waited || hasMoment(a.text) || hasMoment(s.client.Buffered()[:a.size]) { // its values, too
 			return goesOn, nil
 		}
 		f, mine := c.Claim(k.key, a.plan.Footprint.Reads, lasts, s.wake)
@@ -96,6 +96,11 @@ func (s *session) answersKept(n *need) (verdict, error) {
 
 // awaitFlight waits until somebody who asks the same has the answer, or takes too long to take it.
 func (s *session) awaitFlight(f *cache.Flight) error {
+	defer func() {
+		if s.timer != nil {
+			s.timer.Stop()
+		}
+	}()
 	for !f.Done() {
 		if since := f.Answering(); !since.IsZero() {
 			left := time.Until(since.Add(slowAnswer))
@@ -107,9 +112,6 @@ func (s *session) awaitFlight(f *cache.Flight) error {
 		if err := s.waitTurn(phaseWaiting); err != nil {
 			return err
 		}
-	}
-	if s.timer != nil {
-		s.timer.Stop()
 	}
 	return nil
 }
@@ -185,7 +187,7 @@ func (s *session) writesBy(p *router.Plan) {
 	}
 	if c := p.Single; c != nil && c.Kind == query.KindExecute {
 		if st := s.statements[c.Target]; st != nil && st.plan != nil && st.plan != p {
-			s.writesBy(st.plan)
+			s.replan(st)
 			return
 		}
 	}

@@ -110,7 +110,7 @@ func (s *session) makeKey(a *onlyQuery, types, bind []byte) {
 			k.scope = append(k.scope, bit(it.Literal))
 		}
 	}
-	k.key = append(k.key[:0], bit(a.described), byte(s.crossShard), byte(s.snapshots))
+	k.key = append(kept(k.key), bit(a.described), byte(s.crossShard), byte(s.snapshots))
 	k.key = append(binary.BigEndian.AppendUint32(k.key, uint32(len(k.scope))), k.scope...)
 	if a.described {
 		a.columns = ""

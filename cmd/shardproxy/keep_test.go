@@ -182,6 +182,18 @@ func TestKeepNot(t *testing.T) {
 		}
 		_ = c.Close(context.Background())
 	}
+	// What was prepared before means another day tomorrow, too.
+	for sql, kept := range map[string]bool{"SELECT v FROM items WHERE id = $1": true, "SELECT v, CURRENT_DATE FROM items WHERE id = $1": false, "SELECT v, now() FROM items WHERE id = $1": false,
+		"SELECT v FROM items WHERE id = $1 AND at < timestamptz 'today'": false, "SELECT v FROM items WHERE id = $1 AND at < LocalTimestamp": false} {
+		c := s.connect()
+		hits := k.hits()
+		for range 4 {
+			answerOf(t, c, sql, pgx.QueryExecModeCacheStatement, 1)
+		}
+		if got := k.hits() - hits; got != 3 && kept || got != 0 && !kept {
+			t.Errorf("%s, prepared: %d hits", sql, got)
+		}
+	}
 	// Who asks, and under which settings, is part of the question.
 	a := s.connect()
 	must(t, a, "CREATE SCHEMA other")
