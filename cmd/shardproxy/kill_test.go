@@ -32,7 +32,11 @@ func TestKillSeveral(t *testing.T) {
 				_, err := c.Exec(context.Background(), sql, mode)
 				told <- err
 			}()
-			<-time.After(300 * time.Millisecond)
+			eventually(t, "it runs", func() bool {
+				rows := shownBy(t, console, "SHOW CLIENTS WHERE application_name = 'to be killed'")
+				return len(rows) == 1 && rows[0]["state"] == "active"
+			})
+			<-time.After(200 * time.Millisecond) // and has reached the shards
 			for _, row := range shownBy(t, console, "SHOW CLIENTS WHERE application_name = 'to be killed'") {
 				must(t, console, "KILL_CLIENT "+row["id"], pgx.QueryExecModeSimpleProtocol)
 			}
