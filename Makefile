@@ -84,6 +84,10 @@ nightly: need build lint ## the long way: all tests five times with the race det
 	for shards in 2 4; do \
 		SHARDPROXY_TEST_SEQUENCES=170 SHARDPROXY_TEST_SHARDS=$$shards SHARDPROXY_TEST_SEED=$$RANDOM \
 			go test -count 1 -timeout 1h -run TestDiff/random ./cmd/shardproxy || exit 1; done
+	@# The same while results are kept: 12,000 over two shards, 12,000 over four, each followed by queries of before.
+	for shards in 2 4; do \
+		SHARDPROXY_TEST_SEQUENCES=40 SHARDPROXY_TEST_SHARDS=$$shards SHARDPROXY_TEST_SEED=$$RANDOM \
+			go test -count 1 -timeout 1h -run 'TestDiffKept$$' ./cmd/shardproxy || exit 1; done
 	scripts/regress-shards.sh
 	@# Ten million rows in order through a proxy that needs no more than 128 MiB.
 	SHARDPROXY_TEST_ROWS=5000000 go test -count 1 -timeout 1h -run 'TestScatterMemory$$' ./cmd/shardproxy
