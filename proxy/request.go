@@ -318,7 +318,6 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	size = frameSize(s.client.Buffered())
 	if need.err != nil && router.IsLoading(need.err) {
 		if ok, err := s.awaitTables(&need); !ok || err != nil {
 			return false, err
@@ -328,11 +327,11 @@ func (s *session) begin(kind byte, size int) (bool, error) {
 		if ok, err := s.awaitSlots(&need); !ok || err != nil {
 			return false, err
 		}
-		size = frameSize(s.client.Buffered())
 	}
 	if v, err := s.answersKept(&need); v != goesOn || err != nil {
 		return v == isRefused, err
 	}
+	size = frameSize(s.client.Buffered()) // who has looked at it, perhaps again, may have changed it
 	if s.answersHere(&need) || s.peelsBegin(&need) {
 		return true, nil
 	}
