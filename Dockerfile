@@ -4,8 +4,9 @@
 #   docker run -v ./shardproxy.yaml:/etc/shardproxy/shardproxy.yaml:ro -p 6432:6432 shardproxy
 #
 # The root file system may be read-only; the program writes nothing but its log
-# on standard error, and a Unix-domain socket where one is configured. The
-# configuration must be readable by user 65532.
+# on standard error, and a Unix-domain socket and an audit log where they are
+# configured (audit.file may be /dev/stdout). The configuration must be readable
+# by user 65532.
 
 # The SQL parser is PostgreSQL's own, in C: the program is linked with the C
 # library of the Debian release it is built on, which must be that of the runtime.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"shardproxy/audit"
 	"shardproxy/auth"
 	"shardproxy/config"
 	"shardproxy/wire"
@@ -32,6 +33,7 @@ type Logins interface {
 type access struct {
 	opt    Options
 	logins chan struct{} // one entry for each password being checked
+	told   told
 }
 
 // route is one path. What it takes stands here and nowhere else.
@@ -95,6 +97,7 @@ func (a *access) admit(rt route) http.Handler {
 			ok = a.anonymous(w, rt, r)
 		} else if id, ok = a.login(w, r); ok && !rt.needs.heldBy(id) {
 			a.opt.Logger.Warn("admin request refused", "user", id.User, "client", r.RemoteAddr, "method", r.Method, "path", r.URL.Path)
+			a.opt.Audit.Order(&audit.Order{Session: audit.Session{User: id.User, Client: r.RemoteAddr}, By: "http", Text: r.Method + " " + r.URL.Path, Outcome: audit.Refused, SQLState: "42501", Reason: "permission denied"})
 			http.Error(w, fmt.Sprintf("permission denied for user %q", id.User), http.StatusForbidden)
 			ok = false
 		}
@@ -148,6 +151,7 @@ func (a *access) login(w http.ResponseWriter, r *http.Request) (auth.Identity, b
 		a.refuse(w, r, user, err)
 		return auth.Identity{}, false
 	}
+	a.auditsLogin(r, id, from)
 	return id, true
 }
 
@@ -163,6 +167,9 @@ func (a *access) refuse(w http.ResponseWriter, r *http.Request, user string, err
 		we = wire.AsError(err)
 	}
 	a.opt.Logger.Warn("admin login failed", "user", user, "client", r.RemoteAddr, "error", we.Message, "cause", errors.Unwrap(we))
+	a.opt.Audit.Login(&audit.Login{
+		Session: audit.Session{User: user, Client: r.RemoteAddr}, By: "http", TLS: tlsOf(r), Outcome: audit.Refused, SQLState: we.Code, Reason: we.Error(), Console: true,
+	})
 	switch we.Code {
 	case "28P01", "28000", "08P01":
 		a.challenge(w, fmt.Sprintf("login failed for user %q", user))

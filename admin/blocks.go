@@ -107,7 +107,7 @@ func runBlock(_ context.Context, s *session, r request) (result, *wire.Error) {
 	if e != nil {
 		return result{}, e
 	}
-	s.audit("statement blocked", "fingerprint", query.FingerprintName(b.Fingerprint), "database", r.in, "statement", b.Text, "until", timestamp(b.Until))
+	s.notes("statement blocked", "fingerprint", query.FingerprintName(b.Fingerprint), "database", r.in, "statement", b.Text, "until", timestamp(b.Until))
 	return result{tag: "BLOCK", rows: [][]any{{query.FingerprintName(b.Fingerprint)}}}, nil
 }
 
@@ -142,7 +142,7 @@ func runUnblock(_ context.Context, s *session, r request) (result, *wire.Error) 
 	}
 	switch {
 	case found > 0 || r.name == allBlocks:
-		s.audit("statements unblocked", "count", found)
+		s.notes("statements unblocked", "count", found)
 		return result{tag: "UNBLOCK"}, nil
 	case fixed:
 		return result{}, wire.Errorf("55000", "the statement is blocked by the configuration").

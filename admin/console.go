@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardproxy/audit"
 	"shardproxy/auth"
 	"shardproxy/config"
 	"shardproxy/proxy"
@@ -47,6 +48,7 @@ type ConsoleOptions struct {
 	Logger        *slog.Logger          // discards when nil
 	Registerer    prometheus.Registerer // no metrics when nil
 	Clock         func() time.Time      // time.Now when nil
+	Audit         *audit.Log            // is told what is ordered; nil: nobody is
 }
 
 // Console runs the sessions of the virtual database shardproxy, which is also

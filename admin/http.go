@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"shardproxy/audit"
 	"shardproxy/config"
 )
 
@@ -58,6 +59,8 @@ type Options struct {
 	Steerer Steerer
 	// TLS has it speak TLS and nothing else; nil is none. It must not choose h2.
 	TLS *tls.Config
+	// Audit is told who logs in and what is ordered; nil: nobody is.
+	Audit *audit.Log
 }
 
 // Server answers on the admin address: /livez, /readyz, /metrics, the dashboard

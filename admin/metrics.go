@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"shardproxy/audit"
 	"shardproxy/cache"
 	"shardproxy/gate"
 	"shardproxy/histogram"
@@ -63,6 +64,7 @@ func families() []family {
 		}
 	}
 	add([]string{"version", "go_version"}, "build_info", "Always 1; the labels say what runs.")
+	add([]string{"event"}, "audit_lines_total", "Lines of the audit log, by what they tell of.")
 	add(nil,
 		"uptime_seconds", "Time since the process started.",
 		"listening", "1 while new clients are accepted, else 0.",
@@ -77,6 +79,9 @@ func families() []family {
 		"tracing_spans_total", "Spans that the collector has taken.",
 		"tracing_requests_dropped_total", "Requests that it was not told of, because too many waited to be told of or it did not take them.",
 		"tracing_export_failures_total", "Messages to the collector that failed.",
+		"audit_lines_missing_total", "Lines of the audit log that are missing: too many waited to be written.",
+		"audit_write_failures_total", "Attempts to write to the audit log that failed.",
+		"audit_waiting_bytes", "Lines of the audit log that wait to be written, in bytes.",
 		"config_reload_failures_total", "Reloads that failed and changed nothing.",
 		"config_reloads_total", "Reloads, failed ones included.",
 		"config_last_reload_successful", "1 when the last reload succeeded or there was none, else 0.",
@@ -244,6 +249,12 @@ func (e emitter) process(p Process, version string, now time.Time) {
 	e.counter("tracing_spans_total", p.Spans)
 	e.counter("tracing_requests_dropped_total", p.SpansDropped)
 	e.counter("tracing_export_failures_total", p.SpanFailures)
+	for _, event := range audit.Events() {
+		e.counter("audit_lines_total", p.Audit.Lines[event], event)
+	}
+	e.counter("audit_lines_missing_total", p.Audit.Missing)
+	e.counter("audit_write_failures_total", p.Audit.Failures)
+	e.gauge("audit_waiting_bytes", float64(p.Audit.Waiting))
 	e.counter("config_reloads_total", p.Reloads)
 	e.counter("config_reload_failures_total", p.ReloadFailures)
 	e.gauge("config_last_reload_successful", float64(bit(p.ReloadError == "")))

@@ -214,7 +214,7 @@ func plans(start bool) func(context.Context, *session, request) (result, *wire.E
 			return result{}, steerError(err, o.Database)
 		}
 		if start && p.Started {
-			s.audit("moves ordered", "database", o.Database, "wanted", "start", "said", p.said())
+			s.notes("moves ordered", "database", o.Database, "wanted", "start", "said", p.said())
 		}
 		res := result{tag: "MOVE"}
 		for line := range strings.Lines(p.Text) {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"shardproxy/audit"
 	"shardproxy/wire"
 )
 
@@ -129,6 +130,7 @@ func (o *orders) steers(bound time.Duration, do func(ctx context.Context, body [
 		id := callerOf(r)
 		if why := o.foreign(r, id.User); why != "" {
 			o.opt.Logger.Warn("admin order refused", "user", id.User, "client", r.RemoteAddr, "path", r.URL.Path, "origin", r.Header.Get("Origin"), "error", why)
+			o.opt.Audit.Order(&audit.Order{Session: audit.Session{User: id.User, Client: r.RemoteAddr}, By: "http", Text: r.URL.Path, Outcome: audit.Refused, SQLState: "42501", Reason: why})
 			o.write(w, http.StatusForbidden, apiRefusal{Code: "42501", Message: why})
 			return
 		}
@@ -144,17 +146,23 @@ func (o *orders) steers(bound time.Duration, do func(ctx context.Context, body [
 		defer cancel()
 		what := strings.ReplaceAll(strings.TrimPrefix(r.URL.Path, "/api/v1/"), "/", " ")
 		log := o.opt.Logger.With("user", id.User, "client", r.RemoteAddr)
+		line := audit.Order{Session: audit.Session{User: id.User, Client: r.RemoteAddr}, By: "http", Text: what + " " + string(body[:min(len(body), orderLogged)]), Outcome: audit.Begun}
+		o.opt.Audit.Order(&line)
 		log.Info("admin order", "command", what, "order", string(body[:min(len(body), orderLogged)]))
 		began := o.opt.Clock()
 		answer, ordered, err := do(ctx, body)
 		took := o.opt.Clock().Sub(began)
+		line.Database, line.Took, line.Outcome, line.Said = ordered.database, took, audit.Done, ordered.text
 		if err != nil {
 			we := wire.AsError(steerError(err, ordered.database))
+			line.Outcome, line.SQLState, line.Reason, line.Said = audit.Failed, we.Code, we.Message, ""
+			o.opt.Audit.Order(&line)
 			log.Info("admin order failed", "command", what, "database", ordered.database, "error", we.Message, "detail", we.Detail, "cause", errors.Unwrap(we), "took", took)
 			o.write(w, orderStatus(we.Code), apiRefusal{we.Code, we.Message, we.Detail, we.Hint})
 			return
 		}
 		log.Info("admin order done", "command", what, "database", ordered.database, "said", ordered.text, "took", took)
+		o.opt.Audit.Order(&line)
 		o.write(w, http.StatusOK, answer)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"shardproxy/audit"
 	"shardproxy/wire"
 )
 
@@ -54,7 +55,8 @@ func (s *session) run(st *prepared) (result, *wire.Error) {
 	cmd := st.command
 	if !cmd.needs.heldBy(s.id) {
 		e := wire.Errorf("42501", "permission denied: %s is for admin users", cmd.name)
-		s.audit("console command refused", "command", st.request.text(), "error", e.Message)
+		s.notes("console command refused", "command", st.request.text(), "error", e.Message)
+		s.audits(st, audit.Order{Outcome: audit.Refused}, e)
 		s.console.metrics.count(cmd, e)
 		return result{}, e
 	}
@@ -64,7 +66,8 @@ func (s *session) run(st *prepared) (result, *wire.Error) {
 	ctx, end := s.begin(cmd)
 	defer end()
 	if cmd.needs == maySteer {
-		s.audit("console command", "command", st.request.text())
+		s.notes("console command", "command", st.request.text())
+		s.audits(st, audit.Order{Outcome: audit.Begun}, nil)
 	}
 	began := s.console.opt.Clock()
 	res, e := cmd.run(ctx, s, st.request)
@@ -79,9 +82,15 @@ func (s *session) run(st *prepared) (result, *wire.Error) {
 			if errors.Unwrap(e) != nil {
 				cause = errors.Unwrap(e)
 			}
-			s.audit("console command failed", "command", st.request.text(), "error", e.Message, "detail", e.Detail, "cause", cause, "took", took)
+			s.notes("console command failed", "command", st.request.text(), "error", e.Message, "detail", e.Detail, "cause", cause, "took", took)
+			s.audits(st, audit.Order{Outcome: audit.Failed, Took: took}, e)
 		} else {
-			s.audit("console command done", "command", st.request.text(), "took", took)
+			s.notes("console command done", "command", st.request.text(), "took", took)
+			line := audit.Order{Outcome: audit.Done, Took: took}
+			if res.notice != nil {
+				line.Said = res.notice.Message
+			}
+			s.audits(st, line, nil)
 		}
 	}
 	return res, e
@@ -116,9 +125,18 @@ func (s *session) cancelCommand() {
 	}
 }
 
-// audit logs what an operator did.
-func (s *session) audit(what string, args ...any) {
+// notes logs what an operator did.
+func (s *session) notes(what string, args ...any) {
 	s.console.opt.Logger.Info(what, append([]any{"user", s.id.User, "client", s.addr, "console", s.number}, args...)...)
+}
+
+// audits writes it down.
+func (s *session) audits(st *prepared, line audit.Order, e *wire.Error) {
+	line.Session, line.By, line.Text = audit.Session{User: s.id.User, Database: s.database, Client: s.addr}, "console", st.request.text()
+	if e != nil {
+		line.SQLState, line.Reason = e.Code, e.Message
+	}
+	s.console.opt.Audit.Order(&line)
 }
 
 // text returns the request as the log has it.

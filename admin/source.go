@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"shardproxy/audit"
 	"shardproxy/cache"
 	"shardproxy/config"
 	"shardproxy/failover"
@@ -144,6 +145,8 @@ type Process struct {
 	// Spans counts the spans of requests that a collector has taken, SpansDropped the requests that it was not told of,
 	// SpanFailures the messages to it that failed.
 	Spans, SpansDropped, SpanFailures int64
+	// Audit is what has been written down of who has done what.
+	Audit audit.Counts
 	// Reloads and ReloadFailures count since start, whoever asked for them;
 	// ReloadError is why the last reload failed, empty when it did not.
 	Reloads, ReloadFailures int64

@@ -164,7 +164,7 @@ func runKill(_ context.Context, s *session, r request) (result, *wire.Error) {
 	}
 	werr = s.each(r, all, func(d Database) error {
 		n, err := s.console.opt.Steerer.Kill(d.Name)
-		s.audit("clients killed", "database", d.Name, "clients", n)
+		s.notes("clients killed", "database", d.Name, "clients", n)
 		return err
 	})
 	return result{tag: "KILL"}, werr

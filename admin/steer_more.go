@@ -90,7 +90,7 @@ func runMove(ctx context.Context, s *session, r request) (result, *wire.Error) {
 	if err != nil {
 		return result{}, steerError(err, o.Database)
 	}
-	s.audit("moves ordered", "database", o.Database, "wanted", r.name, "said", said)
+	s.notes("moves ordered", "database", o.Database, "wanted", r.name, "said", said)
 	return result{tag: "MOVE", notice: &wire.Error{Severity: "NOTICE", Code: "00000", Message: "database " + o.Database + ": " + said}}, nil
 }
 

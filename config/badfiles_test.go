@@ -26,6 +26,12 @@ var badFiles = map[string][]string{
 		`12:8: auth.rules[0].users: there is no user "eve"`,
 		`13:19: timeouts.login: "5" is not a duration (a number with its unit, such as 500ms, 1s, 10m, 1h or 7d)`,
 	},
+	"audit": {
+		`5:26: audit.statements: has none beside others`,
+		`5:59: audit.memory: "1kB" is out of range: 64KiB to 1GiB`,
+	},
+	"audit_word":                    {`5:38: audit.statements: "writes" is none of read, write, ddl, call, other, none (did you mean write?)`},
+	"audit_without_counts":          {`5:1: audit.statements: needs limits.statements, which is 0 (by what is counted of statements it is known what they do; or give none)`},
 	"auth_query_empty":              {`5:30: auth.auth_query.query: is empty (leave the key out for its default)`},
 	"auth_query_unknown_database":   {`5:30: auth.auth_query.database: there is no database "shopp" (did you mean shop?)`},
 	"auth_query_without_user":       {`5:20: auth.auth_query.user: is missing`},

@@ -30,6 +30,8 @@ type Config struct {
 	Log Log `yaml:"log"`
 	// Tracing says which requests an OpenTelemetry collector is told of.
 	Tracing Tracing `yaml:"tracing"`
+	// Audit says what is written down of who has done what, and where.
+	Audit Audit `yaml:"audit"`
 	// Shutdown says how the program ends.
 	Shutdown Shutdown `yaml:"shutdown"`
 	// Runtime says how sessions use the machine.

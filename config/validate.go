@@ -34,6 +34,7 @@ func (v *validator) validate() {
 	v.logins()
 	v.ownAddresses()
 	v.tracing(&v.c.Tracing)
+	v.audit(&v.c.Audit)
 	v.statementSize(v.c.Limits.StatementSize, "limits")
 	if l := v.c.Limits; l.ParsedStatement > l.MessageSize {
 		v.add("limits.parsed_statement", "is more than limits.message_size", "no statement can be that long")

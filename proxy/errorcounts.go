@@ -108,6 +108,7 @@ func (s *session) tellsError(e *wire.Error) {
 	s.db.stats.errors.Add(1)
 	s.tallying.failed = true
 	if e != nil {
+		s.notesForAudit()
 		if n := s.tallying.slow; n != nil {
 			n.code = e.Code
 		}

@@ -333,6 +333,7 @@ func (s *session) lostError(cause error, l *pool.Server) *wire.Error {
 
 // failOwed answers every request that was under way on a lost server.
 func (s *session) failOwed(e *wire.Error, inTx bool) {
+	s.auditsOwed()
 	s.setSettings(s.txBase)
 	s.savepoints = s.savepoints[:0]
 	told := false
@@ -356,8 +357,8 @@ func (s *session) failOwed(e *wire.Error, inTx bool) {
 			continue
 		}
 		s.tell(e, unknown)
-		if front.kind == expectQuery || front.kind == expectExecute {
-			s.tallyReply(&front)
+		if front.runs() {
+			s.counts(s.tallyOf(front.plan), s.index)
 		}
 		told = true
 		if unknown {

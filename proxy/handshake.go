@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -13,6 +12,7 @@ import (
 	"time"
 	"unique"
 
+	"shardproxy/audit"
 	"shardproxy/auth"
 	"shardproxy/pool"
 	"shardproxy/wire"
@@ -24,6 +24,8 @@ type stream struct {
 	socket *wire.Socket
 	tls    *tls.Conn
 	cert   *x509.Certificate
+	// Who it says it is, and the method by which it has proved that; "" while they are not known.
+	user, database, application, method string
 }
 
 func (c *stream) Read(p []byte) (int, error) {
@@ -191,12 +193,13 @@ func (srv *Server) turnAway(c *stream, err error) {
 	switch {
 	case errors.As(err, &e):
 		c.lastWords(e)
-	case errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed):
-		return // a port check, or a client that changed its mind
+	case leaves(err):
+		return
 	case errors.As(err, &ne) && ne.Timeout():
 		c.lastWords(wire.Fatal("57014", "canceling authentication due to timeout"))
 	}
 	srv.opt.Logger.Info("client refused", "client", peer(c.socket.RemoteAddr()), "error", err)
+	srv.auditsRefusal(c, err)
 }
 
 // negotiate reads first packets until one asks for a session or a cancel,
@@ -284,6 +287,8 @@ func (srv *Server) login(c *stream, start *wire.Startup, set *Settings) error {
 	if !ok || name == "" {
 		name = user
 	}
+	c.user, c.database = user, name
+	c.application, _ = start.Get("application_name")
 	if v, ok := start.Get("replication"); ok && !isFalse(v) {
 		return wire.Fatal("0A000", "replication connections are not supported").
 			WithHint("Connect to the server itself for replication.")
@@ -303,6 +308,7 @@ func (srv *Server) login(c *stream, start *wire.Startup, set *Settings) error {
 	if err != nil {
 		return err
 	}
+	c.method = string(id.Method)
 	if set.ConsoleNames[name] {
 		cancel()
 		return srv.console(c, id, start)
@@ -340,6 +346,9 @@ func (srv *Server) console(c *stream, id auth.Identity, start *wire.Startup) err
 		delete(srv.consoles, c.nc)
 		srv.mu.Unlock()
 	}()
+	who, began := audit.Session{User: id.User, Database: c.database, Client: peer(c.socket.RemoteAddr())}, time.Now()
+	srv.auditsLogin(c, who, true)
+	defer func() { srv.opt.Audit.Logout(&who, time.Since(began)) }()
 	return srv.opt.Console.Serve(srv.ctx, c, id, start)
 }
 
@@ -371,6 +380,7 @@ func (srv *Server) run(c *stream, start *wire.Startup, set *Settings, db *Databa
 	srv.untrack(c.nc) // from here on Shutdown treats it as a session
 	s.client = wire.NewConn(c.socket, c.tls, srv.opt.Buffers)
 	srv.opt.Logger.Debug("client logged in", "session", s.id, "client", s.addr, "user", id.User, "database", db.Name)
+	srv.auditsLogin(c, s.auditsAs(), false)
 	driver()
 	return nil
 }

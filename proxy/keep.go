@@ -121,6 +121,7 @@ func (s *session) givesKept(a onlyQuery, answer []byte) {
 	s.db.stats.statements.Add(1)
 	s.db.stats.transactions.Add(1)
 	s.noteAsk(a.plan, scopeOne)
+	s.auditsKept(a.plan)
 	s.forgetPlans()
 	for s.steps++; ; {
 		b := s.client.Buffered()

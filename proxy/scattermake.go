@@ -249,7 +249,9 @@ func (i *inserting) mayMake() {
 		return
 	}
 	i.making.done = false
-	for _, shard := range i.c.withTargets(nil) {
+	targets := i.c.withTargets(nil)
+	i.c.s.tallyAlso(targets)
+	for _, shard := range targets {
 		_, wrote := i.c.s.partOn(shard)
 		*wrote = true
 	}

@@ -25,6 +25,7 @@ func (i *inserting) put(p *router.Plan) error {
 		return i.failed(nil, pool.Answer{}, e)
 	}
 	targets := i.targets()
+	s.tallyAlso(targets)
 	answers := make([]pool.Answer, len(targets))
 	numbers := make([][]int, len(targets))
 	for n, shard := range targets {

@@ -118,6 +118,7 @@ func (w *writing) put(p *router.Plan) error {
 	if !w.of.Home {
 		targets = s.allShards()
 	}
+	s.tallyAlso(targets)
 	answers := make([]pool.Answer, len(targets))
 	for n, shard := range targets {
 		l, wrote := s.partOn(shard)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
+	"shardproxy/audit"
 	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
@@ -100,6 +101,8 @@ func (s *session) sendQuery(size int) (bool, error) {
 	if e != nil {
 		if p.Tally != nil {
 			p.Tally.Refused()
+			s.notesForAudit()
+			s.audits(p.Tally, 0, audit.Refused)
 		}
 		s.sendRefusal(size, e)
 		return true, nil

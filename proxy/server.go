@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shardproxy/audit"
 	"shardproxy/auth"
 	"shardproxy/pool"
 	"shardproxy/wire"
@@ -89,6 +90,8 @@ type Options struct {
 	// Peers are the other processes that clients may reach by our address; nil
 	// when cancel requests are not passed on. The Server closes them.
 	Peers *Peers
+	// Audit is told who has done what; nil: nobody is.
+	Audit *audit.Log
 }
 
 // Server accepts clients and runs their sessions.

@@ -659,6 +659,7 @@ func (s *session) farewell(err error) {
 // end gives everything back.
 func (s *session) end() {
 	s.setPhase(phaseEnded)
+	s.auditsCut()
 	s.endsKeeping()
 	s.leaveQueue()
 	s.dropBranches()
@@ -682,5 +683,6 @@ func (s *session) end() {
 	s.countBytes()
 	s.client.Drop()
 	_ = s.client.Close() // the peer may have closed first
+	s.auditsLogout()
 	s.server.forget(s)
 }

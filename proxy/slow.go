@@ -54,9 +54,10 @@ type slowNotes struct {
 }
 
 // noteShards notes on which shards a statement runs; nil: on all.
-func (t *tallying) noteShards(shards []int) {
-	if t.slow != nil {
-		t.slow.on = shards
+func (s *session) noteShards(shards []int) {
+	s.notesForAudit()
+	if t := s.tallying.slow; t != nil {
+		t.on = shards
 	}
 }
 
@@ -128,9 +129,14 @@ func (s *session) shardNames(n *slowNotes) string {
 	case t.shard != tally.Several && int(t.shard) < len(s.db.Shards):
 		return s.db.Shards[t.shard].Name
 	}
+	return s.namesOn(n.on)
+}
+
+// namesOn names shards; nil: all.
+func (s *session) namesOn(on []int) string {
 	var names []string
 	for i, sh := range s.db.Shards {
-		if n.on == nil || slices.Contains(n.on, i) {
+		if on == nil || slices.Contains(on, i) {
 			names = append(names, sh.Name)
 		}
 	}

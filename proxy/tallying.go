@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"slices"
 	"time"
 
+	"shardproxy/audit"
 	"shardproxy/router"
 	"shardproxy/tally"
 	"shardproxy/wire"
@@ -43,8 +45,14 @@ func (s *session) tallyOf(p *router.Plan) *tally.Entry {
 	return p.Tally
 }
 
-// tallies counts a statement whose last reply has been relayed, or made; e may be nil.
+// tallies counts a statement whose last reply has been relayed, or made, and has it written down; e may be nil.
 func (s *session) tallies(e *tally.Entry, shard int) {
+	s.auditsEnd(e, shard)
+	s.counts(e, shard)
+}
+
+// counts counts a statement as tallies does.
+func (s *session) counts(e *tally.Entry, shard int) {
 	t := &s.tallying
 	sent := s.client.Sent()
 	if e != nil {
@@ -80,13 +88,22 @@ func (s *session) tallyNext() {
 	}
 }
 
-// tallyReply counts the statement that a reply to e has ended.
+// tallyReply counts the statement that a reply to e has ended, and has it written down.
 func (s *session) tallyReply(e *expect) {
-	switch {
-	case e.mode != relay || e.instead != nil && e.kind == expectQuery: // counted when it was refused
-	case e.kind == expectQuery, e.kind == expectExecute, e.kind == expectFunction:
+	if e.runs() {
 		s.tallies(s.tallyOf(e.plan), s.index)
 	}
+}
+
+// runs reports whether it is a statement of the client's that runs on the server; one that is refused has been counted then.
+func (e *expect) runs() bool {
+	switch e.kind {
+	case expectQuery:
+		return e.mode == relay && e.instead == nil
+	case expectExecute, expectFunction:
+		return e.mode == relay
+	}
+	return false
 }
 
 // popExecute takes the entry of an Execute whose client has been answered.
@@ -112,6 +129,7 @@ func (s *session) tallyError(front *expect) {
 	e := s.tallyFailing(front)
 	if e != nil && front.instead != nil {
 		e.Refused()
+		s.audits(e, 0, audit.Refused)
 		e = nil
 	}
 	s.tallies(e, s.index)
@@ -145,6 +163,7 @@ func (s *session) tallyRefused() {
 		t.failed = true // it had begun
 	case t.plans == 1 && t.next != nil:
 		t.next.Refused()
+		s.audits(t.next, 0, audit.Refused)
 		t.ended, t.only, t.nowhere = t.ended+1, t.next, true
 	}
 }
@@ -164,7 +183,7 @@ func (s *session) tallyRetry() {
 func (s *session) tallyBegins(p *router.Plan, shards []int) {
 	s.tallyEnds()
 	t := &s.tallying
-	t.noteShards(shards)
+	s.noteShards(shards)
 	if t.entry = s.tallyOf(p); t.entry == nil {
 		return
 	}
@@ -173,6 +192,24 @@ func (s *session) tallyBegins(p *router.Plan, shards []int) {
 		return
 	}
 	t.entry.Spread(shards)
+}
+
+// tallyAlso notes that the statement which the session itself runs writes on these shards, too.
+func (s *session) tallyAlso(shards []int) {
+	t := &s.tallying
+	all := slices.Clone(shards)
+	if t.shard != tally.Several {
+		all = append(all, int(t.shard))
+	} else if t.slow != nil {
+		all = append(all, t.slow.on...)
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if s.noteShards(all); t.entry == nil || t.shard == tally.Several || len(all) == 1 {
+		return
+	}
+	t.shard = tally.Several
+	t.entry.Spread(all)
 }
 
 // tallyEnds counts a statement that the session itself ran, whose answer ends the client's output.
@@ -203,7 +240,7 @@ func (s *session) tallyUnit(u *unit, frames []byte, failed bool) {
 		shard = u.shards[0]
 	} else {
 		u.plan.Tally.Spread(u.shards)
-		s.tallying.noteShards(u.shards)
+		s.noteShards(u.shards)
 	}
 	s.tallies(u.plan.Tally, shard)
 }

@@ -219,7 +219,7 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 		p.Exact = !m.normalises || !shareable(p.Statement)
 	}
 	p.explain = explain
-	p.Tally = r.tally(m)
+	p.Tally = r.tally(m, p.Statement)
 	if p.Statement.Opaque {
 		r.opaque.Add(1)
 	}
@@ -233,7 +233,7 @@ func (r *Router) plan(n *query.Normal, m *miss) *Plan {
 }
 
 // tally returns the entry for a text that is planned.
-func (r *Router) tally(m *miss) *tally.Entry {
+func (r *Router) tally(m *miss, st *query.Statement) *tally.Entry {
 	switch {
 	case r.opts.Tally == nil:
 		return nil
@@ -241,7 +241,7 @@ func (r *Router) tally(m *miss) *tally.Entry {
 		return m.outdated.Tally
 	}
 	f := query.FingerprintOf(m.sql, query.Options{BackslashStrings: m.ctx.NonStandardStrings, UnsafeEncoding: m.ctx.UnsafeEncoding})
-	return r.opts.Tally.Entry(f.Hash, f.Text)
+	return r.opts.Tally.Entry(f.Hash, f.Text, doesOf(st, f.Text))
 }
 
 func (r *Router) options(sql []byte, ctx Context) query.Options {

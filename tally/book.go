@@ -32,6 +32,7 @@ type Book struct {
 func New(limit, shards int, now time.Time) *Book {
 	b := &Book{shards: shards, limit: max(limit, 1), entries: map[uint64]*Entry{}, since: now}
 	b.unread = newEntry(b, 0, "")
+	b.unread.does.Store(uint32(DoesAll))
 	return b
 }
 
@@ -44,8 +45,9 @@ func (b *Book) Unread() *Entry {
 }
 
 // Entry returns the entry for a fingerprint; what is not in the book takes the place of one that is little used. text is
-// cut to TextMax bytes. A nil Book has none: the result is nil.
-func (b *Book) Entry(fingerprint uint64, text string) *Entry {
+// cut to TextMax bytes. does is added to what its statements do: of texts in which it is not certain what is a value so little is kept that
+// several are one. A nil Book has none: the result is nil.
+func (b *Book) Entry(fingerprint uint64, text string, does Does) *Entry {
 	if b == nil {
 		return nil
 	}
@@ -56,6 +58,7 @@ func (b *Book) Entry(fingerprint uint64, text string) *Entry {
 		e = newEntry(b, fingerprint, cut(text))
 		b.listLocked(e)
 	}
+	e.does.Or(uint32(does))
 	return e
 }
 

@@ -11,6 +11,7 @@ type Entry struct {
 	Fingerprint uint64
 	Text        string
 
+	does atomic.Uint32 // a Does
 	book *Book
 	// counted are the calls that count as uses no more; book.mu guards it.
 	counted    int64
@@ -36,6 +37,9 @@ func newEntry(b *Book, fingerprint uint64, text string) *Entry {
 
 // Size estimates what an entry keeps from the garbage collector, in bytes.
 func (e *Entry) Size() int { return int(unsafe.Sizeof(*e)) + len(e.Text) + 8*len(e.byShard) }
+
+// Does returns what its statements do.
+func (e *Entry) Does() Does { return Does(e.does.Load()) }
 
 // Several is the shard of a statement that ran on several.
 const Several = -1

@@ -26,7 +26,7 @@ func TestBuckets(t *testing.T) {
 }
 
 func TestQuantiles(t *testing.T) {
-	e := New(1, 1, time.Time{}).Entry(1, "a")
+	e := New(1, 1, time.Time{}).Entry(1, "a", Reads)
 	var all []time.Duration
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 10000 {
@@ -52,8 +52,8 @@ func TestQuantiles(t *testing.T) {
 
 func TestEntry(t *testing.T) {
 	b := New(10, 3, time.Unix(5, 0))
-	e := b.Entry(7, "select $1")
-	if b.Entry(7, "select $1") != e {
+	e := b.Entry(7, "select $1", Reads)
+	if b.Entry(7, "select $1", Reads) != e {
 		t.Fatal("another")
 	}
 	e.Ended(Outcome{Rows: 2, Bytes: 30, Shard: 1})
@@ -85,7 +85,7 @@ func TestEntry(t *testing.T) {
 	if got := e.Statement(); got.Calls != 0 || got.Timed != 0 || got.P50 != 0 || fmt.Sprint(got.ByShard) != "[0 0 0]" {
 		t.Errorf("%+v", got)
 	}
-	if text := b.Entry(8, strings.Repeat("é", TextMax)).Text; len(text) > TextMax+3 || !strings.HasSuffix(text, "é...") {
+	if text := b.Entry(8, strings.Repeat("é", TextMax), Reads).Text; len(text) > TextMax+3 || !strings.HasSuffix(text, "é...") {
 		t.Errorf("%d bytes", len(text))
 	}
 }
@@ -96,7 +96,7 @@ func TestEvict(t *testing.T) {
 	b := New(limit, 1, time.Time{})
 	used := make([]*Entry, 50)
 	for i := range used {
-		used[i] = b.Entry(uint64(i+1), "used")
+		used[i] = b.Entry(uint64(i+1), "used", Reads)
 	}
 	for i := range 20000 {
 		e := used[i%len(used)]
@@ -104,7 +104,7 @@ func TestEvict(t *testing.T) {
 			e.Ended(Outcome{})
 		}
 		e.Took(time.Millisecond) // of a sample, in truth
-		once := b.Entry(uint64(1000+i), "once")
+		once := b.Entry(uint64(1000+i), "once", Reads)
 		once.Ended(Outcome{})
 	}
 	_, state := b.All()
@@ -130,9 +130,9 @@ func TestEvict(t *testing.T) {
 // TestRelist: one that was reset while it was not listed begins at 0.
 func TestRelist(t *testing.T) {
 	b := New(1, 1, time.Time{})
-	first := b.Entry(1, "first")
+	first := b.Entry(1, "first", Reads)
 	first.Ended(Outcome{})
-	b.Entry(2, "second")
+	b.Entry(2, "second", Reads)
 	if !first.unlisted.Load() {
 		t.Fatal("still listed")
 	}
@@ -140,7 +140,7 @@ func TestRelist(t *testing.T) {
 	if got := first.Statement(); first.unlisted.Load() || got.Calls != 1 || got.Timed != 1 {
 		t.Errorf("not listed again: %+v", got)
 	}
-	b.Entry(2, "second")
+	b.Entry(2, "second", Reads)
 	b.Reset(time.Time{})
 	if got := first.Statement(); got.Calls != 1 {
 		t.Errorf("%+v", got)
@@ -153,7 +153,7 @@ func TestRelist(t *testing.T) {
 
 func TestNoBook(t *testing.T) {
 	var b *Book
-	if b.Entry(1, "") != nil || b.Unread() != nil {
+	if b.Entry(1, "", Reads) != nil || b.Unread() != nil {
 		t.Error("there is one")
 	}
 	b.Reset(time.Time{})
@@ -168,7 +168,7 @@ func TestAtOnce(t *testing.T) {
 	for g := range 8 {
 		group.Go(func() {
 			for i := range 2000 {
-				e := b.Entry(uint64(1+(i+g)%16), "x")
+				e := b.Entry(uint64(1+(i+g)%16), "x", Reads)
 				e.Ended(Outcome{Rows: 1, Shard: i % 2})
 				e.Took(time.Duration(i))
 				if i%500 == 0 {
@@ -178,14 +178,14 @@ func TestAtOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
-	e := b.Entry(1, "x")
+	e := b.Entry(1, "x", Reads)
 	if n := testing.AllocsPerRun(100, func() { e.Ended(Outcome{Rows: 1, Shard: 1}); e.Took(time.Millisecond) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
 func BenchmarkEnded(b *testing.B) {
-	e := New(8, 2, time.Time{}).Entry(1, "x")
+	e := New(8, 2, time.Time{}).Entry(1, "x", Reads)
 	for b.Loop() {
 		e.Ended(Outcome{Rows: 1, Bytes: 100, Shard: 1})
 	}
@@ -194,13 +194,13 @@ func BenchmarkEnded(b *testing.B) {
 // TestRelistUses: one that was reset while it was not listed has its uses counted from then on, and is no less used than others.
 func TestRelistUses(t *testing.T) {
 	b := New(2, 1, time.Time{})
-	e := b.Entry(1, "used")
+	e := b.Entry(1, "used", Reads)
 	for range 1000 {
 		e.Ended(Outcome{})
 	}
 	e.counted = 1000 // uses of long ago
-	b.Entry(2, "second").Ended(Outcome{})
-	b.Entry(3, "third")
+	b.Entry(2, "second", Reads).Ended(Outcome{})
+	b.Entry(3, "third", Reads)
 	if !e.unlisted.Load() {
 		t.Fatal("still listed")
 	}
@@ -209,7 +209,7 @@ func TestRelistUses(t *testing.T) {
 	for range 100 {
 		e.Ended(Outcome{})
 	}
-	b.Entry(4, "once")
+	b.Entry(4, "once", Reads)
 	if e.unlisted.Load() {
 		t.Error("what is used most gave way")
 	}

@@ -102,9 +102,9 @@ func (b *booking) goOn(t testing.TB) {
 	eventually(t, "transfers are made", func() bool { return len(b.acknowledged()) > before+30 })
 }
 
-// audit looks for transfers that are there by half, for money that was made or lost, and for
+// auditsBank looks for transfers that are there by half, for money that was made or lost, and for
 // what was acknowledged and is not there.
-func audit(nodes []*pgtest.Node, database string, acknowledged []int64) (bad []string) {
+func auditsBank(nodes []*pgtest.Node, database string, acknowledged []int64) (bad []string) {
 	total, sides := 0, map[int64]int{}
 	for _, n := range nodes {
 		for _, row := range n.Rows(database, "SELECT balance FROM accounts") {

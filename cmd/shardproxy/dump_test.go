@@ -96,11 +96,11 @@ func TestDump(t *testing.T) {
 	b.stop()
 	m := s.dumped(dir)
 	s.restore("whole", func(i int) string { return filepath.Join(dir, m.Shards[i].File) })
-	for _, bad := range audit(s.primaries(), "whole", before) {
+	for _, bad := range auditsBank(s.primaries(), "whole", before) {
 		t.Error(bad)
 	}
 	s.restore("apart", func(i int) string { return fmt.Sprintf("%s/s%d.sql", apart, i) })
-	if len(audit(s.primaries(), "apart", nil)) == 0 {
+	if len(auditsBank(s.primaries(), "apart", nil)) == 0 {
 		t.Error("dumps that were made one after the other are right: the test shows nothing")
 	}
 	s.servedAgain("whole")
@@ -114,7 +114,7 @@ func TestDump(t *testing.T) {
 			t.Errorf("arguments %q", m.Arguments)
 		}
 		s.restore(format, func(i int) string { return filepath.Join(dir, m.Shards[i].File) })
-		for _, bad := range audit(s.primaries(), format, b.acknowledged()) {
+		for _, bad := range auditsBank(s.primaries(), format, b.acknowledged()) {
 			t.Error(format, bad)
 		}
 	}

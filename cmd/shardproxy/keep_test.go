@@ -407,7 +407,7 @@ func TestKeepProxies(t *testing.T) {
 // TestKeepReload turns it on, changes it and turns it off while sessions are there.
 func TestKeepReload(t *testing.T) {
 	t.Parallel()
-	ps := startProcess(t, processText)
+	ps := startProcess(t, processText+"    catalog: {refresh: 1s}\n") // it may listen before it knows of the table
 	ps.server.Exec(ps.database, "CREATE TABLE menu (id int PRIMARY KEY, dish text); INSERT INTO menu VALUES (1, 'soup'), (2, 'rice'); GRANT ALL ON menu TO "+pgcluster.AppUser)
 	c := ps.connect()
 	const sql = "SELECT dish FROM menu WHERE id = 1"

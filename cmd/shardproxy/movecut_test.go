@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// tally counts what clients were told of one row that only grows.
-type tally struct {
+// growth counts what clients were told of one row that only grows.
+type growth struct {
 	acked, unknown atomic.Int64
 	reads, stale   atomic.Int64
 	mu             sync.Mutex
@@ -21,7 +21,7 @@ type tally struct {
 }
 
 // work writes and reads the account through one proxy until ctx ends. A read must show every write that was acknowledged before it began.
-func (y *tally) work(ctx context.Context, c *txClient, account int64) {
+func (y *growth) work(ctx context.Context, c *txClient, account int64) {
 	defer c.drop()
 	for c.connected(ctx) {
 		_, tag, err := c.query("UPDATE accounts SET balance = balance + 1 WHERE id = $1", account)
@@ -52,7 +52,7 @@ func (y *tally) work(ctx context.Context, c *txClient, account int64) {
 	}
 }
 
-func (y *tally) fail(err error) {
+func (y *growth) fail(err error) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.failed[sqlState(err)]++
@@ -69,7 +69,7 @@ func TestMoveWithoutProxy(t *testing.T) {
 	}
 	must(t, s.proxies[0].connect(), "INSERT INTO accounts VALUES ($1, 0)", account)
 	ctx, cancel := context.WithCancel(t.Context())
-	y := &tally{failed: map[string]int{}}
+	y := &growth{failed: map[string]int{}}
 	var clients sync.WaitGroup
 	for i := range 4 {
 		clients.Go(func() { y.work(ctx, &txClient{t: t, dsn: s.dsn(i % 2), id: i}, account) })

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"shardproxy/admin"
+	"shardproxy/audit"
 	"shardproxy/auth"
 	"shardproxy/config"
 	"shardproxy/pool"
@@ -37,7 +38,8 @@ type program struct {
 	querier *auth.ServerQuerier
 	resets  sync.WaitGroup
 	tidying sync.WaitGroup
-	tracer  tracer             // guarded by mu, like state's changes
+	tracer  tracer // guarded by mu, like state's changes
+	audit   *audit.Log
 	stop    context.CancelFunc // of tidying; nil until opened
 	certs   *auth.Certificates // nil without TLS
 	server  *proxy.Server
@@ -124,6 +126,10 @@ func (p *program) build(cfg *config.Config) error {
 		return err
 	}
 	p.useTracer(cfg, to)
+	p.audit = audit.New(p.log)
+	if err := p.audit.Use(auditOf(cfg)); err != nil {
+		return err
+	}
 	if t := cfg.Listen.TLS; t != nil && t.Mode != config.TLSDisable {
 		p.certs, err = auth.NewCertificates(auth.CertificateOptions{TLS: *t, Logger: p.log, Registerer: p.registry})
 		if err != nil {
@@ -132,7 +138,7 @@ func (p *program) build(cfg *config.Config) error {
 	}
 	src := &source{p: p}
 	p.console, err = admin.NewConsole(admin.ConsoleOptions{
-		Source: src, Steerer: src, Configuration: src, Logger: p.log, Registerer: p.registry, Version: buildVersion(),
+		Source: src, Steerer: src, Configuration: src, Logger: p.log, Registerer: p.registry, Version: buildVersion(), Audit: p.audit,
 	})
 	if err != nil {
 		return err
@@ -142,7 +148,7 @@ func (p *program) build(cfg *config.Config) error {
 		peers = proxy.NewPeers(dir, p.log)
 	}
 	p.server = proxy.New(proxy.Options{
-		Peers: peers, Auth: p.auth, Console: p.console, Logger: p.log, Buffers: p.buffers,
+		Peers: peers, Audit: p.audit, Auth: p.auth, Console: p.console, Logger: p.log, Buffers: p.buffers,
 		Driver: drivers()[cfg.Runtime.Driver], Loops: cfg.Runtime.Loops, PlainWait: cfg.Runtime.Wait == config.WaitPlain,
 	}, p.settings(st))
 	err = p.registry.Register(admin.NewCollector(admin.MetricsOptions{Source: src, Version: buildVersion()}))
@@ -151,7 +157,7 @@ func (p *program) build(cfg *config.Config) error {
 	}
 	p.http, err = admin.New(admin.Options{
 		Address: cfg.Admin.Address, Source: src, Gatherer: p.registry, Console: p.console, Logger: p.log, Version: buildVersion(),
-		Pprof: cfg.Admin.Pprof, Settings: func() *config.Admin { return &p.state.Load().cfg.Admin }, Logins: p.auth, Steerer: src, TLS: p.adminTLS(cfg),
+		Audit: p.audit, Pprof: cfg.Admin.Pprof, Settings: func() *config.Admin { return &p.state.Load().cfg.Admin }, Logins: p.auth, Steerer: src, TLS: p.adminTLS(cfg),
 	})
 	if err != nil {
 		return err
@@ -328,6 +334,7 @@ func (p *program) open(ctx context.Context) error {
 			return err
 		}
 	}
+	p.begins("program", "start "+buildVersion())
 	p.server.Open(listeners...)
 	p.tidying.Go(func() { tidy(tidyCtx) })
 	p.tidying.Go(func() { p.endPeriods(tidyCtx) })
@@ -355,6 +362,7 @@ func (p *program) close() {
 		_ = p.certs.Close() // never fails
 	}
 	p.closeTracer()
+	p.closeAudit()
 	p.tidying.Wait()
 	p.resets.Wait()
 	_ = p.querier.Close() // its connections may be gone already

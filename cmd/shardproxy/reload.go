@@ -67,6 +67,13 @@ func (p *program) reloadLocked() error {
 			return err
 		}
 	}
+	if err := p.audit.Use(auditOf(cfg)); err != nil {
+		p.dropTracer(to)
+		for _, f := range fresh {
+			f.close()
+		}
+		return err
+	}
 	// Nothing can fail from here on.
 	commitAuth()
 	commitTLS()

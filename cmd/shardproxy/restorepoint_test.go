@@ -41,14 +41,14 @@ func TestRestorePoint(t *testing.T) {
 	s.recorded(out)
 
 	recoverTo(t, s.shards, copies, "one moment")
-	for _, bad := range audit(copies, "app", before) {
+	for _, bad := range auditsBank(copies, "app", before) {
 		t.Error(bad)
 	}
-	if n := len(audit(copies, "app", b.acknowledged())); n == 0 {
+	if n := len(auditsBank(copies, "app", b.acknowledged())); n == 0 {
 		t.Error("what was acknowledged behind the point is there")
 	}
 	recoverTo(t, s.shards, copies, "apart")
-	if len(audit(copies, "app", nil)) == 0 {
+	if len(auditsBank(copies, "app", nil)) == 0 {
 		t.Error("points that were made one after the other are right: the test shows nothing")
 	}
 }

@@ -62,17 +62,22 @@ func (p *program) obey(signals <-chan os.Signal) error {
 			switch s {
 			case syscall.SIGHUP:
 				p.notifyReloading()
-				_ = p.reload() // logged there
+				p.ordered("reload", p.reload) // logged there
 				p.notify(daemon.SdNotifyReady)
 			case syscall.SIGTERM:
+				p.begins("signal", "shutdown wait_for_clients")
 				end(proxy.WaitForClients)
 			case syscall.SIGINT:
+				p.begins("signal", "shutdown wait_for_servers")
 				end(proxy.WaitForServers)
 			case syscall.SIGQUIT:
+				p.begins("signal", "shutdown")
 				end(proxy.ShutdownNow)
 			case syscall.SIGUSR1:
+				p.begins("signal", "pause")
 				p.pauseAll(ctx)
 			case syscall.SIGUSR2:
+				p.begins("signal", "resume")
 				p.resumeAll()
 			}
 		}

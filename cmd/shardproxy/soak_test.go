@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +46,7 @@ databases:
       bulk:     {key: account}
       rates:    {reference: true}
 auth: {throttle: {delay: 5ms, max_delay: 20ms, forget_after: 2s, max_addresses: 100}}
+audit: {file: audit.log, statements: [read, write, ddl, call, other]}
 limits: {plan_cache: 1MiB, statements: 200, session_statements: 400, rates: {wait: 300ms}}
 `
 
@@ -105,6 +107,32 @@ func TestSoakFlat(t *testing.T) {
 		}
 	}
 	s.leave()
+	s.audited()
+}
+
+// audited looks at the audit log: no line is missing, sessions that end have begun, and what is written of statements is of sessions.
+func (s *soak) audited() {
+	begun := map[uint64]bool{}
+	kinds := map[string]int{}
+	for _, l := range auditLines(s.t, filepath.Join(filepath.Dir(s.ps.path), "audit.log")) {
+		kinds[strings.TrimSpace(l.Event+" "+l.Outcome)]++
+		switch l.Event {
+		case "missing":
+			s.t.Error("lines of the audit log are missing")
+		case "login":
+			begun[l.Session] = true
+		case "logout", "statement":
+			if !l.Console && l.Session != 0 && !begun[l.Session] {
+				s.t.Error("the audit log tells of a session that has not begun: ", l)
+			}
+		}
+	}
+	s.t.Log("the audit log: ", kinds)
+	for _, kind := range []string{"login done", "login refused", "logout", "order done", "statement done", "statement failed"} {
+		if kinds[kind] == 0 {
+			s.t.Error("the audit log tells of nothing of the kind ", kind)
+		}
+	}
 }
 
 // startSoak starts two shards with a replica each, and the program.

@@ -24,6 +24,7 @@ func (s *source) Process() admin.Process {
 	pr := admin.Process{
 		Started: s.p.started, Listening: s.p.ready.Load(), LoggingIn: s.p.server.LoggingIn(), Draining: s.p.server.Draining(), Drained: s.p.drained.Load(),
 		MaxClients: st.cfg.Limits.MaxClients, MaxClientsPerUser: st.cfg.Limits.MaxClientsPerUser, Totals: s.p.server.Totals(), Peers: s.p.server.Peers(), Limited: s.p.server.Limited(), Crowded: s.p.server.Crowded(), ConfiguredAt: st.loadedAt,
+		Audit: s.p.audit.Counts(),
 		Spans: s.p.tracer.counts.Spans(), SpansDropped: s.p.tracer.counts.Dropped(), SpanFailures: s.p.tracer.counts.Failures(),
 		Reloads: s.p.reloads.Load(), ReloadFailures: s.p.failures.Load(),
 	}

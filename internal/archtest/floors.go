@@ -20,7 +20,7 @@ func Floors() map[string]int {
 
 		"histogram": -1, "tally": -1,
 
-		"wire": 0, "shardmap": 0, "gate": 0, "trace": 0, "cache": 0,
+		"wire": 0, "shardmap": 0, "gate": 0, "trace": 0, "cache": 0, "audit": 0,
 		"query": 1, "catalog": 1, "config": 1,
 		"router": 2, "pool": 2, "auth": 2, "metadata": 2,
 		"exec": 3, "twopc": 3, "sequence": 3, "ddl": 3, "failover": 3, "rebalance": 3, "verify": 3,

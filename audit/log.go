@@ -1,0 +1,332 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"shardproxy/tally"
+)
+
+// Options say what is written down, and where.
+type Options struct {
+	// To is the path of a file, made with mode 0600 when there is none, or /dev/stdout or /dev/stderr, which may be pipes; "" writes
+	// nothing down.
+	To             string
+	Logins, Orders bool
+	Statements     tally.Does // what they do
+	Texts          bool       // with their texts, without values
+	// Memory bounds the lines that wait to be written, in bytes.
+	Memory int
+}
+
+// The bits of wanted; those of tally.Does are behind them.
+const (
+	logins uint32 = 1 << iota
+	orders
+	texts
+	statementBits = iota
+)
+
+// How lines are written.
+const (
+	gather     = 5 * time.Millisecond // from the first line on
+	retryAfter = time.Second
+	lookEvery  = time.Second // for a file of the name that is another
+)
+
+// Log writes events down. Make one with New, begin with Use, end it with Close. All methods may be called from any goroutine;
+// those that tell of events never block, and take a nil Log, which wants none.
+type Log struct {
+	logger  *slog.Logger
+	handler slog.Handler
+	wanted  atomic.Uint32
+	wake    chan struct{} // something waits
+	done    chan struct{} // closed by Close
+	ended   chan struct{} // closed when the writer is; nil when there is none
+	closing sync.Once
+
+	counts   [eventMissing + 1]atomic.Int64
+	missing  atomic.Int64
+	failures atomic.Int64
+
+	mu    sync.Mutex // a leaf
+	lines []byte
+	most  int
+	// lost are the lines that found no room since the last line that tells of it.
+	lost int64
+
+	sink    sync.Mutex // guards what follows; taken before mu
+	to      *target    // nil for none
+	batch   []byte     // taken from lines, being written
+	written int        // bytes of batch
+	failing bool
+}
+
+// New returns a Log that writes nothing down yet. It tells logger when it cannot write, and when it can again.
+func New(logger *slog.Logger) *Log {
+	l := &Log{logger: logger, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l.handler = slog.NewJSONHandler(queue{l}, &slog.HandlerOptions{ReplaceAttr: ownKeys})
+	return l
+}
+
+// Use has what the options say written down from now on. An error says why the file cannot be opened; then all is as before.
+// The file is opened anew also when its path is the same.
+func (l *Log) Use(o Options) error {
+	var to *target
+	if o.To != "" {
+		var err error
+		if to, err = open(o.To); err != nil {
+			return err
+		}
+	}
+	wanted := uint32(0)
+	if to != nil {
+		wanted = uint32(o.Statements) << statementBits
+		for bit, on := range map[uint32]bool{logins: o.Logins, orders: o.Orders, texts: o.Texts} {
+			if on {
+				wanted |= bit
+			}
+		}
+	}
+	l.flush() // what is of before goes where it belongs, if it can
+	l.sink.Lock()
+	defer l.sink.Unlock()
+	l.switchTo(to)
+	l.mu.Lock()
+	l.most = o.Memory
+	l.mu.Unlock()
+	l.wanted.Store(wanted)
+	if l.ended == nil && to != nil {
+		l.ended = make(chan struct{})
+		go l.work(l.ended)
+	}
+	return nil
+}
+
+// switchTo makes another target the one that is written to; l.sink is held.
+func (l *Log) switchTo(to *target) {
+	if l.to != nil {
+		l.to.close()
+	}
+	l.to = to
+	// The line that was half written is written there as a whole.
+	for l.written > 0 && l.batch[l.written-1] != '\n' {
+		l.written--
+	}
+	if to == nil {
+		l.batch, l.written = l.batch[:0], 0
+	}
+}
+
+func (l *Log) has(bit uint32) bool { return l != nil && l.wanted.Load()&bit != 0 }
+
+// queue takes the lines that the handler makes.
+type queue struct{ l *Log }
+
+var errNoRoom = errors.New("audit: too many lines wait")
+
+// Write implements io.Writer for one line.
+func (q queue) Write(line []byte) (int, error) {
+	l := q.l
+	l.mu.Lock()
+	room := len(l.lines)+len(line) <= l.most
+	if room {
+		l.lines = append(l.lines, line...)
+	} else {
+		l.lost++
+	}
+	l.mu.Unlock()
+	if !room {
+		l.missing.Add(1)
+		return 0, errNoRoom
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	return len(line), nil
+}
+
+// work writes what waits until Close.
+func (l *Log) work(ended chan struct{}) {
+	defer close(ended)
+	var again <-chan time.Time
+	for {
+		select {
+		case <-l.done:
+			l.flush()
+			return
+		case <-l.wake:
+			select {
+			case <-time.After(gather):
+			case <-l.done:
+			}
+		case <-again:
+		}
+		again = nil
+		if l.flush() != nil {
+			again = time.After(retryAfter)
+		}
+	}
+}
+
+// flush writes what waits.
+func (l *Log) flush() error {
+	l.sink.Lock()
+	defer l.sink.Unlock()
+	for l.to != nil {
+		if l.written == len(l.batch) && !l.take() {
+			return nil
+		}
+		if next := l.to.moved(); next != nil {
+			l.switchTo(next)
+		}
+		n, err := l.to.file.Write(l.batch[l.written:])
+		l.written += n
+		if err != nil {
+			l.failures.Add(1)
+			if !l.failing {
+				l.failing = true
+				l.logger.Error("the audit log cannot be written, lines wait", "file", l.to.path, "error", err)
+			}
+			return err
+		}
+		if l.failing {
+			l.failing = false
+			l.logger.Info("the audit log can be written again", "file", l.to.path)
+		}
+	}
+	return nil
+}
+
+// take makes what waits the batch; false when nothing does. l.sink is held.
+func (l *Log) take() bool {
+	l.mu.Lock()
+	l.batch, l.lines = l.lines, l.batch[:0]
+	lost := l.lost
+	l.lost = 0
+	l.mu.Unlock()
+	l.written = 0
+	if lost > 0 { // they came behind the others
+		l.batch = append(l.batch, l.missingLine(lost)...)
+	}
+	return len(l.batch) > 0
+}
+
+// missingLine says how many lines are missing.
+func (l *Log) missingLine(n int64) []byte {
+	l.counts[eventMissing].Add(1)
+	return fmt.Appendf(nil, `{"time":%q,"event":"missing","lines":%d}`+"\n", time.Now().UTC().Format("2006-01-02T15:04:05.000000Z"), n)
+}
+
+// Counts are what has been written down since the start.
+type Counts struct {
+	// Lines are by the words of Events.
+	Lines map[string]int64
+	// Missing found no room, Failures are attempts to write that have failed.
+	Missing, Failures int64
+	// Waiting are the bytes that wait to be written.
+	Waiting int
+	On      bool
+}
+
+// Counts returns what has been written down.
+func (l *Log) Counts() Counts {
+	c := Counts{Lines: map[string]int64{}, Missing: l.missing.Load(), Failures: l.failures.Load(), On: l.wanted.Load() != 0}
+	for i, word := range Events() {
+		c.Lines[word] = l.counts[i].Load()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.Waiting = len(l.lines)
+	return c
+}
+
+// Close has what waits written, until ctx ends at the latest. Nothing is written down afterwards.
+func (l *Log) Close(ctx context.Context) {
+	l.wanted.Store(0)
+	l.closing.Do(func() { close(l.done) })
+	l.sink.Lock()
+	ended := l.ended
+	l.sink.Unlock()
+	if ended == nil {
+		return
+	}
+	select {
+	case <-ended:
+		l.sink.Lock()
+		defer l.sink.Unlock()
+		l.switchTo(nil)
+	case <-ctx.Done():
+	}
+}
+
+// target is what lines are written to.
+type target struct {
+	path   string
+	file   *os.File
+	looked time.Time
+	own    bool // it is ours to close
+}
+
+// open opens a file for lines to be added. Where the last one was cut off, by the end of a process or machine, the next begins
+// behind a line break.
+func open(path string) (*target, error) {
+	switch path { // which cannot always be opened by their names
+	case "/dev/stdout":
+		return &target{path: path, file: os.Stdout}, nil
+	case "/dev/stderr":
+		return &target{path: path, file: os.Stderr}, nil
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("audit: %s is no regular file", path) // opening a pipe may wait for ever
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	if info, err := f.Stat(); err == nil && info.Size() > 0 {
+		var last [1]byte
+		if _, err := f.ReadAt(last[:], info.Size()-1); err == nil && last[0] != '\n' {
+			_, err = f.WriteString("\n")
+			if err != nil {
+				_ = f.Close()
+				return nil, fmt.Errorf("audit: %w", err)
+			}
+		}
+	}
+	return &target{path: path, file: f, looked: time.Now(), own: true}, nil
+}
+
+// moved returns what the path leads to when that is not the file any more, as after a rotation; nil otherwise, and when the
+// new one cannot be opened.
+func (t *target) moved() *target {
+	if !t.own || time.Since(t.looked) < lookEvery {
+		return nil
+	}
+	t.looked = time.Now()
+	is, err := t.file.Stat()
+	if err != nil {
+		return nil
+	}
+	if named, err := os.Stat(t.path); err == nil && os.SameFile(is, named) {
+		return nil
+	}
+	next, err := open(t.path)
+	if err != nil {
+		return nil // the old one takes them still
+	}
+	return next
+}
+
+func (t *target) close() {
+	if t.own {
+		_ = t.file.Close() // what was written is the kernel's
+	}
+}
