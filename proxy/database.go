@@ -251,9 +251,7 @@ func (d *Database) Clients() int { return int(d.clients.Load()) }
 // SetPolicy replaces the settings; sessions see it at their next statement.
 func (d *Database) SetPolicy(p DatabasePolicy) {
 	d.policy.Store(&p)
-	if !p.HotKeys {
-		d.hot.ForgetKeys()
-	}
+	d.hot.KeepKeys(p.HotKeys)
 }
 
 // Policy returns the settings in force.

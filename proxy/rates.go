@@ -34,7 +34,7 @@ type bucket struct{ spent atomic.Int64 }
 func (b *bucket) take(now, cost, burst, most int64) (wait int64, ok bool) {
 	for {
 		was := b.spent.Load()
-		next := max(was, now) + cost
+		next := min(max(was, now)+cost, now+2*noLimit) // nobody owes more
 		// What costs more than a burst is let go by a full bucket.
 		if wait = max(next-max(burst, cost)-now, 0); wait > most {
 			return wait, false
@@ -51,7 +51,7 @@ func (b *bucket) giveBack(cost int64) { b.spent.Add(-cost) }
 // full reports whether nothing is spent: it is as good as a new one.
 func (b *bucket) full(now int64) bool { return b.spent.Load() <= now }
 
-// tokens returns what n tokens cost, and a burst, in nanoseconds; 0 where there is no bound.
+// tokens returns what n tokens cost, and a burst, in nanoseconds, noLimit at most; 0 where there is no bound.
 func tokens(n, perSecond, atOnce int64) (cost, burst int64) {
 	if perSecond <= 0 {
 		return 0, 0
@@ -60,7 +60,7 @@ func tokens(n, perSecond, atOnce int64) (cost, burst int64) {
 		atOnce = perSecond
 	}
 	each := float64(time.Second) / float64(perSecond)
-	return int64(float64(n) * each), int64(float64(atOnce) * each)
+	return int64(min(float64(n)*each, float64(noLimit))), int64(min(float64(atOnce)*each, float64(noLimit)))
 }
 
 // noLimit is a wait that nothing exceeds, in nanoseconds.

@@ -42,6 +42,28 @@ func TestBucket(t *testing.T) {
 	}
 }
 
+// TestBucketHuge: whoever owes more than can be counted owes as much as can be, and a burst of any size is one.
+func TestBucketHuge(t *testing.T) {
+	const huge, now = int64(1) << 62, int64(2e18)
+	var b bucket
+	cost, burst := tokens(huge, 1, huge)
+	if cost <= 0 || burst <= 0 {
+		t.Fatal(cost, burst)
+	}
+	for i := range 100 {
+		if wait, ok := b.take(now, cost, 1, noLimit); !ok || wait < 0 || i > 0 && wait < noLimit/2 {
+			t.Fatal(i, wait, ok)
+		}
+	}
+	if b.full(now) {
+		t.Error("nothing is owed any more")
+	}
+	var other bucket
+	if wait, ok := other.take(now, 1, burst, 0); !ok || wait != 0 {
+		t.Error("within a burst:", wait, ok)
+	}
+}
+
 // TestSessionRates: all limits hold together; one that refuses takes nothing of the others.
 func TestSessionRates(t *testing.T) {
 	const now = int64(1e18)

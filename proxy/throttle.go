@@ -234,12 +234,15 @@ func (s *session) slowed(t *throttle) bool {
 	if !t.slow.After(now) {
 		return false
 	}
-	if s.control.Load() != 0 {
-		return false // somebody wants something of it
+	if s.control.Load() != 0 || s.client.Socket().HungUp() {
+		return false // somebody wants something of it, or nobody any more
 	}
-	s.wakeIn(t.slow.Sub(now))
+	s.wakeIn(min(t.slow.Sub(now), slowedLook))
 	return true
 }
+
+// slowedLook is how often a session that is slowed looks whether its client is still there: it does not read from it.
+const slowedLook = time.Second
 
 // slowsAside waits as slowed says, on a goroutine that may block while the session is parked.
 func (s *session) slowsAside() {

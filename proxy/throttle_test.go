@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"shardproxy/proxy"
 )
@@ -264,6 +267,54 @@ func TestByteRate(t *testing.T) {
 			t.Error("not counted")
 		}
 	}
+}
+
+// TestByteRateHangUp: a client that goes while its bytes wait for their turn is not waited for, whatever it owes, and takes
+// no CPU meanwhile.
+func TestByteRateHangUp(t *testing.T) {
+	for _, driver := range []proxy.Driver{proxy.DriverAuto, proxy.DriverGoroutine} {
+		for _, reset := range []bool{false, true} {
+			f := start(t, fixtureOptions{driver: driver})
+			f.limits(&proxy.Rates{User: func(string) proxy.Rate { return proxy.Rate{Bytes: 1, BytesBurst: 16 << 10} }})
+			c := f.connect("")
+			if _, err := c.Exec(ctx10(t), "BEGIN", pgx.QueryExecModeSimpleProtocol); err != nil {
+				t.Fatal(err)
+			}
+			fe := c.PgConn().Frontend()
+			fe.Send(&pgproto3.Query{String: "SELECT repeat('x', 1000) FROM generate_series(1, 1000)"})
+			if err := fe.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			for waited := int64(0); waited == 0; waited, _ = f.limited("bytes", "user") {
+			}
+			nc := c.PgConn().Conn()
+			if tcp, ok := nc.(*net.TCPConn); ok && reset {
+				_ = tcp.SetLinger(0)
+			}
+			_ = nc.Close()
+			before := cpuTime(t)
+			began := time.Now()
+			for len(f.srv.Sessions()) > 0 {
+				if time.Since(began) > 10*time.Second {
+					t.Fatalf("driver %v, reset %v: the session of a client that has gone is still there", driver, reset)
+				}
+				<-time.After(10 * time.Millisecond)
+			}
+			if used := cpuTime(t) - before; used > 500*time.Millisecond {
+				t.Errorf("driver %v, reset %v: %v of CPU to end it", driver, reset, used)
+			}
+		}
+	}
+}
+
+// cpuTime is what the process has used.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // TestByteRateOfNow: a session pays for what passes while the limit stands, not for what has passed before that was set,

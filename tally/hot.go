@@ -25,7 +25,9 @@ type Hot struct {
 	// mu guards what follows; who finds it taken leaves out a key.
 	mu   sync.Mutex
 	last *window // the one before
-	keys map[string]*hotKey
+	// keeps is set while keys are counted.
+	keeps bool
+	keys  map[string]*hotKey
 }
 
 // window is what one hotWindow has counted.
@@ -69,8 +71,12 @@ func (h *Hot) at(slots int, now int64) *window {
 	if w != nil && w.number == number-1 && len(w.counts) == slots {
 		h.last = w
 	}
+	windows := int64(1)
+	if w != nil {
+		windows = min(number-w.number, 62)
+	}
 	for text, k := range h.keys { // keys of long ago count for less
-		if k.count, k.over = k.count/2, k.over/2; k.count == 0 {
+		if k.count, k.over = k.count>>windows, k.over>>windows; k.count == 0 {
 			delete(h.keys, text)
 		}
 	}
@@ -79,12 +85,15 @@ func (h *Hot) at(slots int, now int64) *window {
 	return next
 }
 
-// Key counts a statement that asks for a key in a slot. What is borrowed by key may change afterwards.
+// Key counts a statement that asks for a key in a slot, while KeepKeys has keys counted. What is borrowed by key may change afterwards.
 func (h *Hot) Key(slot int, key []byte) {
 	if len(key) > keyMax || !h.mu.TryLock() {
 		return
 	}
 	defer h.mu.Unlock()
+	if !h.keeps {
+		return
+	}
 	if k := h.keys[string(key)]; k != nil {
 		k.count++
 		return
@@ -106,11 +115,13 @@ func (h *Hot) Key(slot int, key []byte) {
 	h.keys[next.text] = next
 }
 
-// ForgetKeys drops the keys.
-func (h *Hot) ForgetKeys() {
+// KeepKeys has keys counted from now on, or drops those there are: none is counted any more then, by whoever is about to.
+func (h *Hot) KeepKeys(on bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.keys = nil
+	if h.keeps = on; !on {
+		h.keys = nil
+	}
 }
 
 // HotSlot is a slot that statements ask for.

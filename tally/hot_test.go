@@ -46,6 +46,11 @@ func TestHotSlots(t *testing.T) {
 // TestHotKeys: what is asked for often is found among many others.
 func TestHotKeys(t *testing.T) {
 	h := &Hot{}
+	h.Key(1, []byte("before"))
+	if len(h.keys) != 0 {
+		t.Error("a key is kept that is not wanted")
+	}
+	h.KeepKeys(true)
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 100_000 {
 		switch n := r.IntN(100); {
@@ -65,7 +70,21 @@ func TestHotKeys(t *testing.T) {
 	if n := all[0].Count - all[0].Over; n < 9000 || n > 11000 {
 		t.Error(all[0])
 	}
-	h.ForgetKeys()
+	// A minute halves the counts, also one in which nothing was asked for.
+	minute := int64(time.Minute)
+	before := all[0].Count
+	h.Slot(1, 16, 100*minute)
+	h.Slot(1, 16, 104*minute)
+	if all = h.Keys(1); all[0].Count != before/2/16 {
+		t.Error(before, all)
+	}
+	h.Slot(1, 16, 1000*minute)
+	if all = h.Keys(1); len(all) != 0 {
+		t.Error("of hours ago:", all)
+	}
+	h.Key(1, []byte("one"))
+	h.KeepKeys(false)
+	h.Key(1, []byte("late"))
 	if all := h.Keys(2); len(all) != 0 {
 		t.Error(all)
 	}
