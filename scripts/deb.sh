@@ -37,7 +37,15 @@ gzip -9n "$stage"/usr/share/man/man1/*.1
 "$program" completion zsh >"$stage/usr/share/zsh/vendor-completions/_shardproxy"
 "$program" completion fish >"$stage/usr/share/fish/vendor_completions.d/shardproxy.fish"
 cp deploy/debian/copyright "$doc/copyright"
-gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
+gzip -9nc CHANGELOG.md >"$doc/CHANGELOG.md.gz"
+# Debian's own form, which tools read.
+gzip -9nc >"$doc/changelog.gz" <<EOF
+shardproxy ($version) unstable; urgency=medium
+
+  * See CHANGELOG.md.gz.
+
+ -- The shardproxy authors <shardproxy@localhost>  $(date -R -u -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}")
+EOF
 install -m 755 deploy/debian/postinst deploy/debian/prerm deploy/debian/postrm "$stage/DEBIAN/"
 
 # The C library of this release, or a later one.
