@@ -32,6 +32,8 @@ var badFiles = map[string][]string{
 	},
 	"audit_word":                    {`5:38: audit.statements: "writes" is none of read, write, ddl, call, other, none (did you mean write?)`},
 	"audit_without_counts":          {`5:1: audit.statements: needs limits.statements, which is 0 (by what is counted of statements it is known what they do; or give none)`},
+	"tracing_certificate":           {`5:1: tracing: has one of certificate and key (give both or none)`},
+	"tracing_certificate_http":      {`5:11: tracing.endpoint: is http, and there is a certificate (a certificate is shown over https only)`},
 	"auth_query_empty":              {`5:30: auth.auth_query.query: is empty (leave the key out for its default)`},
 	"auth_query_unknown_database":   {`5:30: auth.auth_query.database: there is no database "shopp" (did you mean shop?)`},
 	"auth_query_without_user":       {`5:20: auth.auth_query.user: is missing`},

@@ -182,7 +182,7 @@ func goodConfig(t *testing.T) *Config {
 		},
 		Log:      Log{Level: "debug", Format: "json", SlowStatement: 250 * time.Millisecond},
 		Audit:    Audit{File: testFile(t, "files/audit.log"), Statements: []string{"write", "call"}, Memory: 1 << 20},
-		Tracing:  Tracing{Endpoint: "https://collector.example:4318", CA: testFile(t, "files/ca.crt"), Header: "X-Key", Token: NewSecret("a key of enough bytes"), TokenFile: testFile(t, "files/key"), OneIn: 7, Texts: true, Queue: 10, Timeout: 3 * time.Second},
+		Tracing:  Tracing{Endpoint: "https://collector.example:4318", CA: testFile(t, "files/ca.crt"), Certificate: testFile(t, "files/server.crt"), Key: testFile(t, "files/server.key"), Header: "X-Key", Token: NewSecret("a key of enough bytes"), TokenFile: testFile(t, "files/key"), OneIn: 7, Texts: true, Queue: 10, Timeout: 3 * time.Second},
 		Shutdown: Shutdown{Timeout: 2 * time.Minute},
 		Runtime:  Runtime{Driver: DriverGoroutine, Loops: 3, Wait: WaitPlain},
 	}

@@ -12,6 +12,10 @@ type Tracing struct {
 	Endpoint string `yaml:"endpoint"`
 	// CA is the PEM file of the authorities that the collector's certificate is checked against. Default: none; the system's are taken.
 	CA string `yaml:"ca" path:"true"`
+	// Certificate and Key are PEM files of what the collector is shown; they are read for each handshake. Default: none.
+	Certificate string `yaml:"certificate" path:"true"`
+	// Key belongs to Certificate.
+	Key string `yaml:"key" path:"true"`
 	// Header is the name of the header that carries Token. Default: Authorization.
 	Header string `yaml:"header" default:"Authorization"`
 	// Token is what the header says, as a whole.
@@ -35,6 +39,10 @@ type Tracing struct {
 func (v *validator) tracing(t *Tracing) {
 	v.password("tracing", "token", &t.Token, t.TokenFile)
 	v.authorities("tracing.ca", t.CA)
+	if (t.Certificate == "") != (t.Key == "") {
+		v.add("tracing", "has one of certificate and key", "give both or none")
+	}
+	v.keyPair("tracing", t.Certificate, t.Key)
 	if t.Endpoint == "" {
 		return
 	}
@@ -44,5 +52,7 @@ func (v *validator) tracing(t *Tracing) {
 		v.add("tracing.endpoint", "is no http or https URL", "such as http://127.0.0.1:4318")
 	case u.User != nil:
 		v.add("tracing.endpoint", "holds a user", "give what the collector asks for as tracing.token")
+	case u.Scheme == "http" && t.Certificate != "":
+		v.add("tracing.endpoint", "is http, and there is a certificate", "a certificate is shown over https only")
 	}
 }

@@ -28,6 +28,8 @@ type Options struct {
 	Endpoint string
 	Header   http.Header // of each export
 	Roots    *x509.CertPool
+	// Certificate gives what the endpoint is shown, for each handshake; nil shows none.
+	Certificate func() (*tls.Certificate, error)
 	// Timeout bounds one export with its further tries.
 	Timeout time.Duration
 	// Queue is how many requests may wait to be told of.
@@ -91,6 +93,9 @@ func New(o Options, counts *Counts) (*Exporter, error) {
 	o.Endpoint = u.String()
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12}
+	if o.Certificate != nil {
+		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return o.Certificate() }
+	}
 	transport.MaxIdleConnsPerHost = 1
 	a := attributes{}
 	a.text("service.name", "shardproxy")

@@ -2,8 +2,16 @@ package trace
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -134,6 +142,60 @@ func TestExporterEnds(t *testing.T) {
 	if counts.Spans() != 1400 || counts.Dropped() != 0 || asked.Load() < 3 {
 		t.Errorf("%d spans, %d dropped, in %d messages", counts.Spans(), counts.Dropped(), asked.Load())
 	}
+}
+
+// TestExporterCertificate: what the collector demands by TLS is shown, from the files as they are then.
+func TestExporterCertificate(t *testing.T) {
+	shown := make(chan string, 10)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		shown <- r.TLS.PeerCertificates[0].Subject.CommonName
+	}))
+	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	srv.StartTLS()
+	defer srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	var counts Counts
+	var asked atomic.Int64
+	o := Options{Endpoint: srv.URL, Roots: roots, Timeout: 5 * time.Second, Queue: 10, Logger: slog.New(slog.DiscardHandler)}
+	o.Certificate = func() (*tls.Certificate, error) {
+		if asked.Add(1) == 1 {
+			return nil, errors.New("the file is being replaced")
+		}
+		return certificateOf(t, "proxy"), nil
+	}
+	e, err := New(o, &counts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Send(&Request{Began: time.Now()})
+	select {
+	case name := <-shown:
+		if name != "proxy" {
+			t.Error(name)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it is shown nothing")
+	}
+	e.Close(t.Context())
+	if counts.Spans() != 1 {
+		t.Error(counts.Spans(), counts.Failures())
+	}
+}
+
+// certificateOf makes a certificate of a name that signs itself.
+func certificateOf(t *testing.T, name string) *tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	of := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, of, of, &key.PublicKey, key)
+	if err != nil {
+		t.Error(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 func TestExporterRefuses(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -51,6 +52,12 @@ func (p *program) tracerFor(cfg *config.Config) (*trace.Exporter, error) {
 		}
 		if o.Roots = x509.NewCertPool(); !o.Roots.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("tracing.ca: %s holds no certificate", want.CA)
+		}
+	}
+	if want.Certificate != "" {
+		o.Certificate = func() (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(want.Certificate, want.Key)
+			return &pair, err
 		}
 	}
 	return trace.New(o, &p.tracer.counts)
