@@ -66,6 +66,19 @@ func startShardsOf(t testing.TB, n int, o pgtest.Options, more ...string) *shard
 // startShardsBehind is startShardsOf with each server known by the address that front gives.
 func startShardsBehind(t testing.TB, n int, o pgtest.Options, front func(addr string) string, more ...string) *shardedProgram {
 	t.Helper()
+	return startShardsBy(t, shardsText, n, o, front, more...)
+}
+
+// startShardsBlind is startShards with a program that does not see what is done behind its back.
+func startShardsBlind(t testing.TB, n int) *shardedProgram {
+	t.Helper()
+	text := strings.Replace(shardsText, "catalog: {refresh: 1s}", "catalog: {refresh: 1h}", 1)
+	return startShardsBy(t, text, n, pgtest.Options{}, func(addr string) string { return addr })
+}
+
+// startShardsBy is startShardsBehind with another configuration.
+func startShardsBy(t testing.TB, text string, n int, o pgtest.Options, front func(addr string) string, more ...string) *shardedProgram {
+	t.Helper()
 	settings := map[string]string{"max_prepared_transactions": "20", "wal_level": "logical"}
 	maps.Copy(settings, o.Settings)
 	o.Settings = settings
@@ -77,7 +90,7 @@ func startShardsBehind(t testing.TB, n int, o pgtest.Options, front func(addr st
 		fmt.Fprintf(&list, "      - {name: s%d, nodes: [%q]}\n", i, front(cl.Primary().Addr()))
 		must(t, pgtest.Connect(t, cl.Primary().DSN("app", "app")), shardedSchema)
 	}
-	s.write(strings.NewReplacer("%SHARDS%", list.String(), "%LISTEN%", s.addr, "%ADMIN%", freeAddr(t)).Replace(shardsText + strings.Join(more, "\n")))
+	s.write(strings.NewReplacer("%SHARDS%", list.String(), "%LISTEN%", s.addr, "%ADMIN%", freeAddr(t)).Replace(text + strings.Join(more, "\n")))
 	c := initCommand()
 	var out bytes.Buffer
 	c.SetOut(&out)
