@@ -104,7 +104,7 @@ nightly: need build lint ## the long way: all tests five times with the race det
 	SHARDPROXY_TEST_CRASHES=100 go test -count 1 -timeout 1h -run TestCrashes ./cmd/shardproxy
 	SHARDPROXY_TEST_TOTALS=100000 SHARDPROXY_TEST_SEED=$$RANDOM go test -count 1 -timeout 4h -run TestBank ./cmd/shardproxy
 	@# Slots that move: under load and under harm, and both proxies killed in each moment of a move.
-	SHARDPROXY_TEST_MOVES=40 SHARDPROXY_TEST_SEED=$$RANDOM go test -count 1 -timeout 2h -run 'TestMoveSlots|TestShardsJoin' ./cmd/shardproxy
+	SHARDPROXY_TEST_MOVES=40 SHARDPROXY_TEST_TOTALS=10000 SHARDPROXY_TEST_SEED=$$RANDOM go test -count 1 -timeout 2h -run 'TestMoveSlots|TestShardsJoin' ./cmd/shardproxy
 	SHARDPROXY_TEST_MOVES=5 SHARDPROXY_TEST_SEED=$$RANDOM go test -race -count 1 -timeout 1h -run 'TestMoveRollback|TestGrow|TestMoveWithoutProxy' ./cmd/shardproxy
 	SHARDPROXY_TEST_CRASHES=100 go test -count 1 -timeout 1h -run 'TestMoverCrashes|TestJoinCrashes' ./cmd/shardproxy
 	@# A thousand deadlocks over two, three and four shards, and ten minutes of contention without one.

@@ -94,7 +94,7 @@ func (s *txStage) members() string {
 
 // TestShardsJoinAndLeave has a cluster of two shards become one of three, and of two again, while clients are at work through two
 // proxies: no client sees an error, no total is wrong, and what every shard has whole is the same on all. With
-// SHARDPROXY_TEST_MOVES it goes by four shards.
+// SHARDPROXY_TEST_MOVES it goes by four shards, again and again until SHARDPROXY_TEST_TOTALS totals have been read.
 func TestShardsJoinAndLeave(t *testing.T) {
 	t.Parallel()
 	servers := 3
@@ -107,6 +107,8 @@ func TestShardsJoinAndLeave(t *testing.T) {
 	stop := b.begin(t, 3, 2)
 	r := &rates{t: t, s: s}
 	stopRates := r.begin()
+	l := &copiers{t: t, s: s}
+	stopCopies := l.begin()
 	var said []string
 	type step struct {
 		args    []string
@@ -116,23 +118,34 @@ func TestShardsJoinAndLeave(t *testing.T) {
 	if testNumber(t, "SHARDPROXY_TEST_MOVES", 0) > 0 {
 		steps = []step{
 			{[]string{"--add", "s2", "--threshold", "5%"}, "s0 s1 s2"}, {[]string{"--add", "s3", "--threshold", "5%"}, "s0 s1 s2 s3"}, {[]string{"--remove", "s1"}, "s0 s2 s3"},
-			{[]string{"--add", "s1"}, "s0 s1 s2 s3"}, {[]string{"--remove", "s3"}, "s0 s1 s2"},
+			{[]string{"--add", "s1"}, "s0 s1 s2 s3"}, {[]string{"--remove", "s3"}, "s0 s1 s2"}, {[]string{"--remove", "s2"}, "s0 s1"},
 		}
 	}
-	for _, step := range steps {
-		if len(step.args) > 1 && step.args[1] == "s1" && step.args[0] == "--add" {
-			s.shards[1].Primary().Exec("app", "TRUNCATE rates") // it left with the rows that it had
+	left := map[string]bool{}
+	run := func(step step) {
+		i := int(step.args[1][1] - '0')
+		if left[step.args[1]] {
+			s.shards[i].Primary().Exec("app", "TRUNCATE rates") // it left with the rows that it had
 		}
+		left[step.args[1]] = step.args[0] == "--remove"
 		said = append(said, s.rebalance(t, append([]string{"start", "--step-slots", "1000"}, step.args...)...), s.watched(t))
 		if got := s.members(); got != step.members {
 			t.Fatalf("the shards are %s, want %s", got, step.members)
 		}
 	}
+	rounds := 0
+	for enough := b.hasDone(0, testNumber(t, "SHARDPROXY_TEST_TOTALS", 0)); rounds == 0 || !enough(); rounds++ {
+		for _, step := range steps {
+			run(step)
+		}
+	}
+	t.Logf("%d rounds of %d steps", rounds, len(steps))
 	eventually(t, "nothing is guarded any more", func() bool {
 		return s.shards[0].Primary().Value("app", "SELECT guarded OR closed FROM shardproxy.epoch") == "f"
 	})
 	stop()
 	stopRates()
+	stopCopies()
 	s.settled()
 	t.Log(strings.Join(said, "\n"))
 	b.judge(t)
@@ -149,6 +162,7 @@ func TestShardsJoinAndLeave(t *testing.T) {
 		}
 	}
 	r.judge(members...)
+	l.judge()
 	if b.slowest > 5*time.Second {
 		t.Error("a statement took", b.slowest)
 	}
