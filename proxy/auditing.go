@@ -64,6 +64,15 @@ func (s *session) auditsEnd(e *tally.Entry, shard int) {
 	s.audits(e, shard, outcome)
 }
 
+// auditsRefused writes a statement down that is sent nowhere, and whose client is about to be told why.
+func (s *session) auditsRefused(e *tally.Entry, why *wire.Error) {
+	s.notesForAudit()
+	if n := s.tallying.slow; n != nil {
+		n.code = why.Code
+	}
+	s.audits(e, 0, audit.Refused)
+}
+
 // auditsKept writes a query down that was answered from what is kept.
 func (s *session) auditsKept(p *router.Plan) {
 	e := s.tallyOf(p)

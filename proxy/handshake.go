@@ -279,6 +279,9 @@ func (srv *Server) login(c *stream, start *wire.Startup, set *Settings) error {
 			return err
 		}
 	}
+	c.user, _ = start.Get("user")
+	c.database, _ = start.Get("database")
+	c.application, _ = start.Get("application_name")
 	if set.RequireTLS && c.tls == nil && c.RemoteAddr().IsValid() {
 		return wire.Fatal("28000", "connection requires TLS").WithHint("Use sslmode=require.")
 	}
@@ -287,8 +290,7 @@ func (srv *Server) login(c *stream, start *wire.Startup, set *Settings) error {
 	if !ok || name == "" {
 		name = user
 	}
-	c.user, c.database = user, name
-	c.application, _ = start.Get("application_name")
+	c.database = name
 	if v, ok := start.Get("replication"); ok && !isFalse(v) {
 		return wire.Fatal("0A000", "replication connections are not supported").
 			WithHint("Connect to the server itself for replication.")

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 
-	"shardproxy/audit"
 	"shardproxy/query"
 	"shardproxy/router"
 	"shardproxy/wire"
@@ -101,8 +100,7 @@ func (s *session) sendQuery(size int) (bool, error) {
 	if e != nil {
 		if p.Tally != nil {
 			p.Tally.Refused()
-			s.notesForAudit()
-			s.audits(p.Tally, 0, audit.Refused)
+			s.auditsRefused(p.Tally, e)
 		}
 		s.sendRefusal(size, e)
 		return true, nil
