@@ -55,17 +55,25 @@ type Log struct {
 	missing  atomic.Int64
 	failures atomic.Int64
 
-	mu    sync.Mutex // a leaf
+	// mu guards what follows, and is never held while anything is written.
+	mu    sync.Mutex
 	lines []byte
 	most  int
 	// lost are the lines that found no room since the last line that tells of it.
-	lost int64
+	lost  int64
+	turns []turn
 
-	sink    sync.Mutex // guards what follows; taken before mu
-	to      *target    // nil for none
-	batch   []byte     // taken from lines, being written
-	written int        // bytes of batch
+	// The writer's own.
+	to      *target // nil for none
+	batch   []byte  // taken from before or lines, being written
+	written int     // bytes of batch
 	failing bool
+}
+
+// turn is a target that Use has given and the writer has not come to.
+type turn struct {
+	before []byte // lines of the time before it, which belong to the target before
+	to     *target
 }
 
 // New returns a Log that writes nothing down yet. It tells logger when it cannot write, and when it can again.
@@ -94,22 +102,29 @@ func (l *Log) Use(o Options) error {
 			}
 		}
 	}
-	l.flush() // what is of before goes where it belongs, if it can
-	l.sink.Lock()
-	defer l.sink.Unlock()
-	l.switchTo(to)
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turns = append(l.turns, turn{l.lines, to})
+	l.lines = nil
 	l.most = o.Memory
-	l.mu.Unlock()
 	l.wanted.Store(wanted)
 	if l.ended == nil && to != nil {
 		l.ended = make(chan struct{})
 		go l.work(l.ended)
 	}
+	l.wakes()
 	return nil
 }
 
-// switchTo makes another target the one that is written to; l.sink is held.
+// wakes has the writer look.
+func (l *Log) wakes() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// switchTo makes another target the one that is written to.
 func (l *Log) switchTo(to *target) {
 	if l.to != nil {
 		l.to.close()
@@ -135,7 +150,7 @@ var errNoRoom = errors.New("audit: too many lines wait")
 func (q queue) Write(line []byte) (int, error) {
 	l := q.l
 	l.mu.Lock()
-	room := len(l.lines)+len(line) <= l.most
+	room := l.waitingLocked()+len(line) <= l.most
 	if room {
 		l.lines = append(l.lines, line...)
 	} else {
@@ -146,10 +161,7 @@ func (q queue) Write(line []byte) (int, error) {
 		l.missing.Add(1)
 		return 0, errNoRoom
 	}
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.wakes()
 	return len(line), nil
 }
 
@@ -160,7 +172,8 @@ func (l *Log) work(ended chan struct{}) {
 	for {
 		select {
 		case <-l.done:
-			l.flush()
+			_ = l.flush() // it is the last try
+			l.switchTo(nil)
 			return
 		case <-l.wake:
 			select {
@@ -178,10 +191,15 @@ func (l *Log) work(ended chan struct{}) {
 
 // flush writes what waits.
 func (l *Log) flush() error {
-	l.sink.Lock()
-	defer l.sink.Unlock()
-	for l.to != nil {
+	for {
 		if l.written == len(l.batch) && !l.take() {
+			return nil
+		}
+		if l.to == nil {
+			if l.goesOn() {
+				continue
+			}
+			l.batch, l.written = l.batch[:0], 0 // it is off
 			return nil
 		}
 		if next := l.to.moved(); next != nil {
@@ -191,6 +209,9 @@ func (l *Log) flush() error {
 		l.written += n
 		if err != nil {
 			l.failures.Add(1)
+			if l.goesOn() {
+				continue // the next one may take it
+			}
 			if !l.failing {
 				l.failing = true
 				l.logger.Error("the audit log cannot be written, lines wait", "file", l.to.path, "error", err)
@@ -202,15 +223,43 @@ func (l *Log) flush() error {
 			l.logger.Info("the audit log can be written again", "file", l.to.path)
 		}
 	}
-	return nil
 }
 
-// take makes what waits the batch; false when nothing does. l.sink is held.
-func (l *Log) take() bool {
+// goesOn goes on to the next target that Use has given; false when there is none. Lines that the one before has not taken go there, too.
+func (l *Log) goesOn() bool {
 	l.mu.Lock()
-	l.batch, l.lines = l.lines, l.batch[:0]
-	lost := l.lost
-	l.lost = 0
+	if len(l.turns) == 0 {
+		l.mu.Unlock()
+		return false
+	}
+	t := l.turns[0]
+	if l.turns = l.turns[1:]; len(l.turns) > 0 {
+		l.turns[0].before = append(t.before, l.turns[0].before...)
+	} else {
+		l.lines = append(t.before, l.lines...)
+	}
+	l.mu.Unlock()
+	l.switchTo(t.to)
+	return true
+}
+
+// take makes what waits the batch; false when nothing does.
+func (l *Log) take() bool {
+	for {
+		l.mu.Lock()
+		if len(l.turns) == 0 || len(l.turns[0].before) > 0 {
+			break
+		}
+		l.mu.Unlock()
+		l.goesOn()
+	}
+	lost := int64(0)
+	if len(l.turns) > 0 {
+		l.batch, l.turns[0].before = l.turns[0].before, nil
+	} else {
+		l.batch, l.lines = l.lines, l.batch[:0]
+		lost, l.lost = l.lost, 0
+	}
 	l.mu.Unlock()
 	l.written = 0
 	if lost > 0 { // they came behind the others
@@ -236,6 +285,14 @@ type Counts struct {
 	On      bool
 }
 
+func (l *Log) waitingLocked() int {
+	n := len(l.lines)
+	for i := range l.turns {
+		n += len(l.turns[i].before)
+	}
+	return n
+}
+
 // Counts returns what has been written down.
 func (l *Log) Counts() Counts {
 	c := Counts{Lines: map[string]int64{}, Missing: l.missing.Load(), Failures: l.failures.Load(), On: l.wanted.Load() != 0}
@@ -244,7 +301,7 @@ func (l *Log) Counts() Counts {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c.Waiting = len(l.lines)
+	c.Waiting = l.waitingLocked()
 	return c
 }
 
@@ -252,17 +309,14 @@ func (l *Log) Counts() Counts {
 func (l *Log) Close(ctx context.Context) {
 	l.wanted.Store(0)
 	l.closing.Do(func() { close(l.done) })
-	l.sink.Lock()
+	l.mu.Lock()
 	ended := l.ended
-	l.sink.Unlock()
+	l.mu.Unlock()
 	if ended == nil {
 		return
 	}
 	select {
 	case <-ended:
-		l.sink.Lock()
-		defer l.sink.Unlock()
-		l.switchTo(nil)
 	case <-ctx.Done():
 	}
 }

@@ -315,6 +315,74 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
+// TestHangs: where nobody reads, and writing hangs, nobody waits: neither who is written about, nor who changes the settings or ends it.
+func TestHangs(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := New(slog.New(slog.DiscardHandler))
+	to := filepath.Join(t.TempDir(), "audit.log")
+	if err := l.Use(Options{To: to, Statements: tally.Writes, Memory: 64 << 10}); err != nil {
+		t.Fatal(err)
+	}
+	l.mu.Lock()
+	l.turns = append(l.turns, turn{to: &target{path: "a pipe", file: w}})
+	l.mu.Unlock()
+	began := time.Now()
+	n := 0
+	for ; l.Counts().Missing < 100; n++ {
+		l.Statement(statement(n))
+		if n%100 == 0 {
+			<-time.After(time.Millisecond)
+		}
+	}
+	if err := l.Use(Options{To: to, Statements: tally.Writes, Memory: 64 << 10}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	l.Close(ctx)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Error("it took", took)
+	}
+	_ = r.Close() // whoever writes is told that nobody will read
+	<-l.ended
+	if got := len(linesOf(t, to)); got == 0 {
+		t.Error("what the pipe did not take is not in the file")
+	}
+	_ = w.Close()
+}
+
+// TestSwitchWhileFull: what a full disk does not take goes to the file that the settings name then.
+func TestSwitchWhileFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16k"); err != nil {
+		t.Fatalf("a small file system cannot be made: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	full, other := filepath.Join(dir, "audit.log"), filepath.Join(t.TempDir(), "audit.log")
+	l := newLog(t, Options{To: full, Statements: tally.Writes})
+	n := 0
+	for ; l.Counts().Failures == 0; n++ {
+		l.Statement(statement(n))
+		if n%20 == 0 {
+			<-time.After(time.Millisecond)
+		}
+	}
+	if err := l.Use(Options{To: other, Statements: tally.Writes, Memory: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, l)
+	b, err := os.ReadFile(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if there := bytes.Count(b, []byte("\n")) + len(linesOf(t, other)); there != n || l.Counts().Missing != 0 {
+		t.Errorf("%d lines of %d, %v", there, n, l.Counts())
+	}
+}
+
 func BenchmarkStatement(b *testing.B) {
 	l := New(slog.New(slog.DiscardHandler))
 	if err := l.Use(Options{To: filepath.Join(b.TempDir(), "audit.log"), Statements: tally.Writes, Texts: true, Memory: 1 << 30}); err != nil {
