@@ -261,7 +261,9 @@ func (c *soakClient) steers(context.Context) error {
 // blocks has statements blocked for a while, one of which somebody tries.
 func (c *soakClient) blocks(console *pgx.Conn) error {
 	sql := fmt.Sprintf("SELECT count(*) AS n%d FROM accounts", c.number())
-	if err := say(console, "BLOCK '"+sql+"' IN app FOR "+c.pick("1s", "1h")); err != nil {
+	term := c.pick("1s", "1h")
+	began := time.Now()
+	if err := say(console, "BLOCK '"+sql+"' IN app FOR "+term); err != nil {
 		return err
 	}
 	conn, err := c.meets("app")
@@ -270,6 +272,9 @@ func (c *soakClient) blocks(console *pgx.Conn) error {
 	}
 	defer parts(conn)
 	if err = say(conn, sql); err == nil {
+		if term == "1s" && time.Since(began) >= time.Second {
+			return nil // the machine is slow
+		}
 		return fmt.Errorf("%w: a blocked statement runs", errSoak)
 	}
 	if sqlState(err) == "42501" {
