@@ -205,8 +205,12 @@ func (l *Log) flush() error {
 		if next := l.to.moved(); next != nil {
 			l.switchTo(next)
 		}
-		n, err := l.to.file.Write(l.batch[l.written:])
-		l.written += n
+		err := l.to.mend()
+		if err == nil {
+			var n int
+			n, err = l.to.file.Write(l.batch[l.written:])
+			l.written += n
+		}
 		if err != nil {
 			l.failures.Add(1)
 			if l.goesOn() {
@@ -327,10 +331,10 @@ type target struct {
 	file   *os.File
 	looked time.Time
 	own    bool // it is ours to close
+	fresh  bool // nothing has been written to it yet
 }
 
-// open opens a file for lines to be added. Where the last one was cut off, by the end of a process or machine, the next begins
-// behind a line break.
+// open opens a file for lines to be added.
 func open(path string) (*target, error) {
 	switch path { // which cannot always be opened by their names
 	case "/dev/stdout":
@@ -345,17 +349,32 @@ func open(path string) (*target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	if info, err := f.Stat(); err == nil && info.Size() > 0 {
-		var last [1]byte
-		if _, err := f.ReadAt(last[:], info.Size()-1); err == nil && last[0] != '\n' {
-			_, err = f.WriteString("\n")
-			if err != nil {
-				_ = f.Close()
-				return nil, fmt.Errorf("audit: %w", err)
+	return &target{path: path, file: f, looked: time.Now(), own: true, fresh: true}, nil
+}
+
+// mend ends the last line of a file that is new to us, where the end of a process or machine has cut it off. It is the writer's to
+// call: a file may be opened while lines are being written to it by another name.
+func (t *target) mend() error {
+	if !t.fresh {
+		return nil
+	}
+	info, err := t.file.Stat()
+	if err != nil {
+		return err
+	}
+	var last [1]byte
+	if size := info.Size(); size > 0 {
+		if _, err := t.file.ReadAt(last[:], size-1); err != nil {
+			return err
+		}
+		if last[0] != '\n' {
+			if _, err := t.file.WriteString("\n"); err != nil {
+				return err
 			}
 		}
 	}
-	return &target{path: path, file: f, looked: time.Now(), own: true}, nil
+	t.fresh = false
+	return nil
 }
 
 // moved returns what the path leads to when that is not the file any more, as after a rotation; nil otherwise, and when the

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -224,6 +225,40 @@ func TestRotation(t *testing.T) {
 	}
 	if len(all) != files+1 || len(seen) != sum {
 		t.Errorf("%d files, %d lines of %d", len(all), len(seen), sum)
+	}
+}
+
+// TestReopened: the file is opened anew all the time while lines are written: each is whole, and there is nothing between them.
+func TestReopened(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	o := Options{To: path, Statements: tally.Writes, Memory: 64 << 20}
+	l := newLog(t, o)
+	var writers sync.WaitGroup
+	stop := make(chan struct{})
+	var told atomic.Int64
+	for range 4 {
+		writers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				l.Statement(statement(int(told.Add(1))))
+			}
+		})
+	}
+	for range 300 {
+		if err := l.Use(o); err != nil {
+			t.Error(err)
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+	close(stop)
+	writers.Wait()
+	closed(t, l)
+	if n := len(linesOf(t, path)); int64(n)+l.Counts().Missing != told.Load() {
+		t.Errorf("%d lines of %d", n, told.Load())
 	}
 }
 
